@@ -116,7 +116,7 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         [feeds] = (other for other in side.exempt.lists.others if isinstance(other, Feeds))
         apply = partial(DecidedNetworks(Settings()).apply, side.exempt.lists)
         store, clock = made.store, made.clock
-        fleet = Fleet(None, store.records, side.detector.bans, clock, apply, 1_000)
+        fleet = Fleet(None, store.records, side.detector.bans, clock, made.alarms, apply, 1_000)
         features = (
             FenceRequests(side),
             FeedReporter(side.exempt.lists, feeds, clock.wall),

@@ -23,6 +23,7 @@ from attrs import Factory, asdict, define, field
 from tests.support.attempts import attempts, ban_of
 from tests.support.crowdsec import KEY_OF, PASSWORD_OF
 
+from ringfence.alarms import Alarms
 from ringfence.ban_facts import Placed
 from ringfence.clock import Clock
 from ringfence.features.fleet.denied import Decisions
@@ -116,7 +117,10 @@ async def _play(folder: Path, url: str, first: int, end: int) -> None:
                 url, name, partial(_secret, PASSWORD_OF, name_of(0)), partial(_secret, KEY_OF, name)
             )
             node = Node(name)
-            node.fleet = Fleet(Sharing(access, INTERVAL), store.records, Ledger(), Clock(), node.apply, MOST)
+            clock = Clock()
+            node.fleet = Fleet(
+                Sharing(access, INTERVAL), store.records, Ledger(), clock, Alarms(clock), node.apply, MOST
+            )
             nodes.append(node)
         here = Nodes(nodes, first)
         async with asyncio.TaskGroup() as group:

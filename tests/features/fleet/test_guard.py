@@ -14,6 +14,7 @@ from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, Fault, 
 from tests.support.attempts import attempts, ban_of
 
 from ringfence.alarm_codes import Alarm
+from ringfence.alarms import Alarms
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
 from ringfence.features.fleet import guard as module
@@ -52,9 +53,10 @@ def sharing(server: FakeApi) -> Sharing:
 
 @define
 class Host:
-    """A host without a firewall: its task, and the decisions that it applies."""
+    """A host without a firewall: its task, its alarms, and the decisions that it applies."""
 
     fleet: Fleet = field(init=False)
+    alarms: Alarms = field(factory=lambda: Alarms(Clock()))
     applied: set[str] = field(factory=set)
     applications: int = 0
 
@@ -68,7 +70,9 @@ class Host:
 async def host(server: FakeApi, store: Store, ledger: Ledger | None = None) -> AsyncIterator[Host]:
     """Run the task until the block ends."""
     made = Host()
-    made.fleet = Fleet(sharing(server), store.records, ledger or Ledger(), Clock(), made.apply, MOST)
+    made.fleet = Fleet(
+        sharing(server), store.records, ledger or Ledger(), Clock(), made.alarms, made.apply, MOST
+    )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(made.fleet.run())
         yield made
@@ -411,7 +415,7 @@ def test_an_unban_that_always_fails_stops_nothing(
             await until(lambda: len(server.values()) == 21)
             if status == 400:
                 await until(
-                    lambda: [alarm.code for alarm in made.fleet.alarms()] == [FleetAlarmCode.FLEET_FULL]
+                    lambda: [alarm.code for alarm in made.alarms.active] == [FleetAlarmCode.FLEET_FULL]
                 )
                 await until(lambda: made.fleet.report()["waiting"] == 0)
                 assert made.fleet.report()["lost"] == 1
@@ -482,7 +486,8 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
 
 def test_without_an_api_nothing_happens(store: Store) -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
-    fleet = Fleet(None, store.records, Ledger(), Clock(), Host().apply, MOST)
+    made = Host()
+    fleet = Fleet(None, store.records, Ledger(), Clock(), made.alarms, made.apply, MOST)
     fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
     fleet.on_fact(Over(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED))
     asyncio.run(fleet.run())
@@ -490,16 +495,19 @@ def test_without_an_api_nothing_happens(store: Store) -> None:
     assert (fleet.threads(), fleet.alarms(), fleet.report()) == ([], [], {})
 
 
-def test_what_is_not_shared_is_an_alarm(server: FakeApi, store: Store) -> None:
-    """A ban that the API refuses for good is counted, and reported."""
+def test_each_ban_that_is_not_shared_activates_an_alarm(server: FakeApi, store: Store) -> None:
+    """A ban that the API refuses for good is an alarm; the next one shows it again if it was dismissed."""
     server.always = Fault(status=400, only="/v1/alerts")
 
     async def play() -> None:
         async with host(server, store) as made:
-            made.fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
-            await until(made.fleet.alarms)
-            [alarm] = made.fleet.alarms()
-            assert alarm.code is FleetAlarmCode.FLEET_FULL
+            for times in (1, 2):
+                made.fleet.on_fact(Placed([ban(f"198.51.100.{times}")], announced=True))
+                await until(lambda: made.alarms.active)
+                [alarm] = made.alarms.active
+                assert (alarm.code, alarm.times) == (FleetAlarmCode.FLEET_FULL, times)
+                made.alarms.dismiss(alarm.number, "alice")
+                assert made.alarms.active == []
 
     asyncio.run(play())
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ringfence.alarm_codes import Alarm
+from ringfence.alarms import Alarms
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
 from ringfence.control_server import Handler
@@ -45,6 +46,8 @@ GATHERED = 0.1
 So the bans of a burst share one request. The thread that sends requests starts only after the burst, and
 does not delay the later bans.
 """
+LOSS_LASTS = 86_400.0
+"""Seconds that the alarm lasts after a ban or an unban of this host was left out."""
 MOST_ORIGINS = 1_000
 """The maximum number of origins of decisions in a report: those with the most decisions."""
 
@@ -76,21 +79,31 @@ class Fleet(Feature):
     """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
 
     ``ledger`` has the bans of this host. ``records`` keeps which of them the API may have, so that a restart
-    loses no unban. ``apply`` puts the decisions of others into the kernel, ``most`` is their maximum number.
+    loses no unban. ``alarms`` shows if bans or unbans were left out. ``apply`` puts the decisions of others
+    into the kernel, ``most`` is their maximum number.
     """
 
     def __init__(
-        self, sharing: Sharing | None, records: Records, ledger: Ledger, clock: Clock, apply: Apply, most: int
+        self,
+        sharing: Sharing | None,
+        records: Records,
+        ledger: Ledger,
+        clock: Clock,
+        alarms: Alarms,
+        apply: Apply,
+        most: int,
     ) -> None:
         self._sharing = sharing
         self._api = None if sharing is None else _api_of(sharing, clock)
         self._records = records
         self._ledger = ledger
         self._clock = clock
+        self._alarms = alarms
         self._apply = apply
         chance = random.Random()  # noqa: S311 - jitter, no secret
         self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, chance=chance)
         self._applied: Decisions = ()
+        self._lost = 0  # how many left out bans and unbans the alarm has reported
         self._thread = Threads(1, "fleet")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
@@ -152,9 +165,17 @@ class Fleet(Feature):
                 if await self._step(api):
                     self._applied = self._sync.in_force()
                     await self._apply(self._applied)
+                self._report_losses()
         finally:
             api.stop()
             self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _report_losses(self) -> None:
+        """Activate an alarm if further bans or unbans of this host were left out; a dismissed one returns."""
+        if self._sync.lost > self._lost:
+            self._lost = self._sync.lost
+            text = "bans or unbans of this host were left out: no room, or the API refused them"
+            self._alarms.activate(FleetAlarmCode.FLEET_FULL, "", text, LOSS_LASTS)
 
     async def _step(self, api: "Api") -> bool:
         """Send the next request to the API, or wait until one is due.
@@ -212,9 +233,9 @@ class Fleet(Feature):
 
     def alarms(self) -> list[Alarm]:
         """Return the present alarms about sharing bans."""
-        return [] if self._sharing is None else [*self._alarms()]
+        return [] if self._sharing is None else [*self._present_alarms()]
 
-    def _alarms(self) -> Iterator[Alarm]:
+    def _present_alarms(self) -> Iterator[Alarm]:
         sync, now = self._sync, self._clock.mono()
         for name, channel in (("pull", sync.pull), ("push", sync.push)):
             problem = channel.problem(now, QUIET_FOR)
@@ -225,8 +246,6 @@ class Fleet(Feature):
             failing = counted(sync.failing, "ban or unban fails", "bans and unbans fail")
             text = f"{failing} again and again: {problem}"
             yield Alarm(FleetAlarmCode.FLEET_FAILED, "retry", text)
-        if sync.lost:
-            yield Alarm(FleetAlarmCode.FLEET_FULL, "", f"{sync.lost} bans and unbans were left out")
         if sync.left.crowded:
             named = ", ".join(sync.left.named)
             text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
@@ -286,4 +305,4 @@ def build(given: Given) -> Fleet:
     lists, most = side.exempt.lists, settings.firewall.max_bans
     [decided] = (other for other in lists.others if isinstance(other, DecidedNetworks))
     apply, sharing = partial(decided.apply, lists), settings.of(CrowdsecSettings).sharing
-    return Fleet(sharing, records, ledger, clock, apply, most)
+    return Fleet(sharing, records, ledger, clock, side.common.alarms, apply, most)
