@@ -115,7 +115,8 @@ def test_includes_are_read_in_order(folder: Path) -> None:
     ("directories", "inside"),
     [
         ("", "/etc/asterisk"),
-        ("[directories](!)\nastetcdir => /srv/other\n", "/etc/asterisk"),
+        ("[directories](!)\nastetcdir => /srv/other\n", "/srv/other"),
+        ("[directories](!)\nastetcdir => /srv/other\n[directories]\nastetcdir => /srv/pbx\n", "/srv/pbx"),
         ("[directories]\nastetcdir => /srv/pbx\n", "/srv/pbx"),
     ],
 )

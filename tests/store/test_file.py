@@ -229,6 +229,18 @@ def test_a_database_with_more_columns_is_a_newer_one(path: Path) -> None:
         assert (newer in store.memory_reason, store.damage()) == (True, "")
 
 
+def test_a_database_with_a_column_that_an_earlier_ringfence_had_is_set_aside(path: Path) -> None:
+    """A column that a newer one adds has a default or may be NULL; this one has neither."""
+    fill(path)
+    with closing(sqlite3.connect(path)) as connection:
+        [sql] = connection.execute("SELECT sql FROM sqlite_schema WHERE name = 'friends'").fetchone()
+        connection.execute("DROP TABLE friends")
+        connection.execute(sql.replace("(", "(origin TEXT NOT NULL, ", 1))
+    store = Store.open_or_memory(path)
+    with store:
+        assert (store.memory_reason, bool(store.damage())) == ("", True)
+
+
 def test_a_command_names_the_fix(path: Path) -> None:
     """A command leaves a damaged database unchanged and names the fix: a restart of the daemon."""
     path.write_text("no database\n" * 1_000)

@@ -48,7 +48,8 @@ between two simultaneous openers and their answers, within microseconds, one att
 younger than ``HORIZON`` and that this source has not reported yet. If there is none, the attempt is new and
 counts at once. So the number of attempts is the highest number that any one source reports within the
 horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
-same session share a session by the kind of failure (:func:`shared_session_id`).
+same session share a session by the kind of failure (:func:`shared_session_id`). A guess by UDP and one by TCP
+or TLS are two attempts, also in one session.
 
 The horizon is short, because one source may report attempts that another misses. With a long horizon, later
 reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
@@ -151,6 +152,7 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
 _QUESTION = Role.QUESTION
 _OPENER, _CHALLENGE, _FAILED, _HALF = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.HALF
 _PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
+_UDP, _UNKNOWN = Transport.UDP, Transport.UNKNOWN
 _FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
 _NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
 _STRANGER = "anonymous"
@@ -484,8 +486,8 @@ class Session:
     """The requests of a sender with the session id ``name``, last used at ``used`` (monotonic seconds).
 
     - ``reports``: by Asterisk, source and service.
-    - ``attempts``: by Asterisk ("" if the wire reported them), by service, and by whether they are
-      unconfirmed and so only listed.
+    - ``attempts``: by Asterisk ("" if the wire reported them), by service, by whether they came by a
+      connection (None: unknown), and by whether they are unconfirmed and so only listed.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
@@ -503,7 +505,7 @@ class Session:
     name: bytes
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
-    attempts: dict[tuple[str, Service, bool], Attempts] = Factory(dict)
+    attempts: dict[tuple[str, Service, bool | None, bool], Attempts] = Factory(dict)
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
@@ -827,9 +829,10 @@ class Senders:
         known = _match(session, event, now, listed=listed)
         if known is None:
             own = _ANY if event.source.name == WIRE else event.source.asterisk
-            attempts = session.attempts.get((own, event.service, listed))
+            key = own, event.service, _way_of(event), listed
+            attempts = session.attempts.get(key)
             if attempts is None:
-                attempts = session.attempts[_shared((own, event.service, listed))] = Attempts()
+                attempts = session.attempts[_shared(key)] = Attempts()
             self.evicted += attempts.add(_reporter(event), now, tag)
         return known
 
@@ -925,17 +928,25 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
     """Yield the tables of a session's attempts in which the one that ``event`` reports may be.
 
     A copied packet does not name its Asterisk. So its reports match those of any Asterisk, and the reports of
-    each Asterisk match those of copied packets. ``listed``: unconfirmed attempts.
+    each Asterisk match those of copied packets. Likewise a report that does not name its transport matches
+    any. ``listed``: unconfirmed attempts.
     """
-    if event.source.name == WIRE:
-        for (_, service, is_listed), attempts in session.attempts.items():
-            if service is event.service and is_listed == listed:
-                yield attempts
-        return
-    for asterisk in (event.source.asterisk, _ANY):
-        known = session.attempts.get((asterisk, event.service, listed))
-        if known is not None:
-            yield known
+    way, source = _way_of(event), event.source
+    of_any = source.name == WIRE
+    for (asterisk, service, other, is_listed), attempts in session.attempts.items():
+        if (
+            service is event.service
+            and is_listed == listed
+            and (way is other or way is None or other is None)
+            and (of_any or asterisk in (source.asterisk, _ANY))
+        ):
+            yield attempts
+
+
+def _way_of(event: SecurityEvent) -> bool | None:
+    """Return whether the request of ``event`` came by a connection; None if that is unknown."""
+    transport = event.remote.transport
+    return None if transport is _UNKNOWN else transport is not _UDP
 
 
 @lru_cache(maxsize=256)

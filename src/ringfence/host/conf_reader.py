@@ -411,14 +411,17 @@ class ConfReader:
             self._runs_programs = self._setting(b"options", b"execincludes").lower() in _TRUE
         return self._runs_programs
 
-    def _setting(self, section: bytes, option: bytes) -> bytes:
-        """Return the last value of an option of asterisk.conf in the same folder; b"" if it is not set."""
+    def _setting(self, section: bytes, option: bytes, *, template: bool = False) -> bytes:
+        """Return the last value of an option of asterisk.conf in the same folder; b"" if it is not set.
+
+        ``template``: the section is a template, which Asterisk ignores.
+        """
         path = self.main.parent / "asterisk.conf"
         if path == self.main:
             return b""
         reader = ConfReader(path, self.planned)
         reader.read()
-        found = (one for one in reader.sections if one.name.lower() == section and not one.template)
+        found = (one for one in reader.sections if one.name.lower() == section and one.template is template)
         options = next((one.options for one in found), [])
         given = [value for name, value in options if name.lower() == option]
         return given[-1] if given else b""
@@ -448,14 +451,16 @@ class ConfReader:
         """Return the pattern of an ``#include``, relative if it is below Asterisk's configuration folder.
 
         That folder is the folder of the main file. An Asterisk in a container names it by a path that means
-        other files on this host. asterisk.conf in that folder has this path (``astetcdir``).
+        other files on this host. asterisk.conf in that folder has this path (``astetcdir``). In the sample
+        that Asterisk installs, the compiled path stands in a template.
         """
         if not pattern.is_absolute():
             return pattern
         if self._folder is None:
-            named = self._setting(b"directories", b"astetcdir").decode("utf-8", "surrogateescape")
+            given = (self._setting(b"directories", b"astetcdir", template=one) for one in (False, True))
+            named = next(filter(None, given), _FOLDER.encode()).decode("utf-8", "surrogateescape")
             known = exists(self.main.parent / "asterisk.conf")
-            self._folder = Path(named or _FOLDER) if known else self.main.parent
+            self._folder = Path(named) if known else self.main.parent
         return pattern.relative_to(self._folder) if pattern.is_relative_to(self._folder) else pattern
 
 

@@ -48,13 +48,16 @@ class Locator:
         found = await self.of([ip_interface(row[key]).ip for row in rows])
         return [{**row, **row_of(one)} for row, one in zip(rows, found, strict=True)]
 
-    def state(self) -> list[tuple[Path, object]]:
-        """Return the files, each with a value that changes if the file changes."""
+    async def state(self) -> list[tuple[Path, object]]:
+        """Return the files, each with a value that changes if the file changes. A thread looks at them."""
+        return await asyncio.to_thread(self._state) if self._sources else []
+
+    def _state(self) -> list[tuple[Path, object]]:
         return [(path, identity_of(path)) for path in self._sources]
 
     def read(self, addresses: Sequence[Address]) -> list[Location]:
         """Return and remember the location of each address, in order; leave out files that cannot be read."""
-        files = self.state()
+        files = self._state()
         with self._lock:
             if files != self._files or len(self._known) + len(addresses) > MOST:
                 self._files, self._known = files, {}

@@ -222,7 +222,8 @@ def prepare(connection: sqlite3.Connection, schema: str, *, upgrades: bool = Fal
 def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
     """Return the SQL that adds the tables, indexes and columns of ``schema`` that the database lacks.
 
-    Every row stays. Raise StoreNewerError if a table has all columns of ``schema`` and more.
+    Every row stays. Raise StoreNewerError if a table has all columns of ``schema``, and more that a newer
+    ringfence added: these have a default or may be NULL.
     """
     there = {name for _, name, _ in _definitions(connection)}
     missing = []
@@ -231,10 +232,11 @@ def _missing(connection: sqlite3.Connection, schema: str) -> list[str]:
             if name not in there:
                 missing.append(sql)
             elif kind == "table":
-                known = {column.name for column in _columns_of(connection, name)}
-                columns = _columns_of(wanted, name)
+                present, columns = _columns_of(connection, name), _columns_of(wanted, name)
+                known, ours = {one.name for one in present}, {one.name for one in columns}
                 new = [column for column in columns if column.name not in known]
-                if not new and len(known) > len(columns):
+                added = (one for one in present if not one.required or one.default is not None)
+                if not new and any(one.name not in ours for one in added):
                     raise StoreNewerError(
                         f"the database is of a newer ringfence: table {name} has columns that this one does "
                         f"not know; {_NEWER_FIX}"

@@ -130,6 +130,15 @@ def test_a_closed_window_hides_no_guess_with_an_old_nonce(
     assert happened.bans == FULL[:attempts]
 
 
+@pytest.mark.parametrize("transport", [Transport.TLS, Transport.TCP, Transport.WS])
+def test_a_guess_by_a_connection_hides_none_by_udp(transport: Transport) -> None:
+    """AMI reports one guess of a Call-ID, and nothing but the wire the other one."""
+    seen = at(0.9, failed(call=b"call-1", transport=transport))
+    assert Player().play(*ticks(0, 0), seen, *guessed(1)).counted == 2
+    same = at(0.9, failed(call=b"call-1"))
+    assert Player().play(*ticks(0, 0), same, *guessed(1)).counted == 1
+
+
 def test_an_older_report_of_its_call_id_hides_no_blind_guess_that_shows_late() -> None:
     """AMI reported another guess of the session, 15 s before the one that nothing answers."""
     question, _ = guessed(1)

@@ -1,11 +1,12 @@
 """The watch of logins in the daemon: alarms, strangers and bans."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from attrs import evolve
@@ -76,10 +77,14 @@ class Watched:
         return [(str(ban.network), str(ban.scope), ban.rule) for ban in bans if ban is not None]
 
 
+async def _done_here(work: Callable[..., object], *arguments: object) -> object:
+    return work(*arguments)
+
+
 @contextmanager
 def watched(folder: Path, elsewhere: Elsewhere, wanted: Settings | None = None) -> Iterator[Watched]:
-    """Yield a watch that knows a home of alice and one of bob."""
-    with kept(folder, wanted) as made, asyncio.Runner() as loop:
+    """Yield a watch that knows a home of alice and one of bob. It has no threads, which may be slow."""
+    with kept(folder, wanted) as made, asyncio.Runner() as loop, patch("asyncio.to_thread", _done_here):
         made.side.start()
         made.side.exempt.friends.startup.for_bans = True
         found = Watched(made, elsewhere, loop)

@@ -212,7 +212,7 @@ class LoginWatch(Feature):
         When a database has changed, all unknown locations are looked up again.
         """
         locator = self._side.common.locator
-        databases = locator.state()
+        databases = await locator.state()
         if databases != self._databases:
             self._databases, self._unlocated = databases, deque(self._accounts.unlocated())
         some = [self._unlocated.popleft() for _ in range(min(len(self._unlocated), _LOCATED_AT_ONCE))]

@@ -49,6 +49,7 @@ class HostPaths:
 # -- changes to the text of Asterisk's configuration files and of the hosts file. The rest stays as it is
 
 
+_IPV4 = 4
 MARK = "; Added by `ringfence setup`; `ringfence setup --undo` removes it."
 
 
@@ -83,10 +84,15 @@ def with_host(text: str, name: str, own: Collection[Network]) -> str:
 
 
 def _is_own(address: str, own: Collection[Network]) -> bool:
+    """Whether a look-up by IPv4 finds the names beside ``address``, and the address is this host's.
+
+    For such a look-up, the C library ignores the lines of IPv6 addresses except ::1.
+    """
     try:
-        return ip_address(address).is_loopback or ip_network(address) in own
+        found = ip_address(address)
     except ValueError:
         return False
+    return found.is_loopback or (found.version == _IPV4 and ip_network(found) in own)
 
 
 def with_include(text: str, name: str) -> str:

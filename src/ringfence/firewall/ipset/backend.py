@@ -315,13 +315,14 @@ class IpsetBackend:
         damaged = sets.damaged
         placed = {}
         for version, found in tools.items():
-            before = family = self._rules.get(version)
+            family = self._rules.get(version)
             if family is None or family.tools != found or family.is_legacy != found.is_legacy():
                 family = self._rules[version] = Family(version, found, self._kernel)
             placed[version] = family.install(self.plan)
             damaged |= placed[version].damaged
-            if family is not before and not family.adopted and version in sets.named:
+            if not family.adopted and version in sets.named:
                 family.remove_other_flavour()
+            family.adopted = True  # from now on these rules name the sets
         if first:
             self._destroy_leftovers()
         self._families = families
