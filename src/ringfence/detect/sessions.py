@@ -29,7 +29,8 @@ attempt. So there are four states, and ``+`` marks the events that report:
 
 In the state *idle*, an opener reports at once, because the sender may never answer the challenge. So the
 events that complete this request report nothing: the challenge, its wrong answer, or the opener of the same
-request with credentials.
+request with credentials. A wrong answer for another account than the openers' is no answer to them: it
+reports an attempt of its own. So a request for an account that does not exist hides no guess.
 
 (An event that comes twice for each request is counted apart from this table: two of them are one attempt, and
 the first one reports it. See ``Role.HALF``.)
@@ -328,6 +329,9 @@ FORGET = 32.0
 MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
 
+MOST_ASKED = 16
+"""The maximum number of accounts in ``Reports.asked``."""
+
 # The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
 # T1 (0.5 s, but less in some phones) and 64 * T1.
 _REPEAT_SOONEST, _REPEAT_LATEST = 0.3, 32.0
@@ -344,7 +348,7 @@ class Reports:
     epoch. ``halves`` counts the events with the role HALF, of which two are one attempt. ``challenged``: a
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
-    0 if another event followed.
+    0 if another event followed. ``asked`` has the accounts of the latest openers without a wrong answer.
     """
 
     seen: float
@@ -357,6 +361,7 @@ class Reports:
     answer: int = 0
     answered_at: float = 0.0
     nonce: int = 0
+    asked: list[str] | None = None
 
     def repeats(self, event: SecurityEvent) -> bool:
         """Whether a failure may be a retransmission of the last one; record it as the last one.
@@ -379,6 +384,7 @@ class Reports:
                 self.n += 1
                 self.owed += 1
             self.half = True
+            self.asked = [*(self.asked or ())[1 - MOST_ASKED :], event.account]
         elif role is _CHALLENGE:
             self.challenged = True
             if self.half:
@@ -388,8 +394,11 @@ class Reports:
         elif role is _HALF:
             self.halves += 1
         else:
+            own = self._is_answer(event)
+            if self.half and not own:
+                self.n += 1
             self.half = False
-            if self.owed:
+            if self.owed and own:
                 self.owed -= 1
             else:
                 self.n += 1
@@ -398,6 +407,20 @@ class Reports:
             return False
         self.reported = reported
         return True
+
+    def _is_answer(self, guess: SecurityEvent) -> bool:
+        """Whether a wrong answer may be that of an opener, because both have the same account.
+
+        PJSIP does not name an account that does not exist. A copied packet may name another than Asterisk's
+        events do.
+        """
+        asked, account = self.asked, guess.account
+        if not asked or account in (UNKNOWN_ACCOUNT, "") or guess.source.name == WIRE:
+            return True
+        if account in asked:
+            asked.remove(account)
+            return True
+        return False
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
         """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.

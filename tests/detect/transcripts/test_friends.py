@@ -806,6 +806,19 @@ def test_failures_of_a_known_account_hide_no_guesses_beside_them() -> None:
     assert banned_after(guard, steps) == (5, [f"guess bans {PHONE}/32 by sip after 5"])
 
 
+def test_a_call_of_an_unknown_account_hides_no_guess_of_its_call_id() -> None:
+    """PJSIP reports such a call as an attempt, and then a wrong password for any account."""
+    steps, plain = [], []
+    for number in range(200):
+        call = b"h%d" % number
+        guess = failed(PHONE, call, account="300", transport=Transport.TLS)
+        stranger = probed(PHONE, call, account="nobody", transport=Transport.TLS)
+        steps.append(at(number, stranger, challenged(PHONE, call, transport=Transport.TLS), guess))
+        plain.append(at(number, guess))
+    found = [banned_after(with_friend(), some) for some in (plain, steps)]
+    assert [one and one[0] for one in found] == [22, 22]
+
+
 @pytest.mark.parametrize("method", ["", "OPTIONS", "REGISTER"])
 def test_a_line_of_the_log_excuses_no_guess_at_a_friends_address(method: str) -> None:
     """Its sender can write that the account does not exist, which is no guess of a friend."""
