@@ -39,7 +39,10 @@ def main() -> int:
 def _run_programs(release: str) -> int:
     """Let each program attack each PBX of the release."""
     violations = 0
-    with tempfile.TemporaryDirectory() as folder, game(release, Path(folder), 0, NEIGHBOURS) as played:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        game(release, Path(folder), 0, NEIGHBOURS, prompt=True) as played,
+    ):
         for pbx in PBXS[release]:
             found, wrong = attacks(played, pbx, Path(folder))
             violations += len(wrong)
@@ -51,7 +54,10 @@ def _play_rounds(options: argparse.Namespace) -> int:
     """Play rounds of random SIP."""
     violations = 0
     senders, refused = Counter[str](), Counter[str]()
-    with tempfile.TemporaryDirectory() as folder, game(options.release, Path(folder), options.seed) as played:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        game(options.release, Path(folder), options.seed, prompt=True) as played,
+    ):
         number, sent, ends = 0, 0, time.monotonic() + options.seconds
         while time.monotonic() < ends:
             found = played.play(number)

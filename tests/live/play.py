@@ -172,7 +172,10 @@ class Round(Verdict):
 
 @define
 class Game:
-    """Rounds against one Asterisk and one daemon."""
+    """Rounds against one Asterisk and one daemon.
+
+    ``prompt``: a late ban is an objection. A machine that does other work as well bans late.
+    """
 
     lab: Lab
     guard: Guard
@@ -180,6 +183,7 @@ class Game:
     release: str
     known: Sequence[Victim]
     seed: int
+    prompt: bool = False
     _addresses: Iterator[str] = field(factory=senders)
     _victims: Iterator[Victim] = field(factory=strangers)
     _mark: int = 1_000
@@ -220,7 +224,7 @@ class Game:
         late = [
             Violation("C", f"{one.address} got {one.least} refusals before its ban")
             for one in banned
-            if one.least > LATE
+            if self.prompt and one.least > LATE
         ]
         return Verdict([*judge.check(view, _AT, quiet=True), *late], [one.address for one in banned])
 
@@ -316,11 +320,13 @@ def _is_plain(data: bytes) -> bool:
 
 
 @contextmanager
-def game(release: str, folder: Path, seed: int, rules: Mapping[str, object] = RULES) -> Iterator[Game]:
-    """Yield a game against a new Asterisk and a new daemon."""
+def game(
+    release: str, folder: Path, seed: int, rules: Mapping[str, object] = RULES, *, prompt: bool = False
+) -> Iterator[Game]:
+    """Yield a game against a new Asterisk and a new daemon; ``prompt`` is as in :class:`Game`."""
     texts = {**open_pbx.configured(release), "hep.conf": open_pbx.EXPORT}
     with Lab.made(release, texts) as lab, watched(lab.network.pbx) as truth:
         settings = {"rules": rules, "claimed": {"per_minute": 100_000, "ban": ["2h"]}}
         with guarded_victims(lab, folder, settings) as (guard, known):
             truth.read()
-            yield Game(lab, guard, truth, release, known, seed)
+            yield Game(lab, guard, truth, release, known, seed, prompt)

@@ -837,7 +837,8 @@ class Detector:
 
         For a friend that is not exempt, the limits for friends apply.
         """
-        counts = self._judge.counts(subject, now)
+        kept = self._of_strangers(subject, self._history.packed(subject.key))
+        counts = self._judge.counts(subject, kept, now)
         if not subject.friend or subject.exempt:
             return counts
         nearest = self._friend_attempts.nearest

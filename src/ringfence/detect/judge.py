@@ -543,9 +543,9 @@ class Judge:
 
     # -- queries ----------------------------------------------------------------------------------------
 
-    def counts(self, subject: Subject, now: float) -> list[Count]:
-        """Return for each rule how many attempts of a sender it counts now, and how many it needs."""
-        facts = [fact_of(packed) for packed in self._history.packed(subject.key)]
+    def counts(self, subject: Subject, kept: Sequence[bytes], now: float) -> list[Count]:
+        """Return for each rule how many of the packed attempts ``kept`` it counts, and how many it needs."""
+        facts = [fact_of(packed) for packed in kept]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]
 

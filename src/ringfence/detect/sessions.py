@@ -394,7 +394,7 @@ class Reports:
         elif role is _HALF:
             self.halves += 1
         else:
-            own = self._is_answer(event)
+            own = not self.asked or self._is_answer(self.asked, event)
             if self.half and not own:
                 self.n += 1
             self.half = False
@@ -408,14 +408,15 @@ class Reports:
         self.reported = reported
         return True
 
-    def _is_answer(self, guess: SecurityEvent) -> bool:
+    @staticmethod
+    def _is_answer(asked: list[str], guess: SecurityEvent) -> bool:
         """Whether a wrong answer may be that of an opener, because both have the same account.
 
-        PJSIP does not name an account that does not exist. A copied packet may name another than Asterisk's
-        events do.
+        ``asked`` has the accounts of the openers; it loses the one that fits. PJSIP does not name an account
+        that does not exist. A copied packet may name another than Asterisk's events do.
         """
-        asked, account = self.asked, guess.account
-        if not asked or account in (UNKNOWN_ACCOUNT, "") or guess.source.name == WIRE:
+        account = guess.account
+        if account in (UNKNOWN_ACCOUNT, "") or guess.source.name == WIRE:
             return True
         if account in asked:
             asked.remove(account)
