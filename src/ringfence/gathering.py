@@ -155,8 +155,8 @@ class GatheringSelector(selectors.BaseSelector):
 
         Wait for at most ``timeout`` seconds; None means without limit. With 0, return at once.
         """
-        if self._rests and not self._rest():  # something that it must not delay was among the last events
-            self._rests_until = min(self._rests_until, self._latest + PERIOD)
+        if self._rests_until > self._latest + PERIOD and not self._rest():
+            self._rests_until = self._latest + PERIOD  # something among the last events forbids the rest
         rest = self._rests_until - self._clock()
         if rest > 0:
             found = _wait(self._during_rest, rest if timeout is None else min(rest, timeout))
