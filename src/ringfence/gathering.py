@@ -65,8 +65,8 @@ class Connection(Protocol):
 class GatheringSelector(selectors.BaseSelector):
     """A selector that leaves patient descriptors (those given to :meth:`mark`) alone while it rests.
 
-    ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load. When
-    it returns 0, a rest ends. ``clock`` returns monotonic seconds.
+    ``rest`` returns how many seconds to rest after events of patient descriptors, under sustained load. A
+    longer rest is cut to ``PERIOD`` when it returns 0. ``clock`` returns monotonic seconds.
     """
 
     def __init__(self, rest: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:

@@ -404,7 +404,6 @@ class Detector:
         if known or subject.exempt or attempt.event is not EventKind.INVALID_ACCOUNT_ID:
             return
         narrowed = bool(self._scopes_of(subject, now))
-        kept = self._of_strangers(subject, kept)
         decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
         if decision is not None:
             yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
@@ -443,7 +442,6 @@ class Detector:
             decision = ban or decision
             alarms += follows
         if decision is None and strange:
-            kept = self._of_strangers(subject, kept)
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=bool(banned))
         more: Sequence[Decision] = ()
         if strange:
@@ -465,7 +463,6 @@ class Detector:
         if self._is_tainted(found.address, attempt.time):
             return ()
         ban, alarms = self._judge.count_proven(subject, found.asterisk, fact)
-        kept = self._of_strangers(subject, kept)
         decision = ban or self._judge.decide(subject, kept, attempt, now, narrowed=True)
         if decision is None:
             return alarms
@@ -641,7 +638,6 @@ class Detector:
         if attempt.time <= since + _DRAINED[attempt.transport in _DATAGRAMS]:
             return None
         kept = self._history.add(subject.key, attempt, now)
-        kept = self._of_strangers(subject, kept)
         decision = self._judge.decide(subject, kept, attempt, now, narrowed=True)
         if decision is None or decision.accounts >= OFFICE:
             return None
@@ -656,21 +652,6 @@ class Detector:
         if attempt.account not in self.friends.worked or attempt.event is _HIDDEN:  # of nearly all strangers
             return False
         return self.friends.worked_near(attempt.account, attempt.address)
-
-    def _of_strangers(self, subject: Subject, kept: list[bytes]) -> list[bytes]:
-        """Return those of a sender's packed attempts that were on accounts which do not work near it.
-
-        The others are failures of a broken phone. Another phone of its /64 must not be banned for them.
-        """
-        if not self.friends.any_known_in(subject.network):
-            return kept
-        facts = ((one, fact_of(one)) for one in kept)
-        return [
-            one
-            for one, fact in facts
-            if fact.event is _HIDDEN
-            or not self.friends.worked_near(fact.account.decode("utf-8", "replace"), subject.address)
-        ]
 
     def _is_tainted(self, address: Address, now: float) -> bool:
         """Whether an account works at ``address`` whose new addresses lately guessed at other accounts."""
@@ -727,8 +708,6 @@ class Detector:
                 return (Judgement(attempt, subject.network, _COUNTED, decision), *alarms)
         # Claimed attempts do not lengthen a claimed ban, and those of a web page do not widen its ban.
         if not narrowed or not (attempt.proof is _CLAIMED or attempt.page):
-            if self.friends.worked:
-                kept = self._of_strangers(subject, kept)
             decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed, claimed=claimed)
         if attempt.proof is not _CLAIMED:
             fact = fact_from(attempt, now)
@@ -837,8 +816,7 @@ class Detector:
 
         For a friend that is not exempt, the limits for friends apply.
         """
-        kept = self._of_strangers(subject, self._history.packed(subject.key))
-        counts = self._judge.counts(subject, kept, now)
+        counts = self._judge.counts(subject, now)
         if not subject.friend or subject.exempt:
             return counts
         nearest = self._friend_attempts.nearest

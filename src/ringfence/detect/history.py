@@ -82,7 +82,7 @@ _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the eve
 _ASIDE, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
 _ORDINARY = frozenset(flags for flags in range(256) if flags & (_COUNTS | _ASIDE) == _TRUSTED)
-"""Flags of ordinary packed attempts: confirmed, not by the kernel, not in a ban. Others may be discarded."""
+"""Flags of ordinary packed attempts: confirmed, not set aside, not in a ban. Others may be discarded."""
 _BEHIND_ACCOUNT = b"\xff"
 """The byte between the account and the evidence. UTF-8 has none."""
 _FORGED_IPV4, _FORGED_IPV6 = 1 << 3, 1 << 7  # two bits of the service's field: a forged address follows
@@ -224,7 +224,7 @@ class History:
     def add(self, key: Key, attempt: Attempt, now: float, *, aside: bool = False) -> list[bytes]:
         """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first.
 
-        ``aside``: the attempt counts for no rule about strangers, so it must not make others forgotten.
+        ``aside``: the attempt counts for no rule about strangers, so at most ``ASIDE`` such displace others.
         """
         if self._ahead is None:
             self._ahead = attempt.time - now

@@ -212,6 +212,7 @@ class Judge:
         is_attacked = shared is not None and account in self.attacked
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
+        kept = self._of_strangers(subject, kept) if self._subjects.friends.worked else kept
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
@@ -239,6 +240,23 @@ class Judge:
             claimed = Scope.SIP_TCP  # the rule is full but for the credentials
         proven = any(fact.proven for fact in facts)
         return self._narrow(subject, *narrow, now, claimed, proven=proven)
+
+    def _of_strangers(self, subject: Subject, kept: Sequence[bytes]) -> Sequence[bytes]:
+        """Return those of a sender's packed attempts that were on accounts which do not work near it.
+
+        Failures at accounts that work there have the limits for friends. So they must not add to those of a
+        stranger, such as another phone of the /64.
+        """
+        friends = self._subjects.friends
+        if not friends.any_known_in(subject.network):
+            return kept
+        facts = ((one, fact_of(one)) for one in kept)
+        return [
+            one
+            for one, fact in facts
+            if fact.event is EventKind.HIDDEN
+            or not friends.worked_near(fact.account.decode("utf-8", "replace"), subject.address)
+        ]
 
     def _candidates(
         self,
@@ -543,8 +561,9 @@ class Judge:
 
     # -- queries ----------------------------------------------------------------------------------------
 
-    def counts(self, subject: Subject, kept: Sequence[bytes], now: float) -> list[Count]:
-        """Return for each rule how many of the packed attempts ``kept`` it counts, and how many it needs."""
+    def counts(self, subject: Subject, now: float) -> list[Count]:
+        """Return for each rule how many attempts of a sender it counts now, and how many it needs."""
+        kept = self._of_strangers(subject, self._history.packed(subject.key))
         facts = [fact_of(packed) for packed in kept]
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]

@@ -19,8 +19,8 @@ does not report remain uncounted. It is not smaller, because a phone that regist
 once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason; of one account in a /64, ``MOST_TOGETHER`` addresses are. Those refused longest ago, and those that
-are new for longest, are discarded first. Times are monotonic seconds.
+reason. Of each account in a /64 the latest ``MOST_TOGETHER`` addresses are observed. Those refused longest
+ago, and those that are new for longest, are discarded first. Times are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict
@@ -55,8 +55,7 @@ class Observation:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
         self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
-        # By account, and IPv4 address or /64: where the account is new. And the number of times that an
-        # address is in this table.
+        # By account, and IPv4 address or /64: where the account is new. By address: how many accounts are.
         self._new: OrderedDict[tuple[str, Network], _New] = OrderedDict()
         self._new_at: Counter[Address] = Counter()
 

@@ -13,6 +13,8 @@ each source there are three numbers, which start at zero (:class:`Reports`):
     opener:     if half: n += 1, owed += 1;   half = true
     challenge:  if half: half = false, n += 1, owed += 1
     failed:     half = false;   if owed: owed -= 1 else n += 1
+    failed, for another account than the openers':
+                if half: n += 1;   half = false, n += 1
     reported = n + (1 if half and owed == 0 else 0)
 
 An *opener* is the first event of a request that cannot succeed (unknown account, ACL) and that counts: most
@@ -29,8 +31,8 @@ attempt. So there are four states, and ``+`` marks the events that report:
 
 In the state *idle*, an opener reports at once, because the sender may never answer the challenge. So the
 events that complete this request report nothing: the challenge, its wrong answer, or the opener of the same
-request with credentials. A wrong answer for another account than the openers' is no answer to them: it
-reports an attempt of its own. So a request for an account that does not exist hides no guess.
+request with credentials. A wrong answer for another account than the openers' reports an attempt of its own.
+So, within the reports of one source, a request for an account that does not exist hides no guess.
 
 (An event that comes twice for each request is counted apart from this table: two of them are one attempt, and
 the first one reports it. See ``Role.HALF``.)
@@ -49,8 +51,9 @@ between two simultaneous openers and their answers, within microseconds, one att
 younger than ``HORIZON`` and that this source has not reported yet. If there is none, the attempt is new and
 counts at once. So the number of attempts is the highest number that any one source reports within the
 horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
-same session share a session by the kind of failure (:func:`shared_session_id`). A guess by UDP and one by TCP
-or TLS are two attempts, also in one session.
+same session share a session by the kind of failure (:func:`shared_session_id`). Two reports match only if
+both requests came by UDP, or both by a connection (TCP, TLS, WebSocket). A report that names no transport
+matches either.
 
 The horizon is short, because one source may report attempts that another misses. With a long horizon, later
 reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
@@ -330,7 +333,7 @@ MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
 
 MOST_ASKED = 16
-"""The maximum number of accounts in ``Reports.asked``."""
+"""The maximum number of accounts in ``Reports.asked``. A forgotten one's wrong answer counts once more."""
 
 # The least and the greatest time (seconds) from a wrong answer to its retransmission. By RFC 3261 these are
 # T1 (0.5 s, but less in some phones) and 64 * T1.
@@ -348,7 +351,8 @@ class Reports:
     epoch. ``halves`` counts the events with the role HALF, of which two are one attempt. ``challenged``: a
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
-    0 if another event followed. ``asked`` has the accounts of the latest openers without a wrong answer.
+    0 if another event followed. ``asked`` has hashes of the accounts of the latest openers that no wrong
+    answer has followed, the oldest first.
     """
 
     seen: float
@@ -361,7 +365,7 @@ class Reports:
     answer: int = 0
     answered_at: float = 0.0
     nonce: int = 0
-    asked: list[str] | None = None
+    asked: list[int] | None = None
 
     def repeats(self, event: SecurityEvent) -> bool:
         """Whether a failure may be a retransmission of the last one; record it as the last one.
@@ -384,7 +388,7 @@ class Reports:
                 self.n += 1
                 self.owed += 1
             self.half = True
-            self.asked = [*(self.asked or ())[1 - MOST_ASKED :], event.account]
+            self.asked = [*(self.asked or ())[1 - MOST_ASKED :], hash(event.account)]
         elif role is _CHALLENGE:
             self.challenged = True
             if self.half:
@@ -394,11 +398,11 @@ class Reports:
         elif role is _HALF:
             self.halves += 1
         else:
-            own = not self.asked or self._is_answer(self.asked, event)
-            if self.half and not own:
+            answers = not self.asked or _take_answered(self.asked, event)
+            if self.half and not answers:
                 self.n += 1
             self.half = False
-            if self.owed and own:
+            if self.owed and answers:
                 self.owed -= 1
             else:
                 self.n += 1
@@ -407,21 +411,6 @@ class Reports:
             return False
         self.reported = reported
         return True
-
-    @staticmethod
-    def _is_answer(asked: list[str], guess: SecurityEvent) -> bool:
-        """Whether a wrong answer may be that of an opener, because both have the same account.
-
-        ``asked`` has the accounts of the openers; it loses the one that fits. PJSIP does not name an account
-        that does not exist. A copied packet may name another than Asterisk's events do.
-        """
-        account = guess.account
-        if account in (UNKNOWN_ACCOUNT, "") or guess.source.name == WIRE:
-            return True
-        if account in asked:
-            asked.remove(account)
-            return True
-        return False
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
         """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.
@@ -433,6 +422,22 @@ class Reports:
             return False
         before, self.nonce = self.nonce, hash(nonce) if nonce else 0
         return before not in (0, self.nonce)
+
+
+def _take_answered(asked: list[int], guess: SecurityEvent) -> bool:
+    """Whether a wrong answer may be that of an opener; remove the opener's account from ``asked`` then.
+
+    They must have the same account. An answer that names no account, as PJSIP's for one that does not exist,
+    fits any opener. So does that of a copied packet, which may name another account than Asterisk's events.
+    """
+    account = guess.account
+    if account in (UNKNOWN_ACCOUNT, "") or guess.source.name == WIRE:
+        return True
+    known = hash(account)
+    if known in asked:
+        asked.remove(known)
+        return True
+    return False
 
 
 Reporter = SourceId | str
@@ -511,13 +516,14 @@ class Session:
 
     - ``reports``: by Asterisk, source and service.
     - ``attempts``: by Asterisk ("" if the wire reported them), by service, by whether they came by a
-      connection (None: unknown), and by whether they are unconfirmed and so only listed.
+      connection (:func:`_way_of`), and by whether they are unconfirmed and so only listed.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
     - ``asked``: the kind of its latest *question* (request without credentials), and the account in it.
-      ``asked_in_log``: the same of a report that a sender can forge, while AMI is connected.
+      ``asked_in_log``: the same, of the latest one in a report that a sender can forge (usually a line of the
+      log), while AMI is connected. It explains only the log's failures.
     - ``weight``: the greatest weight of its questions (``questions``).
     - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
       sender can forge it.
@@ -788,7 +794,7 @@ class Senders:
             or event.kind is EventKind.DIVERTED
             or (role is _OPENER and event.kind is not EventKind.HIDDEN)
         )
-        # A line of the log explains only other lines of it: the sender may have written it.
+        # The sender may have written a question that only the log shows: it explains the log's failures only.
         before = (session.asked_in_log if source.text else None) or session.asked
         return attempt_from(event, _KINDS[role], before if role is _FAILED else None, not bare)
 
@@ -968,7 +974,7 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
 
 
 def _way_of(event: SecurityEvent) -> bool | None:
-    """Return whether the request of ``event`` came by a connection; None if that is unknown."""
+    """Return whether the request of ``event`` came by a connection (TCP, TLS, WebSocket); None if unknown."""
     transport = event.remote.transport
     return None if transport is _UNKNOWN else transport is not _UDP
 

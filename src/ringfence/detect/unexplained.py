@@ -9,12 +9,12 @@ reports. The second is why the rule needs many of them.
 
 On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
-begun many dialogs, such as the lamps of a phone. All connections of one account at a host share what is
-excused, and a connection has what each of its accounts excuses. Nothing excuses the pace of a program: an
-attacker with one password may log in, and hide guesses at other accounts. A login at chan_sip explains all of
-its connection, because chan_sip does not report the success of a SUBSCRIBE. So does one by TCP or WS. Of what
-the phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's
-requests.
+begun many dialogs, such as the lamps of a phone. All connections of one account from a host share what its
+logins excuse. A connection with several accounts may use what each of them excuses. Nothing excuses the pace
+of a program: an attacker with one password may log in, and hide guesses at other accounts. A login at
+chan_sip explains all of its connection, because chan_sip does not report the success of a SUBSCRIBE. So does
+one by TCP or WS. Of what the phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also
+answers Asterisk's requests.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
@@ -61,9 +61,9 @@ every AMI has delivered events since before an exchange, nothing is concluded of
 
 The answers of an unread connection by plain TCP are read (``conversation.py``), so they only settle bytes.
 
-Bounds: ``MOST`` connections and ``MOST_ACCOUNTS`` accounts, of which the least recently used are forgotten
-first, ``MOST_WAITING`` exchanges and ``MOST_EARLY`` early events of each connection. Times are monotonic
-seconds.
+Bounds: ``MOST`` connections and ``MOST_ACCOUNTS`` pairs of a host and an account, of which the least recently
+used are forgotten first, ``MOST_WAITING`` exchanges and ``MOST_EARLY`` early events of each connection. Times
+are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -113,7 +113,7 @@ SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
 OWN = ((1.0, 10, 2), (540.0, 160, 10))
-"""Rows of (seconds, unexplained requests that a login excuses in this time, more for each dialog).
+"""Rows of (seconds, unexplained requests that an account's logins excuse in this time, more for each dialog).
 
 A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
 each call. At one other account, a friend may make as many guesses in the clear (``rules``).
@@ -134,7 +134,7 @@ class _OwnRequests:
     """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse.
 
     They may be on any connection. ``sessions``: the logins' Call-IDs. ``excused`` has the times of the latest
-    of these requests. There were too many of them, so none is excused before the time ``over``.
+    of these requests. If there were too many, none is excused before the time ``over``.
     """
 
     sessions: set[bytes] = Factory(set)
@@ -148,11 +148,7 @@ class _OwnRequests:
 
     def has_room(self, came: float) -> bool:
         """Whether one more unreadable request, at ``came``, is excused."""
-        others = len(self.sessions) - 1
-        return came >= self.over and all(
-            sum(came - at < seconds for at in self.excused) < most + more * others
-            for seconds, most, more in OWN
-        )
+        return came >= self.over and not self._excess(came)
 
     def count(self, came: float) -> int:
         """Count an unreadable request that no event reports; return how many requests are attempts now.
@@ -161,12 +157,18 @@ class _OwnRequests:
         """
         if came < self.over:
             return 1
+        excess = self._excess(came)
         self.excused.append(came)
+        if excess:
+            self.over = came + OWN[-1][0]
+        return excess
+
+    def _excess(self, came: float) -> int:
+        """Return how many requests there are lately with one more at ``came``; 0 if they are not too many."""
         others = len(self.sessions) - 1
         for seconds, most, more in OWN:
-            lately = sum(came - at < seconds for at in self.excused)
+            lately = 1 + sum(came - at < seconds for at in self.excused)
             if lately > most + more * others:
-                self.over = came + OWN[-1][0]
                 return lately
         return 0
 

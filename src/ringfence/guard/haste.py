@@ -43,14 +43,17 @@ class Haste:
         self._hurries_until = self._clock.mono() + HURRY
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Hurry if the kernel does not limit the answers to the sender of an attempt, or to many senders."""
+        """Hurry after an attempt of a sender whose answers the kernel does not limit.
+
+        Also hurry during an attack of many senders on one account: each stays below the kernel's limit.
+        """
         disposition, attempt, decision = judgement.disposition, judgement.attempt, judgement.decision
         other = (
             attempt.kind in _OTHERS
             or attempt.service is Service.IAX2
             or attempt.transport in {Transport.WS, Transport.WSS}
         )
-        many = decision is not None and decision.rule.by is By.ACCOUNT  # each of them asks little
+        many = decision is not None and decision.rule.by is By.ACCOUNT
         if many or disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
             self.hurry()
 

@@ -198,8 +198,8 @@ class WireReader(WireHost):
     def ask_amis(self) -> None:
         """Ask every Asterisk by AMI how far its events have been read; the answer comes later.
 
-        Meanwhile no events gather: the unreadable requests that wait may be those of a new friend, whose
-        answers the kernel does not limit.
+        Meanwhile no events gather: the unreadable requests that wait may be those of a new friend, and the
+        kernel does not limit the answers to friends.
         """
         self._haste.hurry()
         for ami in self._amis:

@@ -199,6 +199,7 @@ class ConfReader:
     _work: int = 0
     _runs_programs: bool | None = None
     _folder: Path | None = None
+    _settings: list[LoadedSection] | None = None  # of asterisk.conf
 
     def read(self) -> None:
         """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
@@ -416,12 +417,12 @@ class ConfReader:
 
         ``template``: the section is a template, which Asterisk ignores.
         """
-        path = self.main.parent / "asterisk.conf"
-        if path == self.main:
-            return b""
-        reader = ConfReader(path, self.planned)
-        reader.read()
-        found = (one for one in reader.sections if one.name.lower() == section and one.template is template)
+        if self._settings is None:
+            reader = ConfReader(self.main.parent / "asterisk.conf", self.planned)
+            if reader.main != self.main:
+                reader.read()
+            self._settings = reader.sections
+        found = (one for one in self._settings if one.name.lower() == section and one.template is template)
         options = next((one.options for one in found), [])
         given = [value for name, value in options if name.lower() == option]
         return given[-1] if given else b""

@@ -806,14 +806,16 @@ def test_failures_of_a_known_account_hide_no_guesses_beside_them() -> None:
     assert banned_after(guard, steps) == (5, [f"guess bans {PHONE}/32 by sip after 5"])
 
 
-def test_a_call_of_an_unknown_account_hides_no_guess_of_its_call_id() -> None:
+@pytest.mark.parametrize("challenges", [0, 1])
+def test_a_call_of_an_unknown_account_hides_no_guess_of_its_call_id(challenges: int) -> None:
     """PJSIP reports such a call as an attempt, and then a wrong password for any account."""
     steps, plain = [], []
     for number in range(200):
         call = b"h%d" % number
         guess = failed(PHONE, call, account="300", transport=Transport.TLS)
         stranger = probed(PHONE, call, account="nobody", transport=Transport.TLS)
-        steps.append(at(number, stranger, challenged(PHONE, call, transport=Transport.TLS), guess))
+        asked = [challenged(PHONE, call, transport=Transport.TLS)] * challenges
+        steps.append(at(number, stranger, *asked, guess))
         plain.append(at(number, guess))
     found = [banned_after(with_friend(), some) for some in (plain, steps)]
     assert [one and one[0] for one in found] == [22, 22]
