@@ -21,6 +21,7 @@ from ringfence.detect.unexplained import (
     MOST_AT_ONCE,
     MOST_EARLY,
     MOST_PARTS,
+    MOST_PHONES,
     MOST_REQUEST,
     MOST_WAITING,
     OPENING,
@@ -203,6 +204,22 @@ def test_all_connections_of_an_account_share_what_its_logins_excuse() -> None:
     exchanges.explain(evolve(LOGIN, account="bob", remote=evolve(REMOTE, port=9)), 9.0)
     exchanges.observe(evolve(ONE, port=9, number=1 + 10), 9.0)
     assert sorted(one.port for one in exchanges.unexplained(20.0, 0.0)) == [2] * 15 + [3] * 5
+
+
+@pytest.mark.parametrize("phones", [1, 2, MOST_PHONES, MOST_PHONES + 1])
+def test_several_phones_with_one_account_may_ring_in_a_queue(phones: int) -> None:
+    """Each rings every ten seconds with three messages of Asterisk, if there are at most four."""
+    exchanges, found = Exchanges(), []
+    for port in range(phones):
+        exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, port=port), session=b"%d" % port), 0.0)
+        exchanges.observe(evolve(ONE, port=port), 0.0)
+    for call in range(1, 54):
+        for message in range(3):
+            now = call * 10.0 + message * 2
+            for port in range(phones):
+                exchanges.observe(evolve(ONE, port=port), now)
+            found += exchanges.unexplained(now + 1.5, 0.0, now + 1.5)
+    assert bool(found) == (phones > MOST_PHONES)
 
 
 def test_each_account_of_a_connection_excuses_its_own() -> None:

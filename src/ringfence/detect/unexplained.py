@@ -10,7 +10,8 @@ reports. The second is why the rule needs many of them.
 On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
 begun many dialogs, such as the lamps of a phone. All connections of one account from a host share what its
-logins excuse. A connection with several accounts may use what each of them excuses. Nothing excuses the pace
+logins excuse; several phones with one account may need more in nine minutes, and get it (``MOST_PHONES``). A
+connection with several accounts may use what each of them excuses. Nothing excuses the pace
 of a program: an attacker with one password may log in, and hide guesses at other accounts. A login at
 chan_sip explains all of its connection, because chan_sip does not report the success of a SUBSCRIBE. So does
 one by TCP or WS. Of what the phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also
@@ -112,15 +113,18 @@ LATER = 1.0
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
-OWN = ((1.0, 10, 2), (540.0, 160, 10))
+OWN = ((1.0, 10, 2, 0), (540.0, 160, 10, 160))
 """Rows of (seconds, unexplained requests that an account's logins excuse in this time, more for each dialog).
 
-A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
-each call. At one other account, a friend may make as many guesses in the clear (``rules``).
+The last column has more for each connection beyond the first. A phone of a queue may ring every 20 s, with
+three messages of Asterisk each, and a lamp changes twice with each call. At one other account, a friend may
+make as many guesses in the clear (``rules``).
 """
+MOST_PHONES = 4
+"""The maximum number of an account's connections that excuse requests: each phone has one."""
 MOST_LOGINS = 64
 MOST_ACCOUNTS = 4_096
-_MOST_EXCUSED = 160 + 10 * MOST_LOGINS
+_MOST_EXCUSED = 160 * MOST_PHONES + 10 * MOST_LOGINS
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of events that may be about a request that could not be read, such as by TLS."""
@@ -133,18 +137,22 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 class _OwnRequests:
     """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse.
 
-    They may be on any connection. ``sessions``: the logins' Call-IDs. ``excused`` has the times of the latest
-    of these requests. If there were too many, none is excused before the time ``over``.
+    They may be on any connection. ``sessions``: the logins' Call-IDs. ``connections``: those with a login.
+    ``excused`` has the times of the latest of these requests. If there were too many, none is excused before
+    the time ``over``.
     """
 
     sessions: set[bytes] = Factory(set)
+    connections: set[_Key] = Factory(set)
     excused: deque[float] = Factory(partial(deque, maxlen=_MOST_EXCUSED))
     over: float = -inf
 
-    def log_in(self, session: bytes) -> None:
+    def log_in(self, session: bytes, connection: _Key) -> None:
         """Record a login with the Call-ID ``session``."""
         if len(self.sessions) < MOST_LOGINS:
             self.sessions.add(session)
+        if len(self.connections) < MOST_PHONES:
+            self.connections.add(connection)
 
     def has_room(self, came: float) -> bool:
         """Whether one more unreadable request, at ``came``, is excused."""
@@ -165,10 +173,10 @@ class _OwnRequests:
 
     def _excess(self, came: float) -> int:
         """Return how many requests there are lately with one more at ``came``; 0 if they are not too many."""
-        others = len(self.sessions) - 1
-        for seconds, most, more in OWN:
+        dialogs, phones = len(self.sessions) - 1, len(self.connections) - 1
+        for seconds, most, by_dialog, by_phone in OWN:
             lately = 1 + sum(came - at < seconds for at in self.excused)
-            if lately > most + more * others:
+            if lately > most + by_dialog * dialogs + by_phone * phones:
                 return lately
         return 0
 
@@ -349,7 +357,7 @@ class Exchanges:
                 account = address_key(host_of(remote.address)), event.account
                 own = known.own[event.account] = self._own.get(account) or _OwnRequests()
                 remember(self._own, account, own, MOST_ACCOUNTS)
-                own.log_in(event.session)
+                own.log_in(event.session, key)
                 known.explain_one(now)
             else:
                 known.explained = True
