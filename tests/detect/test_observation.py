@@ -73,7 +73,7 @@ def test_an_address_is_new_while_one_of_its_accounts_is() -> None:
 
 
 def test_new_friends_are_bounded() -> None:
-    """Those new for longest are discarded first, and of one account in a /64 the first addresses."""
+    """Those new for longest are discarded first, and one account has room for some addresses of a /64."""
     observation = Observation()
     for number in range(MOST + 1):
         observation.on_new_friend("204", ip_address(FIRST + number), float(number))
@@ -81,7 +81,13 @@ def test_new_friends_are_bounded() -> None:
     assert len(observation.addresses(2_000.0)) == MOST
     network = int(ip_address("2001:db8::"))
     observation.on_new_friend("204", ip_address(network), 2_000.0)
-    for number in range(MOST_TOGETHER):
-        assert observation.on_login("204", ip_address(network + 1 + number), 2_000.0)
-    assert not observation.is_new(ip_address(network), 2_000.0)
+    for number in range(1, MOST_TOGETHER):
+        address = ip_address(network + number)
+        assert observation.has_room("204", address, 2_000.0)
+        assert observation.on_login("204", address, 2_000.0)
+    last = ip_address(network + MOST_TOGETHER)
+    assert not observation.has_room("204", last, 2_000.0)
+    assert not observation.on_login("204", last, 2_000.0)
+    assert observation.has_room("204", ip_address(network), 2_000.0)
+    assert observation.has_room("205", last, 2_000.0)
     assert len(observation.addresses(2_000.0)) == MOST - 1 + MOST_TOGETHER

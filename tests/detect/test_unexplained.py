@@ -244,6 +244,17 @@ def test_the_addresses_of_a_host_share_what_a_login_excuses() -> None:
     assert len(exchanges.unexplained(20.0, 0.0)) == number
 
 
+@pytest.mark.parametrize(("befriends", "found"), [(True, 0), (False, 20)])
+def test_logins_that_make_no_friend_share_what_they_excuse(*, befriends: bool, found: int) -> None:
+    """Somebody may use one password from many hosts; the number of friends of an account is bounded."""
+    exchanges = Exchanges()
+    for last in range(4):
+        address = ip_address(f"203.0.113.{last}")
+        exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, address=address)), 9.0, befriends=befriends)
+        exchanges.observe(evolve(ONE, address=address, number=1 + 5), 9.0)
+    assert len(exchanges.unexplained(20.0, 0.0)) == found
+
+
 def test_an_account_is_excused_again_when_its_excess_is_over() -> None:
     """A phone that once sent too much is not counted for ever."""
     exchanges = Exchanges()

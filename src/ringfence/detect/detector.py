@@ -225,7 +225,8 @@ class Detector:
         found = self._attribution.observe(event, now)
         if event.remote.transport in STREAMS:
             repeated = any(isinstance(one, DuplicateReport) for one in found)
-            self._exchanges.explain(event, now, repeated=repeated)
+            befriends = any(isinstance(one, Login) and one.befriends for one in effects)
+            self._exchanges.explain(event, now, repeated=repeated, befriends=befriends)
         return [*effects, *self._on_findings(found, now)] if found else effects
 
     def observe_challenges(
@@ -486,7 +487,8 @@ class Detector:
         diverted = self._attribution.is_diverted(event.remote.address, now)
         # ``tick`` reports an account that makes too many friends.
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
-        if not permitted or not self.friends.admits(friend):
+        observable = self._observation.has_room(friend.account, friend.address, now)
+        if not permitted or not observable or not self.friends.admits(friend):
             return [*alarms, Login(friend, befriends=False, guessed=guessed, proven=not diverted)]
         login = Login(friend, guessed=guessed)
         return [*alarms, login, *self._observe_if_new(friend.account, friend.address, now)]

@@ -19,8 +19,9 @@ does not report remain uncounted. It is not smaller, because a phone that regist
 once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason. Of each account in a /64 the latest ``MOST_TOGETHER`` addresses are observed. Those refused longest
-ago, and those that are new for longest, are discarded first. Times are monotonic seconds.
+reason. Those refused longest ago, and those that are new for longest, are discarded first. A new account
+makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are monotonic
+seconds.
 """
 
 from collections import Counter, OrderedDict
@@ -87,6 +88,12 @@ class Observation:
         if number and answered:
             self._refused[address] = since, max(0, number - answered)
 
+    def has_room(self, account: str, friend: Address, now: float) -> bool:
+        """Whether a login of ``account`` at the address ``friend`` could be observed, if it is new there."""
+        self._expire(now)
+        new = self._new.get((account, sender_of(friend)))
+        return new is None or friend in new.addresses or len(new.addresses) < MOST_TOGETHER
+
     def on_new_friend(self, account: str, friend: Address, now: float) -> None:
         """Record that ``account`` works at the address ``friend``, and has not worked in its /64 before."""
         key = account, sender_of(friend)
@@ -103,12 +110,10 @@ class Observation:
         """
         self._expire(now)
         new = self._new.get((account, sender_of(friend)))
-        if new is None or friend in new.addresses:
+        if new is None or friend in new.addresses or len(new.addresses) >= MOST_TOGETHER:
             return False
         new.addresses.append(friend)
         self._new_at[friend] += 1
-        if len(new.addresses) > MOST_TOGETHER:
-            self._leave(new.addresses.pop(0))
         return True
 
     def is_new(self, friend: Address, now: float) -> bool:

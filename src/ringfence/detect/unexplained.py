@@ -10,12 +10,12 @@ reports. The second is why the rule needs many of them.
 On a connection with a login, Asterisk also sends requests to the phone, and reports nothing of what belongs
 to a dialog. So a login excuses some exchanges of its connection (:class:`_OwnRequests`), and more if it has
 begun many dialogs, such as the lamps of a phone. All connections of one account from a host share what its
-logins excuse; several phones with one account may need more in nine minutes, and get it (``MOST_PHONES``). A
-connection with several accounts may use what each of them excuses. Nothing excuses the pace
-of a program: an attacker with one password may log in, and hide guesses at other accounts. A login at
-chan_sip explains all of its connection, because chan_sip does not report the success of a SUBSCRIBE. So does
-one by TCP or WS. Of what the phone sends without an answer, only more than ``MOST_OF_PHONE`` counts: it also
-answers Asterisk's requests.
+logins excuse, and so do all hosts at which its logins make no friend; several phones with one account may
+need more in nine minutes, and get it (``MOST_PHONES``). A connection with several accounts may use what each
+of them excuses. Nothing excuses the pace of a program: an attacker with one password may log in, and hide
+guesses at other accounts. A login at chan_sip explains all of its connection, because chan_sip does not
+report the success of a SUBSCRIBE. So does one by TCP or WS. Of what the phone sends without an answer, only
+more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's requests.
 
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
@@ -260,8 +260,9 @@ class Exchanges:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._known: OrderedDict[_Key, _Connection] = OrderedDict()
-        # By host (IPv6: /64) and account, what the logins of the account excuse.
-        self._own: OrderedDict[tuple[AddressKey, str], _OwnRequests] = OrderedDict()
+        # By host (IPv6: /64) and account, what the logins of the account excuse. The host is None for all
+        # logins of the account that make no friend.
+        self._own: OrderedDict[tuple[AddressKey | None, str], _OwnRequests] = OrderedDict()
         self._waiting: dict[_Key, None] = {}
         self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
         self._answered = -inf  # when the latest bytes came that have an answer
@@ -339,10 +340,14 @@ class Exchanges:
             if known.asked < PART and now - known.last >= WAIT:
                 del self._asking[key]
 
-    def explain(self, event: SecurityEvent, now: float, *, repeated: bool = False) -> None:
+    def explain(
+        self, event: SecurityEvent, now: float, *, repeated: bool = False, befriends: bool = True
+    ) -> None:
         """Record that ``event`` is about an unreadable request of its connection, or about all (a login).
 
-        ``repeated``: another source has reported the same attempt before.
+        ``repeated``: another source has reported the same attempt before. ``befriends``: a login made its
+        address a friend. Of an account, all others share what they excuse, because somebody may use its
+        password from many hosts.
         """
         remote = event.remote
         if event.source.name != AMI or remote.transport not in STREAMS or event.tampered:
@@ -354,7 +359,7 @@ class Exchanges:
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.asked = 0
             if event.service is Service.PJSIP and remote.transport in _EXPORTED:
-                account = address_key(host_of(remote.address)), event.account
+                account = address_key(host_of(remote.address)) if befriends else None, event.account
                 own = known.own[event.account] = self._own.get(account) or _OwnRequests()
                 remember(self._own, account, own, MOST_ACCOUNTS)
                 own.log_in(event.session, key)
