@@ -111,8 +111,8 @@ fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
 
 PACKAGE ?= bans
-mutate: $(MUTATOR) ## Change the code of a package in small ways, which its tests must notice (PACKAGE=bans, detect or parse)
-	$(PYTHON) -m tests.mutate $(PACKAGE)
+mutate: $(MUTATOR) ## Change the code of a package in small ways, which its tests must notice (PACKAGE=bans, detect or parse; SAMPLE=300: so many)
+	$(PYTHON) -m tests.mutate $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE))
 
 RELEASE ?= 22
 live: venv lab ## Let scanners and random SIP attack a real Asterisk, and judge by what it answered (as root; RELEASE=16 SEED=0 SECONDS=600)

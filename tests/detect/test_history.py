@@ -190,8 +190,14 @@ def test_what_is_older_than_asked_for_goes() -> None:
     """Attempts expire in batches, at the latest a sixth of the time late."""
     history = History(HOUR)
     history.add(ONE, attempt(), 0.0)
+    other = pack_network(ip_network("192.0.2.2"))
+    for proof in (Proof.CLAIMED, Proof.CLAIMED, Proof.NONCE):
+        history.add(other, attempt("192.0.2.2", proof=proof), 0.0)
+    third = pack_network(ip_network("192.0.2.3"))
+    for _ in range(2):
+        history.add(third, attempt("192.0.2.3", proof=Proof.CLAIMED), 0.0)
     history.expire(HOUR)
-    assert len(history) == 1
+    assert len(history) == 6
     history.expire(HOUR * 7 / 6)
     assert (len(history), history.packed(ONE)) == (0, [])
 

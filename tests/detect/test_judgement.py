@@ -2,12 +2,13 @@
 
 from ipaddress import ip_address, ip_network
 
+import pytest
 from attrs import evolve
 from tests.detect.events import attempt
 
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
-from ringfence.detect.judgement import Decision, Disposition, Judgement
+from ringfence.detect.judgement import Decision, Disposition, Judgement, friend_banned
 from ringfence.detect.rules import RULES
 from ringfence.values.attempt import Proof
 from ringfence.values.ban import Scope
@@ -24,6 +25,16 @@ def test_a_decision_carries_its_subject_rule_and_attempts() -> None:
     assert detector.judge(first, 1.0) == (Judgement(first, subject, Disposition.COUNTED),)
     decision = Decision(subject, detector.rules[0], (first, second), 2.0, Scope.SIP, accounts=1)
     assert detector.judge(second, 2.0) == (Judgement(second, subject, Disposition.COUNTED, decision),)
+
+
+@pytest.mark.parametrize(
+    ("accounts", "named"), [(("300", "", "301"), "300, 301"), (("",), "unknown accounts")]
+)
+def test_the_alarm_of_a_banned_friend_names_the_accounts(accounts: tuple[str, ...], named: str) -> None:
+    """The administrator sees at which accounts the guesses were, if Asterisk's events show any."""
+    tried = tuple(attempt(account=account) for account in accounts)
+    decision = Decision(ip_network("192.0.2.1/32"), GUESS, tried, 2.0, Scope.SIP_UDP, 60.0)
+    assert f"other accounts ({named})" in friend_banned(ip_address("192.0.2.1"), decision).text
 
 
 def test_a_friend_is_watched_by_its_own_numbers() -> None:

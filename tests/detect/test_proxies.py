@@ -396,6 +396,15 @@ def test_without_proxies_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> No
     assert attempts(pbx.reports(FAILED, b"a", NONCE)) == [(PROXY, PROVEN)]
 
 
+def test_a_proxy_that_a_reload_brings_is_one() -> None:
+    """From then on, the events that name its address are those of its clients."""
+    pbx = Pbx()
+    pbx.attribution.configure(KnownSources(frozenset({"pbx"})))
+    pbx.attribution.configure(PROXIES)
+    pbx.attribution.proxies.set_sockets(frozenset(DATAGRAMS))
+    assert attempts(pbx.reports(FAILED, b"a", NONCE)) != [(PROXY, PROVEN)]
+
+
 # -- logins ---------------------------------------------------------------------------------------------
 
 

@@ -484,6 +484,18 @@ def test_a_flood_of_answered_requests_settles_a_part_each() -> None:
     assert counted(exchanges, 11.0) == 60
 
 
+def test_late_answers_to_counted_requests_count_no_more() -> None:
+    """As many as were counted by their bytes; the next answer is to another request."""
+    exchanges = Exchanges()
+    for number in range(3):
+        exchanges.observe(evolve(ASKED, asked=PART), 10.0 + number)
+    assert counted(exchanges, 20.0 + SILENCE) == 3
+    exchanges.observe(evolve(ONE, number=3), 30.0)
+    assert counted(exchanges, 40.0) == 0
+    exchanges.observe(ONE, 50.0)
+    assert counted(exchanges, 60.0) == 1
+
+
 def test_one_long_call_leads_to_no_ban() -> None:
     """A browser's call with video that waits may be many guesses, but counts only as some of them."""
     call = evolve(ASKED, asked=8_000)

@@ -1,13 +1,17 @@
 """Changes the code of a package in small ways, one at a time, and prints what its tests did not notice.
 
     python -m tests.mutate bans
+    python -m tests.mutate detect --sample 300
 
 mutmut makes the changes, in a copy of the project in ``build/mutate``. Its results stay there, so the next
 run tries only what is new in the package: delete them if tests are new. A change that no test can notice
-stands in ``equivalent.toml``, with the reason.
+stands in ``equivalent.toml``, with the reason. All changes of a package take hours; a random sample of them
+estimates how many its tests notice.
 """
 
 import argparse
+import math
+import random
 import re
 import shutil
 import subprocess
@@ -33,6 +37,8 @@ MUST: Mapping[str, float] = {"bans": 0.90, "detect": 0.95, "parse": 0.95}
 """The share of the changes that the tests of a package must notice."""
 _NOTICED = frozenset({"killed", "timeout", "suspicious", "caught by type check", "segfault"})
 _LEFT = "not checked"
+_NO_NAME = "nothing"
+"""No change has this name: mutmut makes the changes, runs the tests once, and tries none."""
 _NAME = re.compile(r"ringfence\.(?P<module>[\w.]+?)\.x(?P<function>.*)__mutmut_[0-9]+")
 
 
@@ -50,11 +56,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=__doc__)
     parser.add_argument("package", choices=sorted(TESTS))
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="only N changes, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="which ones")
     options = parser.parse_args()
     folder = _copy(options.package)
     run = [*MUTMUT, "run", "--max-children", str(options.processes)]
-    subprocess.run(run, cwd=folder, check=False)
-    return _report(folder, MUST[options.package])
+    names: Sequence[str] = ()
+    if options.sample:
+        subprocess.run([*run, _NO_NAME], cwd=folder, check=False, stderr=subprocess.DEVNULL)
+        every = sorted(_results(folder))
+        chosen = random.Random(options.seed)  # noqa: S311 - a sample, no secret
+        names = chosen.sample(every, min(options.sample, len(every)))
+    subprocess.run([*run, *names], cwd=folder, check=False)
+    return _report(folder, names, MUST[options.package])
 
 
 def _copy(package: str) -> Path:
@@ -75,23 +89,28 @@ only_mutate = ["src/ringfence/{package}/*.py"]
 also_copy = {[*COPIED]}
 pytest_add_cli_args = ["-m", "not kernel and not asterisk and not long", "-p", "no:cacheprovider", "-q"]
 pytest_add_cli_args_test_selection = {[*TESTS[package]]}
-max_stack_depth = 8
 """
     (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text("utf-8") + settings, "utf-8")
     return folder
 
 
-def _report(folder: Path, must: float) -> int:
-    """Print the changes that no test noticed, and their share."""
+def _results(folder: Path) -> Mapping[str, str]:
+    """Return by the name of each change what became of it, such as "killed" or "survived"."""
     listed = subprocess.run(
         [*MUTMUT, "results", "--all", "true"], cwd=folder, capture_output=True, text=True, check=True
     )
-    pairs = re.findall(r"^ *(\S+): (.+)$", listed.stdout, re.MULTILINE)
-    states = Counter(state for _, state in pairs)
+    return dict(re.findall(r"^ *(\S+): (.+)$", listed.stdout, re.MULTILINE))
+
+
+def _report(folder: Path, names: Sequence[str], must: float) -> int:
+    """Print which changes no test noticed, and the share of those that were: of ``names``, or of all."""
+    results = _results(folder)
+    pairs = {name: results[name] for name in names or results}
+    states = Counter(pairs.values())
     equivalent = {(one["function"], one["new"]) for one in _equivalent()}
     unnoticed = [
         mutant
-        for name, state in pairs
+        for name, state in pairs.items()
         if state not in _NOTICED and state != _LEFT
         if ((mutant := _mutant(folder, name)).function, mutant.new) not in equivalent
     ]
@@ -101,6 +120,8 @@ def _report(folder: Path, must: float) -> int:
     tried = len(pairs) - left
     share = 1 - len(unnoticed) / tried if tried else 0.0
     print(f"\n{tried} changes tried, {left} not tried, {len(unnoticed)} not noticed: {share:.1%} noticed")
+    if names and tried:
+        print(f"of all {len(results)}: {share:.1%} ± {1.96 * math.sqrt(share * (1 - share) / tried):.1%}")
     return int(share < must or left > 0)
 
 
