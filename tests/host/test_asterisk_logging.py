@@ -50,12 +50,24 @@ def test_channels_are_files_with_levels(tmp_path: Path) -> None:
     }
 
 
-def test_hosts_may_be_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With appendhostname every log name ends with the host's name."""
-    monkeypatch.setattr("platform.node", lambda: "pbx")
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("pbx", "pbx"),
+        ("pbx.example.org", "pbx.example.org"),
+        ("unknown", "unknown"),
+        ("p" * 62, "p" * 62),
+        ("p" * 63, "unknown"),
+    ],
+)
+def test_hosts_may_be_in_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    """With appendhostname every log name ends with the kernel's name of the host, as Asterisk gets it."""
+    monkeypatch.setattr("socket.gethostname", lambda: name)
     found = read(tmp_path, logger="[general]\nappendhostname = yes\n[logfiles]\na => notice\n")
 
-    assert list(found.channels) == [Path("/var/log/asterisk/a.pbx")]
+    assert list(found.channels) == [Path(f"/var/log/asterisk/a.{end}")]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ The result only informs the administrator about gaps; ringfence works without it
 since Asterisk read them.
 """
 
-import platform
+import os
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,8 @@ _LOGS = "/var/log/asterisk"
 _FORMATTER = re.compile(r"\[[a-z]*\]")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _NO_FILES = ("console", "syslog")
+_TOO_LONG = 63
+"""The length from which a host's name is too long for Asterisk: the C library fails (``main/logger.c``)."""
 
 
 @frozen
@@ -119,10 +122,13 @@ def name_suffix(logger: Conf | None) -> str:
     """Return what Asterisk appends to the name of each log file: a dot and the name of its host, or "".
 
     ``logger`` is logger.conf, None if the file does not exist. The name is that of this host: an Asterisk in
-    a container has another one.
+    a container has another one. As in Asterisk, it is the kernel's name alone, to which no domain is added,
+    and a name that is too long for Asterisk is ``unknown``.
     """
-    appended = logger is not None and is_true(logger.section("general").first("appendhostname"))
-    return f".{platform.node()}" if appended else ""
+    if logger is None or not is_true(logger.section("general").first("appendhostname")):
+        return ""
+    name = socket.gethostname()
+    return f".{name if len(os.fsencode(name)) < _TOO_LONG else 'unknown'}"
 
 
 _LOADING = ("load", "require", "preload", "preload-require")

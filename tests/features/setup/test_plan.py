@@ -314,7 +314,7 @@ def test_the_name_of_the_log_may_end_with_the_name_of_the_host(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With appendhostname the daemon reads the file that Asterisk writes; a container's name is not known."""
-    monkeypatch.setattr("platform.node", lambda: "pbx")
+    monkeypatch.setattr("socket.gethostname", lambda: "pbx")
     (host.etc / "logger.conf").write_text("[general]\nappendhostname = yes\n[logfiles]\n", "utf-8")
     contained = plan(in_container(host.found()), host.paths)
     planned = plan(host.found(), host.paths)
