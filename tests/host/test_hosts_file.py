@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
+import pytest
+
+from ringfence.host.hosts_file import full_name, hosts_line
 from ringfence.host.names import MAX_SIZE, HostsFile
 
 
@@ -39,3 +43,29 @@ def test_a_long_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
         return [await hosts.addresses(name) for name in ("first.example", "last.example")]
 
     assert asyncio.run(ask()) == [["192.0.2.1"], []]
+
+
+@pytest.mark.parametrize(
+    ("known", "full", "line"),
+    [
+        ("pbx.example.org", "pbx.example.org", "127.0.1.1 pbx.example.org pbx"),
+        ("PBX.example.org.", "PBX.example.org", "127.0.1.1 PBX.example.org pbx"),
+        ("pbx", "pbx", "127.0.1.1 pbx"),
+        ("other.example.org", "pbx", "127.0.1.1 pbx"),
+        ("pbx.example.org\n192.0.2.9 bank.example", "pbx", "127.0.1.1 pbx"),
+        (None, "pbx", "127.0.1.1 pbx"),
+    ],
+)
+def test_the_domain_of_this_host(
+    monkeypatch: pytest.MonkeyPatch, known: str | None, full: str, line: str
+) -> None:
+    """Name servers know it, but they write nothing else into the hosts file."""
+
+    def look_up(*_args: object, **_options: object) -> list[tuple[object, ...]]:
+        if known is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, known, ("192.0.2.5", 0))]
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    assert full_name("pbx") == full
+    assert hosts_line("pbx", full_name("pbx")) == line

@@ -1,9 +1,12 @@
 """This host's own hosts file: whether it knows a name, so that no name server is asked for it."""
 
+import re
+import socket
 from pathlib import Path
 
 HOSTS = Path("/etc/hosts")
 _MOST_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
@@ -17,9 +20,25 @@ def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
     return "myhostname" in ways or name.lower() in known
 
 
-def hosts_line(name: str) -> str:
-    """Return the line of a hosts file that makes ``name`` the name of this host."""
-    return f"127.0.1.1 {name}"
+def full_name(name: str) -> str:
+    """Return ``name``, the name of this host, with the domain that name servers know for it.
+
+    Return ``name`` alone if they know none. The look-up may take many seconds if they do not answer.
+    """
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+    except (OSError, UnicodeError):
+        return name
+    full = found[0][3].removesuffix(".")
+    return full if full.lower().startswith(f"{name.lower()}.") and _NAME.fullmatch(full) else name
+
+
+def hosts_line(name: str, full: str = "") -> str:
+    """Return the line of a hosts file that makes ``name`` the name of this host.
+
+    ``full`` is the name with its domain. It stands first, so that ``hostname --fqdn`` has the domain.
+    """
+    return f"127.0.1.1 {name if full in {'', name} else f'{full} {name}'}"
 
 
 def _words_in(path: Path) -> list[list[str]]:

@@ -480,7 +480,8 @@ def test_the_name_of_this_host_is_known_without_a_name_server(
     found = [*host_name_findings("pbx", tmp_path / "hosts", tmp_path / "nsswitch")]
 
     assert [finding.right for finding in found] == ([] if known else [None])
-    assert all(f"fix: echo '127.0.1.1 pbx' >> {tmp_path}/hosts" in finding.line for finding in found)
+    fix = f'fix: echo "127.0.1.1 $(hostname --fqdn) pbx" >> {tmp_path}/hosts'
+    assert all(fix in finding.line for finding in found)
 
 
 @pytest.mark.parametrize(

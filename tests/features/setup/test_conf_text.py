@@ -79,4 +79,4 @@ def test_an_addition_begins_a_new_line() -> None:
 )
 def test_a_domain_of_this_host_stays_its_domain(text: str, result: str) -> None:
     """The name joins the line that has it with a domain, if the address of this line is of this host."""
-    assert with_host(text, "pbx", {ip_network("192.0.2.5"), ip_network("2001:db8::5")}) == result
+    assert with_host(text, "pbx", {ip_network("192.0.2.5"), ip_network("2001:db8::5")}, str) == result

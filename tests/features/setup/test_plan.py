@@ -42,6 +42,7 @@ def _host(tmp_path: Path) -> Host:
 @pytest.fixture(autouse=True)
 def _reader(monkeypatch: pytest.MonkeyPatch) -> None:
     allow_any_reader(monkeypatch)
+    monkeypatch.setattr("ringfence.features.setup.plan.full_name", str)
 
 
 def files_of(host: Host, found: Found | None = None) -> dict[str, FileState]:
@@ -109,6 +110,17 @@ def test_the_name_of_this_host_joins_its_domain(host: Host, monkeypatch: pytest.
 
     monkeypatch.setattr("ringfence.features.setup.plan.read_addresses", broken)
     assert files_of(host)["etc/hosts"].content == b"192.0.2.5 pbx.example.org\n127.0.1.1 pbx\n"
+
+
+def test_a_domain_that_only_name_servers_know_is_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line that setup adds answers ``hostname --fqdn`` from then on, so it has the domain too."""
+    monkeypatch.setattr("socket.gethostname", lambda: "pbx")
+    monkeypatch.setattr("ringfence.features.setup.plan.full_name", "{}.example.org".format)
+    host.paths.hosts.write_text("127.0.0.1 localhost\n", "utf-8")
+
+    added = b"127.0.1.1 pbx.example.org pbx\n"
+    assert files_of(host)["etc/hosts"].content == b"127.0.0.1 localhost\n" + added
+
 
 
 def test_only_asterisk_can_read_the_password(host: Host) -> None:

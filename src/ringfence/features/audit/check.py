@@ -166,5 +166,5 @@ def host_name_findings(name: str, hosts: Path, nsswitch: Path) -> Iterator[Findi
             _LOOK_UPS,
             f"{printable(name)}, the name of this host, is not in {hosts}: while its name server does not "
             "answer, some datagrams to Asterisk may stop SIP for ten minutes; "
-            f"fix: echo '{hosts_line(printable(name))}' >> {hosts}",
+            f'fix: echo "{hosts_line(printable(name), "$(hostname --fqdn)")}" >> {hosts}',
         )

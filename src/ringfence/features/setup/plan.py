@@ -47,7 +47,7 @@ from ringfence.host.file_changes import (
     file_state,
     folder_state,
 )
-from ringfence.host.hosts_file import knows_host
+from ringfence.host.hosts_file import full_name, knows_host
 from ringfence.host.processes import PROC
 from ringfence.host.routes import read_addresses
 from ringfence.values.network import Network, contains, parse_network
@@ -196,7 +196,7 @@ class _Planner:
             own = read_addresses()
         self._file(
             path,
-            _encoded(with_host(text_of(now), name, own)),
+            _encoded(with_host(text_of(now), name, own, full_name)),
             FolderState(now.mode, now.uid, now.gid),
             "the name of this host: Asterisk looks it up for some datagrams, and answers nobody meanwhile",
         )

@@ -67,11 +67,12 @@ def appended(text: str, addition: str) -> str:
     return f"{text}{end}{addition}"
 
 
-def with_host(text: str, name: str, own: Collection[Network]) -> str:
+def with_host(text: str, name: str, own: Collection[Network], full: Callable[[str], str]) -> str:
     """Return the ``text`` of a hosts file with ``name``, the name of this host. ``own`` are its addresses.
 
     If the first name of a line with an own or loopback address is ``name`` with a domain, ``name`` is added
-    to this line. So the host's full name (``hostname --fqdn``) has the domain. Otherwise a line is added.
+    to this line. Otherwise a line is added, with the name that ``full`` returns for ``name``: the one with
+    the domain. So the host's full name (``hostname --fqdn``) keeps the domain.
     """
     lines = text.split("\n")
     for number, line in enumerate(lines):
@@ -80,7 +81,7 @@ def with_host(text: str, name: str, own: Collection[Network]) -> str:
         if len(words) > 1 and words[1].lower().startswith(f"{name.lower()}.") and _is_own(words[0], own):
             lines[number] = f"{entry} {name}{line[len(entry) :]}"
             return "\n".join(lines)
-    return appended(text, f"{hosts_line(name)}\n")
+    return appended(text, f"{hosts_line(name, full(name))}\n")
 
 
 def _is_own(address: str, own: Collection[Network]) -> bool:
