@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ringfence.host import conf_reader
-from ringfence.host.asterisk_conf import Conf, Section, is_true, read_conf
+from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
 from ringfence.host.conf_reader import Unread
 from ringfence.values.secret import Secret
 
@@ -34,6 +34,12 @@ def read(folder: Path, text: str) -> Conf:
     conf = read_conf(folder / "x.conf", lambda _section, _name: True)
     assert conf is not None
     return conf
+
+
+def let_links_be_followed(folder: Path) -> None:
+    """Give a folder to a user: root follows no links in a folder of its own below ``/tmp``."""
+    if os.geteuid() == 0:
+        os.chown(folder, NOBODY, NOBODY)
 
 
 def test_sections_have_options(folder: Path) -> None:
@@ -131,6 +137,67 @@ def test_an_absolute_include_means_the_folder_of_a_container(
 
     assert conf.section("x").options == (("a", "1"), ("a", "1"))
     assert conf.unread == ()
+
+
+@pytest.mark.parametrize("include", ["{other}/x.conf", "{other}/*.conf", "../{name}/x.conf", "/gone/x.conf"])
+def test_an_include_outside_of_the_folder_of_a_container_is_unread(folder: Path, include: str) -> None:
+    """The path means a file of the container: what this host has there may belong to another PBX."""
+    (folder / "asterisk.conf").write_text("[directories]\nastetcdir => /srv/pbx\n", "utf-8")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as other:
+        (Path(other) / "x.conf").write_text("a = other\n", "utf-8")
+        name = include.format(other=other, name=Path(other).name)
+        conf = read(folder, f"[x]\n#include {name}\nb = 2\n")
+
+    assert conf.section("x").options == (("b", "2"),)
+    assert not conf.refused
+    [unread] = conf.unread
+    why = "it is included, and names a file of Asterisk's own host or container, which is not read here"
+    assert unread == Unread("x.conf", name, why)
+    assert fault_of(folder / "x.conf") == ""
+
+
+def test_a_link_out_of_the_folder_of_a_container_is_unread(folder: Path) -> None:
+    """The link leads to another file in the container, and to none or a wrong one on this host."""
+    (folder / "asterisk.conf").write_text("[directories]\nastetcdir => /srv/pbx\n", "utf-8")
+    (folder / "own").mkdir()
+    (folder / "own/a.conf").write_text("a = 1\n", "utf-8")
+    (folder / "a.conf").symlink_to("own/a.conf")
+    (folder / "b.conf").symlink_to("/etc/hostname")
+    (folder / "c.conf").symlink_to("/gone/c.conf")
+    (folder / "y.conf").symlink_to("/gone/y.conf")
+    let_links_be_followed(folder)
+    conf = read(folder, "[x]\n#include [abc].conf\nb = 2\n")
+    main = read_conf(folder / "y.conf", lambda _section, _name: True)
+
+    assert conf.section("x").options == (("a", "1"), ("b", "2"))
+    assert [one.where for one in conf.unread] == [f"{folder}/b.conf", f"{folder}/c.conf"]
+    assert main is not None
+    assert main.unread[0].text.startswith(
+        f"{folder}/y.conf: it is a link, and names a file of Asterisk's own"
+    )
+
+
+def test_a_container_may_have_its_folder_at_the_same_path(folder: Path) -> None:
+    """The caller knows that Asterisk has another root folder, so its other paths are not of this host."""
+    (folder / "d.conf").write_text("a = 1\n", "utf-8")
+    (folder / "x.conf").write_text(f"[x]\n#include {folder}/d.conf\n#include /etc/hostname\nb = 2\n", "utf-8")
+    conf = read_conf(folder / "x.conf", lambda _section, _name: True, inside=folder)
+
+    assert conf is not None
+    assert conf.section("x").options == (("a", "1"), ("b", "2"))
+    assert [one.where for one in conf.unread] == ["/etc/hostname"]
+
+
+def test_a_folder_with_two_names_is_one_folder(folder: Path) -> None:
+    """On this host a link may be one of them, and then each path is of this host."""
+    with tempfile.TemporaryDirectory() as other:
+        (Path(other) / "x.conf").write_text("a = 1\n", "utf-8")
+        (Path(other) / "asterisk").symlink_to(folder)
+        (folder / "asterisk.conf").write_text(f"[directories]\nastetcdir => {other}/asterisk\n", "utf-8")
+        let_links_be_followed(Path(other))
+        conf = read(folder, f"[x]\n#include {other}/x.conf\n")
+
+    assert (conf.section("x").options, conf.unread) == ((("a", "1"),), ())
 
 
 def test_an_absolute_include_without_asterisk_conf_stays(folder: Path) -> None:

@@ -60,9 +60,7 @@ def test_channels_are_files_with_levels(tmp_path: Path) -> None:
         ("p" * 63, "unknown"),
     ],
 )
-def test_hosts_may_be_in_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
-) -> None:
+def test_hosts_may_be_in_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str) -> None:
     """With appendhostname every log name ends with the kernel's name of the host, as Asterisk gets it."""
     monkeypatch.setattr("socket.gethostname", lambda: name)
     found = read(tmp_path, logger="[general]\nappendhostname = yes\n[logfiles]\na => notice\n")

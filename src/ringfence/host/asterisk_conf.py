@@ -115,14 +115,17 @@ def read_conf(
     wanted: Wanted,
     secret: Wanted = no_option,
     planned: Mapping[Path, bytes] | None = None,
+    inside: Path | None = None,
 ) -> Conf | None:
     """Read a configuration file of Asterisk and its includes; return None if the file does not exist.
 
     A relative path in an include is relative to the folder of ``path``. ``wanted`` selects the options to
     keep, and ``secret`` the options that are passwords. ``planned`` are contents that files will have,
-    whatever they have now.
+    whatever they have now. ``inside`` is the path by which Asterisk names the folder of ``path``, if it is
+    known to have another root folder than this host.
     """
-    if planned is None or path not in planned:
+    reader = ConfReader(path, planned or {}, inside=inside)
+    if (planned is None or path not in planned) and not reader.leads_elsewhere(path):
         try:
             with opened_parent(path) as (folder, name):
                 folder.state(name)
@@ -133,7 +136,6 @@ def read_conf(
             return Conf(
                 unread=(Unread(path.name, str(path), f"it cannot be read: {error.strerror}", closed=closed),)
             )
-    reader = ConfReader(path, planned or {})
     reader.read()
     names: dict[bytes, tuple[str, str]] = {}
     sections = tuple(
@@ -169,12 +171,20 @@ def is_true(value: str) -> bool:
     return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
 
 
-def fault_of(path: Path, planned: Mapping[Path, bytes] | None = None) -> str:
+def leads_elsewhere(path: Path, inside: Path | None = None) -> bool:
+    """Whether a file of Asterisk's configuration is a link to a file of Asterisk's container.
+
+    For ``inside`` see :func:`read_conf`.
+    """
+    return ConfReader(path, inside=inside).leads_elsewhere(path)
+
+
+def fault_of(path: Path, planned: Mapping[Path, bytes] | None = None, inside: Path | None = None) -> str:
     """Return why Asterisk refuses a file of its configuration, as ``FILE:LINE: reason``; "" if it is valid.
 
     A program that changes a file must know first whether Asterisk accepts it. This process must have the
-    rights with which Asterisk reads its files.
+    rights with which Asterisk reads its files. For ``planned`` and ``inside`` see :func:`read_conf`.
     """
-    reader = ConfReader(path, planned or {}, as_asterisk=True)
+    reader = ConfReader(path, planned or {}, as_asterisk=True, inside=inside)
     reader.read()
     return reader.refused

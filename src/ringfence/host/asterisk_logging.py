@@ -110,12 +110,12 @@ def read_modules(folder: Path) -> Conf | None:
     return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
 
 
-def read_logger(folder: Path) -> Conf | None:
+def read_logger(folder: Path, inside: Path | None = None) -> Conf | None:
     """Read the log channels of logger.conf, and the option that decides the names of their files.
 
-    Return None if there is no such file.
+    Return None if there is no such file. For ``inside`` see :func:`~ringfence.host.asterisk_conf.read_conf`.
     """
-    return read_conf(folder / "logger.conf", _is_of_channels)
+    return read_conf(folder / "logger.conf", _is_of_channels, inside=inside)
 
 
 def name_suffix(logger: Conf | None) -> str:

@@ -16,6 +16,7 @@ that they cause.
 """
 
 import errno
+import os
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -34,7 +35,14 @@ from ringfence.host.conf_lines import (
     for_fnmatch,
     read_lines,
 )
-from ringfence.host.owned_files import exists, matching, opened_folder, read_file
+from ringfence.host.owned_files import (
+    exists,
+    is_same_folder,
+    leads_out,
+    matching,
+    opened_folder,
+    read_file,
+)
 from ringfence.values.text import printable
 
 MOST_FILES = 500
@@ -180,7 +188,9 @@ class ConfReader:
     """Reads a configuration file of Asterisk with its includes, and collects the sections.
 
     ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
-    the rights of Asterisk. So a file that it cannot read, Asterisk cannot read.
+    the rights of Asterisk. So a file that it cannot read, Asterisk cannot read. ``inside`` is the path by
+    which Asterisk names the folder of the main file, if it is known that Asterisk has another root folder
+    than this host (in a container).
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
     ``FILE:LINE: why``; "" if it accepts them.
@@ -189,6 +199,7 @@ class ConfReader:
     main: Path
     planned: Mapping[Path, bytes] = Factory(dict)
     as_asterisk: bool = False
+    inside: Path | None = None
     sections: list[LoadedSection] = field(factory=list)
     unread: list[Unread] = field(factory=list)
     refused: str = ""
@@ -198,7 +209,7 @@ class ConfReader:
     _files: int = 0
     _work: int = 0
     _runs_programs: bool | None = None
-    _folder: Path | None = None
+    _place: tuple[Path, bool] | None = None
     _settings: list[LoadedSection] | None = None  # of asterisk.conf
 
     def read(self) -> None:
@@ -265,6 +276,9 @@ class ConfReader:
             raise _TooMuchError
         if path in self.planned:
             return self.planned[path]
+        if self.leads_elsewhere(path):
+            self._lose(path, f"it is a link, and {_ELSEWHERE}")
+            return None if path == self.main else b""
         try:
             data, _ = read_file(path, MOST_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -399,8 +413,8 @@ class ConfReader:
             self._lose(self.main, "it includes what a program prints (#exec), which ringfence does not run")
         if command not in {b"include", b"tryinclude"} or not line[1 + len(command) :].strip(BLANKS):
             return  # Asterisk ignores an unknown directive, and one without an argument
-        found, closed = self._matching(name)
-        if self._load(found) or command == b"tryinclude" or (closed and not self.as_asterisk):
+        found, closed, elsewhere = self._matching(name)
+        if self._load(found) or command == b"tryinclude" or elsewhere or (closed and not self.as_asterisk):
             return
         why = ", and cannot be read" if found or closed else ", and does not exist"
         why = " too deeply" if self._depth > DEEPEST else why
@@ -427,44 +441,75 @@ class ConfReader:
         given = [value for name, value in options if name.lower() == option]
         return given[-1] if given else b""
 
-    def _matching(self, name: bytes) -> tuple[list[Path], bool]:
-        """Return the files that an ``#include`` names, and whether their folder is closed to this process.
+    def _matching(self, name: bytes) -> tuple[list[Path], bool, bool]:
+        """Return the files that an ``#include`` names, and why there may be more.
 
-        The argument is relative to the folder of the main file.
+        The first reason is that their folder is closed to this process. The second is that they are not on
+        this host. The argument is relative to the folder of the main file.
         """
         most = _LONGEST_PATH if name.startswith(b"/") else _LONGEST_RELATIVE
         text = name[:most].decode("utf-8", "surrogateescape")
         found: list[Path] = []
-        closed = False
+        closed = elsewhere = False
         if text.endswith("/.") or (text.endswith("/") and any(mark in text for mark in "*?[{")):
-            return [], False  # only a folder fits
+            return [], False, False  # only a folder fits
         for one in expanded(text):
-            pattern = self.main.parent / self._relative(Path(for_fnmatch(one)))
+            pattern = self._located(Path(for_fnmatch(one)))
+            if pattern is None:
+                elsewhere = True
+                self._lose(one, f"it is included, and {_ELSEWHERE}")
+                continue
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
-            here |= {*matching(pattern, self._spend)}
+            here |= {*matching(pattern, self._spend, self._may_exist)}
             found += sorted(here)
             if not here and not _is_open(pattern.parent):
                 closed = True
                 self._lose(pattern, "its folder cannot be listed", closed=True)
-        return found, closed
+        return found, closed, elsewhere
 
-    def _relative(self, pattern: Path) -> Path:
-        """Return the pattern of an ``#include``, relative if it is below Asterisk's configuration folder.
+    def _located(self, pattern: Path) -> Path | None:
+        """Return the path on this host of the pattern of an ``#include``; None if it is not on this host.
 
-        That folder is the folder of the main file. An Asterisk in a container names it by a path that means
-        other files on this host. asterisk.conf in that folder has this path (``astetcdir``). In the sample
-        that Asterisk installs, the compiled path stands in a template.
+        Asterisk's configuration folder is the folder of the main file. An Asterisk in a container names it
+        by another path, and its paths outside of this folder mean files of the container.
         """
-        if not pattern.is_absolute():
+        own, (folder, elsewhere) = self.main.parent, self._asterisks
+        if pattern.is_absolute() and pattern.is_relative_to(own) and self.inside is None:
             return pattern
-        if self._folder is None:
+        if not elsewhere:
+            within = pattern.is_absolute() and pattern.is_relative_to(folder)
+            return own / (pattern.relative_to(folder) if within else pattern)
+        whole = Path(os.path.normpath(folder / pattern))
+        return own / whole.relative_to(folder) if whole.is_relative_to(folder) else None
+
+    @property
+    def _asterisks(self) -> tuple[Path, bool]:
+        """The path by which Asterisk names its configuration folder, and whether it has another root folder.
+
+        It has one if that path is not the folder of the main file. asterisk.conf in that folder has the path
+        (``astetcdir``). In the sample that Asterisk installs, the compiled path stands in a template.
+        """
+        if self.inside is not None:
+            return self.inside, True
+        if self._place is None:
+            own = self.main.parent
             given = (self._setting(b"directories", b"astetcdir", template=one) for one in (False, True))
             named = next(filter(None, given), _FOLDER.encode()).decode("utf-8", "surrogateescape")
-            known = exists(self.main.parent / "asterisk.conf")
-            self._folder = Path(named) if known else self.main.parent
-        return pattern.relative_to(self._folder) if pattern.is_relative_to(self._folder) else pattern
+            folder = Path(named) if exists(own / "asterisk.conf") else own
+            self._place = folder, folder != own.absolute() and not is_same_folder(folder, own)
+        return self._place
+
+    def leads_elsewhere(self, path: Path) -> bool:
+        """Whether ``path`` is a link to a file that is not on this host, but in Asterisk's container."""
+        if self._place is not None and not self._place[1]:
+            return False
+        return leads_out(path, self.main.parent) and self._asterisks[1]
+
+    def _may_exist(self, path: Path) -> bool:
+        return exists(path) or self.leads_elsewhere(path)
 
 
+_ELSEWHERE = "names a file of Asterisk's own host or container, which is not read here"
 _TRUE = frozenset({b"yes", b"true", b"y", b"t", b"1", b"on"})
 
 

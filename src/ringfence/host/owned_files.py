@@ -131,6 +131,38 @@ def exists(path: Path) -> bool:
     return True
 
 
+def is_same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths name the same folder; False if either cannot be opened."""
+    try:
+        with opened_folder(one) as first, opened_folder(other) as second:
+            return os.path.samestat(os.fstat(first.descriptor), os.fstat(second.descriptor))
+    except OSError:
+        return False
+
+
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether ``path``, a file below ``folder``, is a link out of this folder, or one that leads nowhere."""
+    try:
+        with opened_parent(path) as (parent, _), opened_folder(folder) as top:
+            return not _path_of(parent).is_relative_to(_path_of(top))
+    except FileNotFoundError:
+        return _is_link(path)
+    except OSError:
+        return False
+
+
+def _path_of(folder: Folder) -> Path:
+    return Path(f"/proc/self/fd/{folder.descriptor}").readlink()
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        with opened_folder(path.parent) as folder:
+            return stat.S_ISLNK(folder.state(path.name).st_mode)
+    except OSError:
+        return False
+
+
 def may_change(path: Path) -> bool:
     """Whether the user of a folder may make files in it; True too if the folder does not exist."""
     try:
@@ -145,11 +177,14 @@ def may_change(path: Path) -> bool:
     return bool(state.st_mode & (stat.S_IWGRP if state.st_gid == user.gid else stat.S_IWOTH))
 
 
-def matching(pattern: Path, spend: Callable[[int], None] = lambda _: None) -> list[Path]:
+def matching(
+    pattern: Path, spend: Callable[[int], None] = lambda _: None, counts: Callable[[Path], bool] = exists
+) -> list[Path]:
     """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names.
 
     ``spend`` is called with the work, in units of about a microsecond; it raises an error if that is too
-    much. A pattern of another user may match any number of paths.
+    much. A pattern of another user may match any number of paths. Only paths that ``counts`` accepts are
+    returned: those that exist.
     """
     found = [Path(pattern.anchor or ".")]
     for part in pattern.parts[1 if pattern.anchor else 0 :]:
@@ -161,7 +196,7 @@ def matching(pattern: Path, spend: Callable[[int], None] = lambda _: None) -> li
     known = []
     for path in found:
         spend(_LOOK_UP * len(path.parts))
-        if exists(path):
+        if counts(path):
             known.append(path)
     return known
 

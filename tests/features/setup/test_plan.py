@@ -22,7 +22,7 @@ from tests.features.setup.world import (
 
 from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.find import Found
-from ringfence.features.setup.manager import read_manager
+from ringfence.features.setup.manager import checked_state, read_manager
 from ringfence.features.setup.plan import LogPath, ami_host, log_path, own_address, plan
 from ringfence.features.setup.texts import manager_user
 from ringfence.host.asterisk_conf import fault_of
@@ -120,7 +120,6 @@ def test_a_domain_that_only_name_servers_know_is_kept(host: Host, monkeypatch: p
 
     added = b"127.0.1.1 pbx.example.org pbx\n"
     assert files_of(host)["etc/hosts"].content == b"127.0.0.1 localhost\n" + added
-
 
 
 def test_only_asterisk_can_read_the_password(host: Host) -> None:
@@ -387,6 +386,25 @@ def test_an_addition_that_asterisk_would_not_read_is_an_error(
 
     with pytest.raises(SetupError, match=f"^Asterisk would not read {lost}"):
         plan(host.found(), host.paths)
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "/gone/file"])
+@pytest.mark.parametrize("name", ["manager.conf", "logger.conf", "manager_custom.conf"])
+def test_a_file_that_only_the_container_has_is_an_error(tmp_path: Path, name: str, target: str) -> None:
+    """On this host, a link of the container leads to another file or to none, so setup must not follow it."""
+    host = make_host(tmp_path, "freepbx")
+    found = in_container(host.found())
+    found = evolve(found, manager=evolve(found.manager, enabled=True, bindaddr=None))
+    (host.etc / name).unlink()
+    (host.etc / name).symlink_to(target)
+
+    def planned() -> None:
+        for main in ("manager.conf", "logger.conf"):  # read before the plan is made
+            checked_state(host.etc / main, None, found.asterisk.inside)
+        plan(found, host.paths)
+
+    with pytest.raises(SetupError, match=rf"/{name} is a link to a file of Asterisk's container, which is"):
+        planned()
 
 
 def test_an_include_that_sets_an_option_again_is_an_error(host: Host) -> None:

@@ -88,6 +88,11 @@ class FoundAsterisk:
         """
         return None if self.contained else self.server
 
+    @property
+    def inside(self) -> Path | None:
+        """The path of its configuration folder in its own root folder; None if that is this host's."""
+        return None if self.server.same_root else self.conf_inside
+
 
 def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     """Return the Asterisk that runs on this host; raise SetupError if there is none, or more than one.
@@ -350,8 +355,8 @@ def find(paths: HostPaths) -> Found:
     """Inspect this host; raise SetupError if setup cannot work here. Changes nothing."""
     owner = service_owner()
     asterisk = find_asterisk()
-    manager = read_manager(asterisk.conf, asterisk.reader)
-    logger = checked_state(asterisk.conf / LOGGER, asterisk.reader)
+    manager = read_manager(asterisk.conf, asterisk.reader, asterisk.inside)
+    logger = checked_state(asterisk.conf / LOGGER, asterisk.reader, asterisk.inside)
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
     layout = layout_of(asterisk.conf, lambda path: texts[path.name], may_change)
     exempt, notes = networks_to_exempt(asterisk)

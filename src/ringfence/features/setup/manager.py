@@ -13,7 +13,15 @@ from attrs import field, frozen
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.texts import LOGGER, MANAGER
-from ringfence.host.asterisk_conf import Conf, Section, every_option, fault_of, is_true, read_conf
+from ringfence.host.asterisk_conf import (
+    Conf,
+    Section,
+    every_option,
+    fault_of,
+    is_true,
+    leads_elsewhere,
+    read_conf,
+)
 from ringfence.host.console import Server
 from ringfence.host.file_changes import FileState, file_state
 from ringfence.values.network import Network, contains
@@ -70,20 +78,22 @@ def text_of(state: FileState | None) -> str:
     return state.content.decode("utf-8", "surrogateescape") if state is not None else ""
 
 
-def read_manager(folder: Path, reader: Server | None = None) -> ManagerConf:
+def read_manager(folder: Path, reader: Server | None = None, inside: Path | None = None) -> ManagerConf:
     """Read ``manager.conf`` in ``folder``.
 
     Raise SetupError if Asterisk would refuse the file (see :func:`checked_state`). ``reader`` is
-    the process of Asterisk; with None, the file is checked with the rights of this process.
+    the process of Asterisk; with None, the file is checked with the rights of this process. ``inside`` is the
+    path by which Asterisk names ``folder`` if it has another root folder than this host; otherwise None.
     """
     path = folder / "manager.conf"
-    state = checked_state(path, reader)
+    state = checked_state(path, reader, inside)
     conf = read_conf(
         path,
         lambda section, name: (
             (section == "general" and name in _GENERAL) or (section == USER and name in _RIGHTS)
         ),
         lambda section, name: section == USER and name == "secret",
+        inside=inside,
     )
     if state is None or conf is None:
         return ManagerConf(path, None)
@@ -109,19 +119,25 @@ def require_effect(
     log: Path | None,
     reader: Server | None = None,
     address: str | None = None,
+    *,
+    inside: Path | None = None,
 ) -> None:
     """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
 
     An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
     configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
-    None without one. For ``reader`` see :func:`read_manager`. ``address`` is the one at which setup lets AMI
-    listen; None if it did not change that.
+    None without one. For ``reader`` and ``inside`` see :func:`read_manager`. ``address`` is the one at which
+    setup lets AMI listen; None if it did not change that.
     """
     manager, logger = folder / MANAGER, folder / LOGGER
     with _acting_as(reader):
-        users = read_conf(manager, every_option, lambda _, name: name == "secret", planned) or Conf()
-        channels = read_conf(logger, every_option, planned=planned) or Conf()
-        faults = [fault_of(manager, planned), fault_of(logger, planned) if log is not None else ""]
+        users = read_conf(manager, every_option, lambda _, name: name == "secret", planned, inside)
+        channels = read_conf(logger, every_option, planned=planned, inside=inside)
+        faults = [
+            fault_of(manager, planned, inside),
+            fault_of(logger, planned, inside) if log is not None else "",
+        ]
+    users, channels = users or Conf(), channels or Conf()
     for path, fault in zip((manager, logger), faults, strict=True):
         if fault:
             raise SetupError(f"Asterisk would refuse {path} after setup's changes: {fault}; fix this first")
@@ -173,21 +189,35 @@ def _network(text: str) -> Network | None:
         return None
 
 
-def checked_state(path: Path, reader: Server | None = None) -> FileState | None:
+def checked_state(path: Path, reader: Server | None = None, inside: Path | None = None) -> FileState | None:
     """Return the state of a configuration file of Asterisk; None if it does not exist.
 
     Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``reader``,
     the process of Asterisk, because Asterisk reads it with these rights at the next reload. If Asterisk
-    cannot read the file then, it loses the settings of this file (for manager.conf, AMI).
+    cannot read the file then, it loses the settings of this file (for manager.conf, AMI). For ``inside`` see
+    :func:`read_manager`.
     """
+    require_here(path, inside)
     state = file_state(path)
     if state is None:
         return None
     with _acting_as(reader):
-        fault = fault_of(path)
+        fault = fault_of(path, inside=inside)
     if fault:
         raise SetupError(f"Asterisk would refuse {path}: {fault}; fix this first")
     return state
+
+
+def require_here(path: Path, inside: Path | None) -> None:
+    """Raise SetupError if a file of Asterisk is a link to a file that is only in Asterisk's container.
+
+    For ``inside`` see :func:`read_manager`.
+    """
+    if leads_elsewhere(path, inside):
+        raise SetupError(
+            f"{path} is a link to a file of Asterisk's container, which is not on this host; fix: replace "
+            "the link by its target, or run ringfence beside Asterisk, in its container"
+        )
 
 
 @contextmanager

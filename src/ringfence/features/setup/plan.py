@@ -19,7 +19,14 @@ from attrs import define, field, frozen
 
 from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.find import Found, host_path, reload_command, without_parts
-from ringfence.features.setup.manager import PORT, ManagerConf, excess_of, require_effect, text_of
+from ringfence.features.setup.manager import (
+    PORT,
+    ManagerConf,
+    excess_of,
+    require_effect,
+    require_here,
+    text_of,
+)
 from ringfence.features.setup.texts import (
     LOGGER,
     HostPaths,
@@ -100,7 +107,12 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     planner.logger()
     asterisk, log = found.asterisk, planner.log
     require_effect(
-        asterisk.conf, planner.planned(), log.inside if log else None, asterisk.reader, planner.bound
+        asterisk.conf,
+        planner.planned(),
+        log.inside if log else None,
+        asterisk.reader,
+        planner.bound,
+        inside=asterisk.inside,
     )
     return Plan(tuple(planner.changes), tuple(planner.notes), planner.log)
 
@@ -113,7 +125,7 @@ def log_path(found: Found, paths: HostPaths) -> LogPath | None:
     logger.conf, the file's name ends with the name of Asterisk's host. That of a container is not known here.
     """
     asterisk = found.asterisk
-    suffix = name_suffix(read_logger(asterisk.conf))
+    suffix = name_suffix(read_logger(asterisk.conf, asterisk.inside))
     if suffix and not asterisk.server.same_root:
         return None
     root = PROC / str(asterisk.server.pid)
@@ -169,7 +181,8 @@ class _Planner:
         self._configuration()
         if self.log is None:
             why = "the log folder of Asterisk's container is no volume of this host"
-            if name_suffix(read_logger(self.found.asterisk.conf)):
+            asterisk = self.found.asterisk
+            if name_suffix(read_logger(asterisk.conf, asterisk.inside)):
                 why = "appendhostname in logger.conf adds the unknown name of Asterisk's container to it"
             self.notes.append(
                 f"no log is read: {why}; attempts that are hidden from AMI are seen on the wire only"
@@ -234,7 +247,7 @@ class _Planner:
     def logger(self) -> None:
         """Plan the change that makes Asterisk's log channel for ringfence, if it is missing."""
         folder = self.found.asterisk.conf
-        conf = read_logger(folder) or Conf()
+        conf = read_logger(folder, self.found.asterisk.inside) or Conf()
         logs = self.found.asterisk.logs_inside
         known = [logs / name for name, _ in conf.section("logfiles").options]
         if self.log is None or self.log.inside in known:
@@ -315,6 +328,7 @@ class _Planner:
         server = self.found.asterisk.server
         top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
         self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
+        require_here(path, self.found.asterisk.inside)
         old = None if target.own else file_state(path)
         whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text
         self._file(path, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
