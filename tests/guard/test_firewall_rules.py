@@ -1,5 +1,7 @@
 """The rules of the firewall: which ones are wanted, and their changes."""
 
+import asyncio
+import contextlib
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -133,6 +135,61 @@ def test_ports_that_asterisk_has_not_opened_yet_stay_guarded(kept: Kept) -> None
         assert guarded() == whole
     rules.use(SipSockets(evolve(whole, udp=(5060,)), frozenset()))
     assert guarded() == evolve(whole, udp=(5060,))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ListeningPorts((), (5038, 8088)),
+        ListeningPorts((4569,), (5038,)),
+        ListeningPorts((), (5038, 5060), other=(5060,)),
+    ],
+)
+def test_an_asterisk_without_sip_is_taken_for_a_starting_one(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, first: ListeningPorts
+) -> None:
+    """HTTP, AMI and IAX2 open first; until SIP does, its usual ports are guarded, and earlier ones stay."""
+    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", frozenset)
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: first)
+    kept.side.start()
+    rules = kept.side.kernel.rules
+
+    def guarded() -> Ports:
+        return kept.backend.plan.sip_ports
+
+    rules.use(find_sip_sockets(settings()))
+    assert {*Ports().udp, *first.udp} == {*guarded().udp}
+    assert {*Ports().tcp, *first.tcp} == {*guarded().tcp}
+    rules.use(SipSockets(Ports((5070,), (5038, 8088)), frozenset()))
+    for _ in range(9):
+        rules.use(find_sip_sockets(settings()))
+    assert 5070 in guarded().udp
+
+
+def test_the_ports_of_a_starting_asterisk_are_looked_up_soon(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A SIP port of any number is guarded at once, but not for ever: an Asterisk may have none."""
+    starting = SipSockets(Ports(), frozenset(), starting=True)
+    whole = SipSockets(Ports((5070,), (5038,)), frozenset())
+    looks: list[SipSockets] = []
+    monkeypatch.setattr(firewall_manager, "PORTS_EVERY", 999.0)
+    monkeypatch.setattr(firewall_manager, "STARTING_EVERY", 0.0)
+    monkeypatch.setattr(firewall_manager, "STARTING_LOOKS", 9)
+    monkeypatch.setattr(firewall_manager, "find_sip_sockets", lambda *_: looks.pop(0))
+    kept.side.start()
+
+    async def run() -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(kept.side.kernel.rules.run(), 2)
+
+    looks[:] = [SipSockets(None, frozenset()), *[starting] * 4, whole, whole]
+    asyncio.run(run())
+    assert kept.backend.plan.sip_ports.udp == (4569, 5060, 5070)
+
+    looks[:] = [starting] * 99
+    asyncio.run(run())
+    assert len(looks) == 99 - 1 - 9
 
 
 def test_a_missing_proxy_is_an_alarm(kept: Kept) -> None:

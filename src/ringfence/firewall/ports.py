@@ -27,6 +27,11 @@ class Ports:
         return self.udp if protocol == "udp" else self.tcp
 
     @property
+    def have_sip(self) -> bool:
+        """Whether one of the ports may be one of SIP: by TCP or TLS, or a UDP port besides that of IAX2."""
+        return bool(self.conversations.udp or self.streams or self.tls)
+
+    @property
     def conversations(self) -> "Ports":
         """The ports whose packets to and from strangers the kernel copies to ringfence.
 

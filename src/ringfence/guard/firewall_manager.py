@@ -43,6 +43,8 @@ WANTED_EVERY = 1.0  # seconds between two checks whether other rules are wanted
 RETRY_EVERY = 30.0  # seconds until a failed change of the rules is tried again
 PORTS_EVERY = 5.0
 """Seconds between two look-ups of the SIP ports: a reload of Asterisk may open one at any time."""
+STARTING_EVERY, STARTING_LOOKS = 1.0, 60
+"""Seconds between two look-ups while Asterisk has no SIP port, and the maximum number of these in a row."""
 ABSENT_LOOKS = 3
 """The number of look-ups in a row without a port after which the rules no longer guard it."""
 
@@ -51,19 +53,21 @@ class SipSockets(NamedTuple):
     """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
 
     ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
-    configuration names none.
+    configuration names none. ``starting``: Asterisk has other ports, but none of SIP.
     """
 
     ports: Ports | None
     proxies: frozenset[Endpoint]
     unnamed: bool = False
+    starting: bool = False
 
 
 def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
     """Look up the SIP ports of Asterisk and of its proxies, and the proxies' sockets.
 
-    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. ``speeches`` finds out which
-    protocols Asterisk's sockets speak. If it is None, the numbers of the ports decide.
+    If a proxy is found, but Asterisk is not, Asterisk's default ports are used. They are added to the ports
+    of an Asterisk without SIP: a starting one opens those of HTTP, AMI and IAX2 first. ``speeches`` finds out
+    which protocols Asterisk's sockets speak. If it is None, the numbers of the ports decide.
     """
     found = find_ports(next(iter(settings.manager_ports()), None), speeches=speeches)
     listening = find_proxy_sockets()
@@ -74,15 +78,14 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
     # requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
     tcp = {one.port for one in proxies if one.transport is Transport.TCP}
-    asterisk = found if found is not None else ListeningPorts((), ())
-    ports = Ports(
-        tuple(sorted(udp.union(asterisk.udp or Ports().udp))),
-        tuple(sorted(tcp.union(asterisk.tcp or Ports().tcp))),
-        asterisk.sip,
-        asterisk.sips,
-        asterisk.other,
+    asterisk, usual = Ports(*(found if found is not None else ListeningPorts((), ()))), Ports()
+    starting = found is not None and not asterisk.have_sip
+    ports = evolve(
+        asterisk,
+        udp=tuple(sorted(udp.union(asterisk.udp, () if asterisk.udp and not starting else usual.udp))),
+        tcp=tuple(sorted(tcp.union(asterisk.tcp, () if asterisk.tcp and not starting else usual.tcp))),
     )
-    return SipSockets(ports, proxies, unnamed=bool(listening - proxies))
+    return SipSockets(ports, proxies, unnamed=bool(listening - proxies), starting=starting)
 
 
 def find_answer_users(settings: Settings) -> frozenset[int]:
@@ -225,10 +228,13 @@ class RuleUpdates:
         """Look up the SIP ports, and whether they speak TLS, periodically; use them for the rules."""
         # Asking the ports takes seconds, so the rules first follow the numbers, and the proxies are known.
         self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings))
-        speeches = Speeches()
+        speeches, soon = Speeches(), STARTING_LOOKS
         for pause in chain((1.0,), repeat(PORTS_EVERY)):
-            self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings, speeches))
-            await asyncio.sleep(pause)
+            found = await asyncio.to_thread(find_sip_sockets, self._wanted.settings, speeches)
+            self.use(found)
+            starting = found.starting or found.ports is None
+            soon = soon - 1 if starting else STARTING_LOOKS
+            await asyncio.sleep(STARTING_EVERY if starting and soon > 0 else pause)
 
     def use(self, found: SipSockets) -> None:
         """Use the SIP ports in ``found`` for the rules, and pass the proxies' sockets to the detector.
@@ -246,10 +252,10 @@ class RuleUpdates:
             self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
         else:
             self._alarms.clear(AlarmCode.PROXY_MISSING, "")
-        if found.ports is not None:
-            self._set_ports(found.ports)
-        else:  # Asterisk is down: all ports stay
+        if found.ports is None:  # Asterisk is down: all ports stay
             self._absent.clear()
+        else:
+            self._set_ports(found.ports, starting=found.starting)
 
     def use_containers(self, addresses: frozenset[Address]) -> None:
         """Use ``addresses`` as those of Asterisks in containers from now on."""
@@ -261,11 +267,11 @@ class RuleUpdates:
     def _misses_proxy(self, found: SipSockets) -> bool:
         return bool(self._wanted.settings.proxies()) and not found.proxies
 
-    def _with_absent(self, found: Ports) -> Ports:
-        """Return ``found`` with the ports that were there lately.
+    def _with_absent(self, found: Ports, *, starting: bool) -> Ports:
+        """Return ``found`` with the ports that were there lately, or with all that were there before a start.
 
         While Asterisk starts or stops, it has only some of its ports: those of HTTP and AMI open first. The
-        others stay guarded meanwhile.
+        others stay guarded meanwhile, however long it takes (``starting``).
         """
         present = self._wanted.ports or found
         absent = {
@@ -274,7 +280,7 @@ class RuleUpdates:
             for port in present.of(protocol)
             if port not in found.of(protocol)
         }
-        self._absent = {one: self._absent.get(one, 0) + 1 for one in absent}
+        self._absent = {one: 0 if starting else self._absent.get(one, 0) + 1 for one in absent}
         kept = {one for one, looks in self._absent.items() if looks < ABSENT_LOOKS}
         return Ports(
             *(
@@ -289,8 +295,8 @@ class RuleUpdates:
             )
         )
 
-    def _set_ports(self, found: Ports) -> None:
-        present, ports = self._wanted.ports, self._with_absent(found)
+    def _set_ports(self, found: Ports, *, starting: bool) -> None:
+        present, ports = self._wanted.ports, self._with_absent(found, starting=starting)
         if present is None or not ports.is_like(present):
             self._wanted.ports = ports
             self.update()
