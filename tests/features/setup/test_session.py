@@ -82,6 +82,19 @@ def test_a_file_that_changes_during_the_question_is_an_error(host: Host) -> None
         run(host, planned)
 
 
+@pytest.mark.parametrize("name", ["manager.conf", "logger.conf"])
+def test_a_file_that_changes_before_the_plan_is_an_error(host: Host, name: str) -> None:
+    """The plan has the text that was read first, which would undo the change of the other program."""
+    found = host.found()
+    text = (host.etc / name).read_text("utf-8") + "; a change of another program\n"
+    (host.etc / name).write_text(text, "utf-8")
+
+    planned = plan(found, host.paths)
+    with pytest.raises(SetupError, match=f"/{name} was changed by somebody else just now; fix: run setup"):
+        run(host, planned)
+    assert (host.etc / name).read_text("utf-8") == text
+
+
 def test_a_daemon_that_was_started_by_hand_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rules would come back at once, so they are left, and the fix is named."""
     run(host, plan(host.found(), host.paths))

@@ -173,6 +173,7 @@ class _Planner:
         if file_state(self.paths.secret) is None:
             self._file(
                 self.paths.secret,
+                None,
                 secret.reveal().encode(),
                 FolderState(0o640, _ROOT, group),
                 "the password of the manager user; only root and the service can read it",
@@ -209,6 +210,7 @@ class _Planner:
             own = read_addresses()
         self._file(
             path,
+            now,
             _encoded(with_host(text_of(now), name, own, full_name)),
             FolderState(now.mode, now.uid, now.gid),
             "the name of this host: Asterisk looks it up for some datagrams, and answers nobody meanwhile",
@@ -329,15 +331,16 @@ class _Planner:
         top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
         self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
         require_here(path, self.found.asterisk.inside)
-        old = None if target.own else file_state(path)
+        now = file_state(path)
+        old = None if target.own else now
         whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text
-        self._file(path, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
+        self._file(path, now, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
         return with_include(main, target.include) if target.include else main
 
     def _main(self, path: Path, state: FileState | None, text: str, reason: str) -> None:
         server = self.found.asterisk.server
         if text != text_of(state):
-            self._file(path, _encoded(text), FolderState(0o640, server.uid, server.gid), reason)
+            self._file(path, state, _encoded(text), FolderState(0o640, server.uid, server.gid), reason)
 
     def _configuration(self) -> None:
         """Plan ringfence.toml. If the administrator has changed it, add notes on what it lacks instead."""
@@ -356,6 +359,7 @@ class _Planner:
         if now is None or is_own or is_untouched(text_of(now)):
             self._file(
                 path,
+                now,
                 _encoded(text),
                 FolderState(0o640, _ROOT, found.owner.gid),
                 "ringfence's configuration: this Asterisk, and networks that are never banned",
@@ -389,6 +393,7 @@ class _Planner:
             self.notes.append("after a rotation of the log, run `logger reload` in Asterisk's container")
         self._file(
             self.paths.logrotate,
+            now,
             logrotate(log.file, user, command).encode(),
             FolderState(0o644, _ROOT, _ROOT),
             "the rotation of that log",
@@ -404,14 +409,21 @@ class _Planner:
             self.changes.append(FolderChange(path, now, state, reason))
 
     def _file(
-        self, path: Path, content: bytes, rights: FolderState, reason: str, *, secret: bool = False
+        self,
+        path: Path,
+        now: FileState | None,
+        content: bytes,
+        rights: FolderState,
+        reason: str,
+        *,
+        secret: bool = False,
     ) -> None:
         """Plan to write ``content`` to a file, unless the file has this content already.
 
-        A new file gets the mode and owners of ``rights``. An existing file keeps its own. ``reason`` is shown
-        to the administrator. ``secret``: the content is not.
+        ``now`` is the state from which ``content`` was made: if the file has another one when it is written,
+        somebody else has changed it. A new file gets the mode and owners of ``rights``. An existing file
+        keeps its own. ``reason`` is shown to the administrator. ``secret``: the content is not.
         """
-        now = file_state(path)
         if now is not None and now.content == content:
             return
         kept = rights if now is None else FolderState(now.mode, now.uid, now.gid)
