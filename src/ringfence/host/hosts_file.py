@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 HOSTS = Path("/etc/hosts")
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 8 << 20  # as many as in a file that setup changes
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 

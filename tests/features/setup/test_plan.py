@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import tomllib
 from ipaddress import ip_network
 from pathlib import Path
@@ -43,6 +44,13 @@ def _host(tmp_path: Path) -> Host:
 def _reader(monkeypatch: pytest.MonkeyPatch) -> None:
     allow_any_reader(monkeypatch)
     monkeypatch.setattr("ringfence.features.setup.plan.full_name", str)
+
+
+def mounted(path: Path, *, read_only: bool) -> None:
+    """Mount a file onto itself, as container runtimes do."""
+    subprocess.run(["mount", "--bind", str(path), str(path)], check=True)
+    if read_only:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(path)], check=True)
 
 
 def files_of(host: Host, found: Found | None = None) -> dict[str, FileState]:
@@ -120,6 +128,36 @@ def test_a_domain_that_only_name_servers_know_is_kept(host: Host, monkeypatch: p
 
     added = b"127.0.1.1 pbx.example.org pbx\n"
     assert files_of(host)["etc/hosts"].content == b"127.0.0.1 localhost\n" + added
+
+
+@pytest.mark.parametrize("why", ["read-only", "mounted", "no file"])
+def test_a_hosts_file_that_cannot_be_changed_stops_nothing(host: Host, why: str) -> None:
+    """The line is only useful. A note has it, for a system whose files are read-only, and for a container."""
+    path = host.paths.hosts
+    if why == "no file":
+        path.mkdir()
+    else:
+        path.write_text("127.0.0.1 localhost\n", "utf-8")
+        mounted(path, read_only=why == "read-only")
+    try:
+        planned = plan(host.found(), host.paths)
+        for change in planned.changes:
+            change.apply()
+    finally:
+        if why != "no file":
+            subprocess.run(["umount", str(path)], check=True)
+
+    [note] = [note for note in planned.notes if str(path) in note]
+    assert note.startswith(f"{path} cannot be changed (")
+    assert note.endswith(f'; fix: add the line "127.0.1.1 {socket.gethostname()}" to it')
+
+
+def test_a_long_hosts_file_gets_its_line_once(host: Host) -> None:
+    """A list of advertisers may be as long as any file that setup changes."""
+    host.paths.hosts.write_text("0.0.0.0 advertiser.example\n" * 80_000, "utf-8")
+    host.paths.hosts.write_bytes(files_of(host)["etc/hosts"].content)
+
+    assert "etc/hosts" not in files_of(host)
 
 
 def test_only_asterisk_can_read_the_password(host: Host) -> None:

@@ -204,6 +204,14 @@ def host_path(root: Path, inside: Path) -> Path | None:
     return None
 
 
+def why_fixed(path: Path, proc: Path = PROC) -> str:
+    """Return why root cannot replace a file of this host; "" if it can."""
+    if not os.access(path, os.W_OK):
+        return "it is read-only"
+    points = {point for _, _, point in _mounts(proc / "self" / "mountinfo")}
+    return "it is a mount of its own, as in a container" if str(path.resolve()) in points else ""
+
+
 def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str] | None:
     """Return the device on which a path is, and the path within that device; None if no mount contains it."""
     for device, top, point in sorted(mounts, key=lambda mount: len(mount[2]), reverse=True):

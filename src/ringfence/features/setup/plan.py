@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import define, field, frozen
 
 from ringfence.errors import HostError, SetupError
-from ringfence.features.setup.find import Found, host_path, reload_command, without_parts
+from ringfence.features.setup.find import Found, host_path, reload_command, why_fixed, without_parts
 from ringfence.features.setup.manager import (
     PORT,
     ManagerConf,
@@ -54,7 +54,8 @@ from ringfence.host.file_changes import (
     file_state,
     folder_state,
 )
-from ringfence.host.hosts_file import full_name, knows_host
+from ringfence.host.hosts_file import full_name, hosts_line, knows_host
+from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC
 from ringfence.host.routes import read_addresses
 from ringfence.values.network import Network, contains, parse_network
@@ -199,11 +200,24 @@ class _Planner:
         self._rotation(self.log)
 
     def host_name(self) -> None:
-        """Plan a line for the name of this host in its hosts file, if only a name server knows the name."""
+        """Plan a line for the name of this host in its hosts file, if only a name server knows the name.
+
+        If the file cannot be changed, a note has the line: everything else works without it.
+        """
         name, path = socket.gethostname(), self.paths.hosts
-        now = file_state(path)
-        here = self.found.asterisk.server.same_root
-        if not here or now is None or knows_host(name, path, path.with_name("nsswitch.conf")):
+        if (
+            not self.found.asterisk.server.same_root
+            or not exists(path)
+            or knows_host(name, path, path.with_name("nsswitch.conf"))
+        ):
+            return
+        try:
+            now, fixed = file_state(path), why_fixed(path)
+        except SetupError as error:
+            now, fixed = None, str(error)
+        if now is None or fixed:
+            line = hosts_line(name, full_name(name))
+            self.notes.append(f'{path} cannot be changed ({fixed}); fix: add the line "{line}" to it')
             return
         own: frozenset[Network] = frozenset()
         with suppress(HostError):
