@@ -3,8 +3,7 @@
 All methods are synchronous. One exchange with the kernel takes some ten microseconds, and passing it to
 another thread would take longer. That matters because a fast attacker sends a guess every 300 µs. Only
 ``requirements``, ``open``, ``replace_list_in_steps``, ``counters`` and ``flush`` may start a process, such as
-``nft``. They are called rarely. There is one exception: with nftables, ``apply`` starts ``nft`` for the first
-ban of a rare prefix length.
+``nft``. They are called rarely.
 
 A result contains what the kernel confirmed for each element. Without the kernel's answer a change has failed.
 

@@ -1,4 +1,7 @@
-"""The rules of our table: refused by the kernel, and changed by other programs."""
+"""The rules of our table: added for a ban, refused by the kernel, and changed by other programs."""
+
+import subprocess
+from ipaddress import ip_network
 
 import pytest
 from tests.firewall.nftables.test_backend import BANS, BOTH
@@ -6,18 +9,126 @@ from tests.support.netns import run
 
 from ringfence.errors import FirewallError, FirewallToolError
 from ringfence.features.limiter.stage import FLOODS, Limit
-from ringfence.firewall.contract import FirewallPlan, Health
+from ringfence.firewall.contract import Add, BanAction, FirewallPlan, Health, Opened, Outcome
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.nftables import installation as nft_installation
 from ringfence.firewall.nftables import installation as nft_tool
 from ringfence.firewall.nftables import ruleset as nft_ruleset
 from ringfence.firewall.nftables import state as nft_state
 from ringfence.firewall.nftables.backend import NftablesBackend
+from ringfence.firewall.nftables.messages import delete_table
 from ringfence.firewall.nftables.ruleset import Ruleset
 from ringfence.firewall.nftables.state import TableState
-from ringfence.netlink.connection import NetlinkConnection
+from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError, Refusal
+from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
+
+WITHOUT_SETS = [
+    Add(ip_network(network), 600, scope)
+    for network in ("10.0.0.0/16", "10.1.0.0/17", "10.2.0.0/29", "fd00::/33", "fd01::/60", "fd02::/112")
+    for scope in Scope
+]
+"""Bans of prefix lengths that have no set from the start, such as those of distributed attacks."""
+PLANS = [
+    FirewallPlan(),
+    FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE),)),
+    FirewallPlan(action=BanAction.TCP_RESET, log_group=7),
+]
+
+
+def start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each start of a process fail, as the event loop would wait for its end."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_no_ban_waits_for_a_process(
+    backend: NftablesBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    together: bool,  # noqa: FBT001 - a column
+) -> None:
+    """The first bans of a prefix length, in one batch or in several, start no process; all are confirmed."""
+    with monkeypatch.context() as patch:
+        start_no_process(patch)
+        for batch in [WITHOUT_SETS] if together else [[ban] for ban in WITHOUT_SETS]:
+            assert backend.apply(batch) == [Outcome(ban, 600) for ban in batch]
+        assert backend.health() == Health(elements=len(WITHOUT_SETS))
+    assert {(one.network, one.scope) for one in backend.list()} == {
+        (ban.network, ban.scope) for ban in WITHOUT_SETS
+    }
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("friends", ["friends6", "friends6_2"])
+def test_a_ban_adds_the_rules_that_nft_writes(
+    backend: NftablesBackend, plan: FirewallPlan, friends: str
+) -> None:
+    """The sets and rules that a ban adds are those that nft writes for them at the next start."""
+    backend.plan = plan
+    backend.open()
+    installation = backend._installation
+    if friends != "friends6":
+        installation.make_empty(friends, 6)
+        installation.switch_list("friends6", friends)
+    backend.apply(WITHOUT_SETS)
+    added = nft_state.read_state(backend._kernel)
+    assert installation.require().state == added
+    assert added is not None
+    text = run("nft", "-s", "-t", "list", "ruleset")
+    backend.close()
+
+    second = NftablesBackend(plan)
+    assert second.open() == Opened(BOTH, adopted=len(WITHOUT_SETS))
+    assert second._installation.require().state.shape == added.shape
+    assert run("nft", "-s", "-t", "list", "ruleset") == text
+    second.close()
+
+
+@pytest.mark.parametrize("damage", ["flush chain inet ringfence output", "flush ruleset"])
+def test_a_change_while_a_ban_adds_rules_is_noticed(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """What another program changes while a ban adds its rules is found by the next check, and repaired."""
+    real = nft_state.read_added
+
+    def read_added(*args: object) -> TableState:
+        run("nft", damage)
+        return real(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(nft_installation, "read_added", read_added)
+        errors = {one.error is None for one in backend.apply(WITHOUT_SETS)}
+
+    assert errors == {damage != "flush ruleset"}
+    assert backend.health().damage is not None
+    assert backend.open().repaired
+    assert {one.error for one in backend.apply(WITHOUT_SETS)} == {None}
+    assert backend.health() == Health(elements=len(WITHOUT_SETS))
+
+
+def test_rules_whose_acknowledgement_is_lost_are_repaired(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel's answer is lost, the bans fail, and the next check finds what the kernel carried out."""
+    real = NetlinkConnection.transact
+
+    def lose(self: NetlinkConnection, *sent: bytes) -> list[Refusal]:
+        real(self, *sent)
+        raise NetlinkLostError("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NetlinkConnection, "transact", lose)
+        assert {str(one.error) for one in backend.apply(WITHOUT_SETS)} == {"the answer was lost"}
+
+    assert "another program added set" in (backend.health().damage or "")
+    backend.open()
+    assert {one.error for one in backend.apply(WITHOUT_SETS)} == {None}
+    assert backend.health() == Health(elements=len(WITHOUT_SETS))
 
 
 def test_rules_that_change_at_once_are_written_again(
@@ -141,11 +252,11 @@ def test_a_refused_set_is_reported_for_its_bans(
     backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the set for a length cannot be made, its bans are refused with the reason; others are not."""
-    monkeypatch.setattr(nft_installation, "ruleset_text", lambda _rules, **_options: "unknown to all\n")
-    outcomes = backend.apply(BANS)
+    with monkeypatch.context() as patch:
+        patch.setattr(nft_installation, "messages_to_add", lambda *_: [delete_table("absent")])
+        outcomes = backend.apply(BANS)
     assert [outcome.error is None for outcome in outcomes] == [True, True, False, True]
-    assert "nft failed" in str(outcomes[2].error)
-    monkeypatch.undo()
+    assert "the kernel refused: " in str(outcomes[2].error)
     run("nft", "flush", "chain", "inet", "ringfence", "output")
     assert "opening the firewall again repairs it" in str(backend.apply(BANS)[2].error)
     backend.open()

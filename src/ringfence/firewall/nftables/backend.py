@@ -468,7 +468,7 @@ class NftablesBackend:
         new = {ban: possible.pop(ban) for ban in possible.keys() - existing}
         self._change(batch, possible, outcomes)
         failed, made = None, {ban: new[ban] for ban in new.keys() & adding}
-        if made:  # these wait for new rules, which take tens of milliseconds
+        if made:  # these wait for new rules
             failed = self._installation.add_sets(adding, partial(self._change, batch, made, outcomes))
         for ban in new if failed is not None else new.keys() - made.keys():
             _set_outcomes(batch, outcomes, new[ban], failed)

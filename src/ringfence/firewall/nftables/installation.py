@@ -1,10 +1,10 @@
 """Installs the rules of table ``inet ringfence`` with the program ``nft``, and compares and repairs them.
 
 ``nft -f -`` writes them in one transaction of some five milliseconds. This happens at the start, after a
-change of the plan, after another program changed our table, at the first ban of a prefix length that has no
-set yet, and after a long network list was filled into its alternate set. All of these are rare, so they may
-start a process. When rules are replaced, the sets keep all their elements. A table that exists at the start
-is adopted.
+change of the plan, after another program changed our table, and after a long network list was filled into its
+alternate set. All of these are rare, so they may start a process. When rules are replaced, the sets keep all
+their elements. A table that exists at the start is adopted. No ban waits for ``nft``: the first ban of a
+prefix length adds its set and rules without a process (:meth:`Installation.add_sets`).
 """
 
 from collections.abc import Callable, Iterator
@@ -28,17 +28,22 @@ from ringfence.firewall.nftables.ruleset import (
     Ruleset,
     default_ban_sets,
     empty_set,
+    messages_to_add,
     ruleset,
     ruleset_text,
 )
-from ringfence.firewall.nftables.state import TableState, difference, read_state, require_own_sets
+from ringfence.firewall.nftables.state import (
+    TableState,
+    difference,
+    read_added,
+    read_state,
+    require_own_sets,
+)
 from ringfence.firewall.nftables.watch import ForeignChanges
 from ringfence.firewall.requirements import check_requirement, find_program, run_program
-from ringfence.netlink.connection import NetlinkConnection
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 
 # -- runs the program ``nft``, which writes the rules, one transaction per run
-#
-# A ban starts it only if it is the first one of a prefix length that has no set yet.
 
 
 _PACKAGE = "nftables"
@@ -192,10 +197,6 @@ def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
 _TRIES = 3
 
 
-def _nothing() -> None:
-    """Do nothing: the default of ``fill``, for new sets that stay empty."""
-
-
 @frozen
 class InstalledTable:
     """The table as it was installed last.
@@ -293,15 +294,25 @@ class Installation:
         return damage
 
     def add_sets(self, wanted: set[BanSet], fill: Callable[[], object]) -> FirewallError | None:
-        """Make those of the sets ``wanted`` that do not exist, with their rules.
+        """Make those of the sets ``wanted`` that do not exist, with their rules, in one transaction.
 
-        ``fill`` puts bans into them. It is called as soon as they stand, before the table is read and
-        compared, which takes as long as to write it; and again if it must be written again. Return None if
-        all of the sets exist now, else the error.
+        No process is started. ``fill`` puts bans into the sets as soon as they stand. Return None if all of
+        the sets exist now, else the error.
         """
+        table = self.require()
+        new = wanted - table.state.bans
         try:
-            self._rewrite(self.require().state.bans | wanted, fill)
+            self._foreign.read()
+            self._refuse_damage(self.damage())
+            sent = messages_to_add(table.plan, new, self.list_names, table.state.following_rule)
+            refusals = self._kernel.transact(*sent)
+            if refusals:
+                raise NetlinkError(refusals[0].code, b"")
+            self._foreign.commits += 1
+            fill()
+            self.table = evolve(table, state=read_added(self._kernel, table.state, new))
         except FirewallError as error:
+            self._foreign.mark_suspect()  # perhaps the sets exist nevertheless
             return error
         return None
 
@@ -313,7 +324,7 @@ class Installation:
         before = dict(self.list_names)
         self.list_names[base] = name
         try:
-            self._rewrite(self.require().state.bans)
+            self._rewrite()
         except FirewallError:
             self.list_names = before
             raise
@@ -360,25 +371,30 @@ class Installation:
         self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
 
-    def _rewrite(self, bans: frozenset[BanSet], fill: Callable[[], object] = _nothing) -> None:
-        """Write the rules of the installed plan again, for the sets ``bans``; then call ``fill``.
+    def _rewrite(self) -> None:
+        """Write the rules of the installed plan again.
 
         Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
         """
         table, before = self.require(), read_state(self._kernel)
-        damage = difference(table.state, before)
-        if damage is not None:  # not repaired here, because install() must find and report it
+        self._refuse_damage(difference(table.state, before))
+        rules = ruleset(
+            table.plan,
+            table.state.bans,
+            inner=table.inner,
+            fragments=table.fragments,
+            names=self.list_names,
+        )
+        self.table = evolve(table, state=self._write(rules, before))
+
+    def _refuse_damage(self, damage: str | None) -> None:
+        """Raise FirewallError if there is damage; only :meth:`install` repairs and reports it."""
+        if damage is not None:
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
-        rules = ruleset(table.plan, bans, inner=table.inner, fragments=table.fragments, names=self.list_names)
-        self.table = evolve(table, state=self._write(rules, before, fill))
 
-    def _write(
-        self, rules: Ruleset, before: TableState | None, fill: Callable[[], object] = _nothing
-    ) -> TableState:
+    def _write(self, rules: Ruleset, before: TableState | None) -> TableState:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
-
-        ``fill`` is called each time that they are written.
 
         If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
         """
@@ -392,7 +408,6 @@ class Installation:
             stale = before.stale_chains(rules) if before is not None else ()
             unused = before.replaceable if before is not None else ()
             ports.append(self._run(tool, ruleset_text(rules, stale=stale, unused=unused)))
-            fill()
             state = read_state(self._kernel)
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):

@@ -1,7 +1,8 @@
-"""The nftables messages for queries and deletions, as bytes: builders and parsers, no socket, no clock.
+"""The nftables messages for all but elements, as bytes: builders and parsers, no socket, no clock.
 
 They are about tables, chains, rules, headers of sets and named counters. ``elements.py`` has those about
-elements, of which there may be many.
+elements, of which there may be many. The program ``nft`` writes all rules but those of a new set of bans
+(:func:`add_set`, :func:`add_lookup`).
 
 The ipset backend needs one deletion too. iptables-nft makes its table ``raw`` with the first rule, and has no
 command to delete it. So after ringfence has removed its iptables rules, it deletes the chains and the table
@@ -14,6 +15,7 @@ sequence number 0; the connection replaces it.
 """
 
 import enum
+import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -22,9 +24,14 @@ from attrs import frozen
 from ringfence.netlink.connection import (
     FAMILIES,
     HEADER,
+    NESTED,
     NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
     NLM_F_DUMP,
+    NLM_F_EXCL,
     NLM_F_NONREC,
+    attribute,
     attributes,
     attributes_of,
     integer,
@@ -34,9 +41,15 @@ from ringfence.netlink.connection import (
     string,
     text,
 )
+from ringfence.values.network import BITS, Network
 
 INET = 1  # NFPROTO_INET: a table for both IP versions
 _COMMENT = 0  # the type of a comment in a rule's user data
+_REGISTER = 1  # NFT_REG_1
+_GOTO = -4 & 0xFFFFFFFF  # NFT_GOTO
+_ADDRESS_TYPES = {4: 7, 6: 8}  # nft's numbers for the type of a set's keys
+_ADDRESSES = {(4, "saddr"): 12, (4, "daddr"): 16, (6, "saddr"): 8, (6, "daddr"): 24}
+"""Where an address begins in the IP header, in bytes."""
 
 
 class MessageType(enum.IntEnum):
@@ -172,13 +185,14 @@ def get_chains(*, family: int = INET) -> bytes:
     return message(MessageType.GETCHAIN, NLM_F_DUMP, family)
 
 
-def get_rules(table: str, *, family: int = INET) -> bytes:
-    """Build the request for a table's rules; :func:`rules_of` parses the answers.
+def get_rules(table: str, chain: str = "", *, family: int = INET) -> bytes:
+    """Build the request for a table's rules, or those of one ``chain``; :func:`rules_of` parses the answers.
 
     If there is no such table, there is no answer. ``family`` is INET, or AF_INET or AF_INET6 for the tables
     of iptables-nft.
     """
-    return message(MessageType.GETRULE, NLM_F_DUMP, family, text(1, table))
+    named = (text(2, chain),) if chain else ()
+    return message(MessageType.GETRULE, NLM_F_DUMP, family, text(1, table), *named)
 
 
 def get_sets(table: str, *, family: int = INET) -> bytes:
@@ -197,6 +211,89 @@ def get_counters(table: str, *, family: int = INET) -> bytes:
 def delete_table(name: str, *, family: int = INET) -> bytes:
     """Build the message that deletes a table with all its contents; the error is ENOENT if there is none."""
     return message(MessageType.DELTABLE, 0, family, text(1, name))
+
+
+def add_set(table: str, name: str, version: int, size: int) -> bytes:
+    """Build the message that makes a set of bans; the error is EEXIST if there is one of this ``name``.
+
+    Its elements are at most ``size`` addresses of IP ``version``, each with a timeout and a counter.
+    """
+    return message(
+        MessageType.NEWSET,
+        NLM_F_CREATE | NLM_F_EXCL,
+        INET,
+        text(1, table),
+        text(2, name),
+        _word(3, 0x10),  # NFT_SET_TIMEOUT
+        _word(4, _ADDRESS_TYPES[version]),
+        _word(5, BITS[version] // 8),
+        _word(10, 1),  # an ID, which the kernel requires and nothing uses
+        _nest(9, _word(1, size)),
+        # For nft: the keys have the byte order of the network. (type, length, value in the host's order)
+        attribute(13, bytes((0, 4)) + (2).to_bytes(4, sys.byteorder)),
+        _nest(0x11, text(1, "counter") + _nest(2)),
+    )
+
+
+def add_lookup(
+    table: str,
+    chain: str,
+    name: str,
+    network: Network,
+    address: str,
+    end: str,
+    *,
+    unless: str = "",
+    before: int | None = None,
+) -> bytes:
+    """Build the message that makes a rule in ``chain``: look an address up, and go to the chain ``end``.
+
+    ``address`` is "saddr" or "daddr". Its first bits, as many as the prefix of ``network``, are looked up in
+    the set ``name``. The rule does not match packets whose whole address is in the set ``unless``, if any. It
+    stands before the rule with the handle ``before``; None: it is the last one.
+    """
+    mask, version = network.netmask.packed, network.version
+    family = bytes((FAMILIES[version],))
+    load = _expression(
+        "payload",
+        _word(1, _REGISTER),
+        _word(2, 1),  # NFT_PAYLOAD_NETWORK_HEADER
+        _word(3, _ADDRESSES[version, address]),
+        _word(4, len(mask)),
+    )
+    excluding = (load, _expression("lookup", text(1, unless), _word(2, _REGISTER), _word(5, 1)))
+    rule = (
+        _expression("meta", _word(1, _REGISTER), _word(2, 15)),  # NFT_META_NFPROTO
+        _expression("cmp", _word(1, _REGISTER), _word(2, 0), _nest(3, attribute(1, family))),
+        *(excluding if unless else ()),
+        load,
+        _expression(
+            "bitwise",
+            _word(1, _REGISTER),
+            _word(2, _REGISTER),
+            _word(3, len(mask)),
+            _nest(4, attribute(1, mask)),
+            _nest(5, attribute(1, bytes(len(mask)))),
+        ),
+        _expression("lookup", text(1, name), _word(2, _REGISTER)),
+        _expression("immediate", _word(1, 0), _nest(2, _nest(2, _word(1, _GOTO), text(2, end)))),
+    )
+    parts = [text(1, table), text(2, chain), _nest(4, *rule)]
+    if before is None:
+        return message(MessageType.NEWRULE, NLM_F_CREATE | NLM_F_APPEND, INET, *parts)
+    return message(MessageType.NEWRULE, NLM_F_CREATE, INET, *parts, attribute(6, before.to_bytes(8, "big")))
+
+
+def _expression(name: str, *parts: bytes) -> bytes:
+    return _nest(1, text(1, name), _nest(2, *parts))
+
+
+def _nest(kind: int, *parts: bytes) -> bytes:
+    return attribute(kind | NESTED, b"".join(parts))
+
+
+def _word(kind: int, value: int) -> bytes:
+    return attribute(kind, value.to_bytes(4, "big"))
 
 
 def generation_of(answer: bytes) -> Generation | None:

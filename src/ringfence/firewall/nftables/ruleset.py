@@ -10,8 +10,9 @@ chains to which they jump.
 * **Prefixes.** A ban is an element of a hash set for its prefix length
   (``ip saddr & 255.255.255.0 @ban4_24``). Interval sets are not used for bans: they refuse overlaps, and
   listing 100 000 intervals takes the kernel 4 s instead of 0.4 s. Each length costs one lookup for every
-  packet. So only the lengths of bans by rules have sets from the start. The set of any other length is made,
-  with its rules, at the first ban of such a length. ``size`` limits each set separately.
+  packet. So only the usual lengths have sets from the start. The set of any other length is made, with its
+  rules, at the first ban of such a length. This takes the kernel a millisecond, without ``nft``, because
+  meanwhile a sender guesses on (:func:`messages_to_add`). ``size`` limits each set separately.
 * **Friends.** A ban of a /64, or of a part of it, does not apply to the friends in it
   (``networks.exempts_friends``): ``ip6 saddr != @friends6`` stands before the lookup of such a ban. It costs
   an IPv6 packet one lookup.
@@ -33,7 +34,7 @@ administrator writes into the ruleset. A name with a quote or another special ch
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 
@@ -60,6 +61,7 @@ from ringfence.firewall.contract import (
 )
 from ringfence.firewall.limits import Key, Table
 from ringfence.firewall.network_lists import PASSING
+from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.matches import (
     FRAGMENT_TESTS,
     KEYWORDS,
@@ -78,7 +80,9 @@ from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
 TABLE = "ringfence"
 MARK = "ringfence "
-# The prefix lengths of bans by rules. Only an administrator, or another host, bans others.
+SIDES: Mapping[str, str] = {"from": "saddr", "to": "daddr"}
+"""The address that is looked up, by the beginning of the names of the chains that do so."""
+# The prefix lengths of most bans by rules. Administrators, other hosts and distributed attacks ban others.
 DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
     "from_banned": FROM_BANNED,
@@ -125,6 +129,10 @@ class BanSet:
         """Whether the bans in this set do not apply to friends."""
         return exempts_friends(network_of(self.version, self.length))
 
+    def chain(self, side: str) -> str:
+        """Return the chain that looks up addresses in this set; ``side`` is one of ``SIDES``."""
+        return f"{side}{self.version}_{SCOPES[self.scope]}"
+
     @classmethod
     def parse(cls, name: str) -> "BanSet | None":
         """Parse a set's name; None if it is not that of a set of bans."""
@@ -158,7 +166,7 @@ class Ruleset:
     """The ruleset of one plan: its sets by name, and its chains.
 
     ``mark`` is the comment in its first rule, by which the ruleset is recognized in the kernel. It contains a
-    hash of the sets and chains.
+    hash of the sets and chains, without those that bans add (:func:`messages_to_add`).
     """
 
     sets: Mapping[str, str]
@@ -204,10 +212,14 @@ def ruleset(
     ``names`` maps the base name of a list set to its present name; a list that is missing there has the base
     name.
     """
+    bans, usual = frozenset(bans), default_ban_sets()
     ordered = sorted(bans, key=lambda one: (one.scope.value, one.version, -one.length))
     lists = {first: names.get(first, first) for first in _LIST_SETS}
     sets = {one.name: _ban_set(one, plan.maxelem) for one in ordered} | _fixed_sets(plan, lists)
     chains = tuple(_chains(plan, ordered, lists, inner=inner, fragments=fragments))
+    if bans - usual:
+        same = ruleset(plan, bans & usual, inner=inner, fragments=fragments, names=names)
+        return Ruleset(sets, chains, same.mark)
     mark = hashlib.sha256(repr((sorted(sets.items()), chains)).encode()).hexdigest()[:16]
     return Ruleset(sets, chains, f"{MARK}{mark}")
 
@@ -281,9 +293,8 @@ def _chains(
     verdict = _REJECTS.get(plan.action, ("drop",))
     for side, last in (("from", verdict), ("to", ("drop",))):
         for why in ("banned", "denied"):
-            address = "saddr" if side == "from" else "daddr"
             counting = (
-                f'{KEYWORDS[v]} {address} != {PROBE_NETWORKS[v]} counter name "{side}_{why}"'
+                f'{KEYWORDS[v]} {SIDES[side]} != {PROBE_NETWORKS[v]} counter name "{side}_{why}"'
                 for v in VERSIONS
             )
             yield RulesetChain(f"{side}_{why}", (*counting, *log, *last))
@@ -310,14 +321,12 @@ def _lookup_chains(
     of the list sets by list and IP version (``allow4``).
     """
     keyword = KEYWORDS[version]
-    address = f"{keyword} {'saddr' if side == 'from' else 'daddr'}"
+    address = f"{keyword} {SIDES[side]}"
     found: dict[Scope, list[str]] = {scope: [] for scope in Scope}
     for one in bans:
         # Friends are excluded before the lookup of the ban, because that lookup counts the packet.
         friends = f"{address} != @{lists[f'friends{version}']} " if one.exempts_friends else ""
-        narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
-        end = "from_narrow" if narrow else f"{side}_banned"
-        found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {end}")
+        found[one.scope].append(f"{friends}{_masked(address, one)} @{one.name} goto {_end(plan, side, one)}")
     for which, scope in plan.dropped_lists.items():
         if not (which.by_machine and plan.new_only):
             # Most packets come from other networks, so friends are looked up last.
@@ -326,6 +335,41 @@ def _lookup_chains(
             found[scope].append(f"{tests} goto {side}_denied")
     for scope, rules in found.items():
         yield RulesetChain(f"{side}{version}_{SCOPES[scope]}", tuple(rules))
+
+
+def messages_to_add(
+    plan: FirewallPlan,
+    bans: Iterable[BanSet],
+    names: Mapping[str, str],
+    following: Callable[[BanSet, str], int | None],
+) -> Iterator[bytes]:
+    """Yield the netlink messages that make the sets ``bans``, with the rules that :func:`ruleset` makes.
+
+    ``names`` is as for :func:`ruleset`. ``following`` returns before which rule the one for a set belongs, as
+    ``TableState.following_rule`` does.
+    """
+    for one in sorted(bans, key=lambda one: -one.length):
+        yield messages.add_set(TABLE, one.name, one.version, plan.maxelem)
+        base = f"friends{one.version}"
+        friends = names.get(base, base) if one.exempts_friends else ""
+        network = network_of(one.version, one.length)
+        for side, address in SIDES.items():
+            yield messages.add_lookup(
+                TABLE,
+                one.chain(side),
+                one.name,
+                network,
+                address,
+                _end(plan, side, one),
+                unless=friends,
+                before=following(one, side),
+            )
+
+
+def _end(plan: FirewallPlan, side: str, one: BanSet) -> str:
+    """Return the chain for packets whose address is in the set ``one``; ``side`` is "from" or "to"."""
+    narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
+    return "from_narrow" if narrow else f"{side}_banned"
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:
