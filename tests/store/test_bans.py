@@ -262,11 +262,15 @@ def test_bans_that_other_hosts_may_have(store: Store) -> None:
     store.bans.record([one, two, three])
     store.bans.share([(network, rule), (two.network, rule)])
     assert store.bans.still_shared(1_001.0) == []
+    running = [StillShared(ban.network, rule, ban.expires, removed=False) for ban in (one, two)]
+    assert store.bans.running_shared(1_001.0) == running
+    assert store.bans.running_shared(one.expires) == []
     for ban in (one, two, three):
         store.bans.end([(ban.network, ban.scope)], 1_002.0)
     assert store.bans.still_shared(1_003.0) == [
         StillShared(ban.network, rule, ban.expires, removed=True) for ban in (one, two)
     ]
+    assert store.bans.running_shared(1_003.0) == []
     assert store.bans.still_shared(one.expires) == []
 
     again = evolve(one, since=1_004.0, expires=one.expires + 100.0)

@@ -91,9 +91,9 @@ class RecordedBan:
 
 @frozen
 class StillShared:
-    """A ban that has ended here, but that other hosts may have until ``expires`` (seconds since the epoch).
+    """A ban that other hosts may have until ``expires`` (seconds since the epoch).
 
-    ``removed``: it was removed, and did not only make room for another ban.
+    ``removed``: it was removed here. If not, it runs, or it only made room for another ban.
     """
 
     network: Network
@@ -286,15 +286,22 @@ class BanTable:
         last = f"SELECT 1 FROM bans WHERE network = gone.network AND end IN ({everywhere})"  # noqa: S608 - ours
         removed = f"end IN ({everywhere}) OR EXISTS ({last} AND ended >= gone.ended)"
         wanted = f"network, rule, max(expires), max({removed})"
+        sql = f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule"  # noqa: S608 - ours
+        return self._shared(sql, (now, now))
+
+    def running_shared(self, now: float) -> list[StillShared]:
+        """Return the bans that run at ``now`` (epoch seconds), and that other hosts may have."""
+        which = "shared = 1 AND ended IS NULL AND expires > ?"
+        return self._shared(f"SELECT network, rule, expires, 0 FROM bans WHERE {which}", (now,))  # noqa: S608 - ours
+
+    def _shared(self, sql: str, values: tuple[float, ...]) -> list[StillShared]:
+        """Return the bans that ``sql`` selects; invalid rows are left out."""
         found = []
         with self._connection.reading() as execute:
-            for network, rule, expires, ended in execute(
-                f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule",  # noqa: S608 - ours
-                (now, now),
-            ):
+            for network, rule, expires, removed in execute(sql, values):
                 with suppress(*INVALID_ROW):
                     times(expires)
-                    found.append(StillShared(network_of(network), rule, expires, bool(ended)))
+                    found.append(StillShared(network_of(network), rule, expires, bool(removed)))
         return found
 
     def running(self, now: float) -> Iterator[Ban | None]:
@@ -464,6 +471,10 @@ class Records:
     def still_shared(self, now: float) -> list[StillShared]:
         """Return the ended bans that other hosts may have after ``now`` (epoch); [] if unreadable."""
         return self._best_effort.read(self._bans.still_shared, [], now)
+
+    def running_shared(self, now: float) -> list[StillShared]:
+        """Return the bans that run at ``now`` (epoch), and that other hosts may have; [] if unreadable."""
+        return self._best_effort.read(self._bans.running_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch).

@@ -27,6 +27,7 @@ def test_the_status_of_the_fleet(tmp_path: Path) -> None:
             left = "left out     1 decision that is not applied, such as 10.0.0.1 (a local network)\n"
             assert left in shown
             assert "lag          unknown" in shown
+            assert "dry run      sends no bans; receives decisions, and drops nothing\n" in shown
             assert "ORIGIN" in shown
             assert "NODE" in shown
             assert "CAPI" in shown

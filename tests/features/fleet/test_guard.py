@@ -67,11 +67,13 @@ class Host:
 
 
 @asynccontextmanager
-async def host(server: FakeApi, store: Store, ledger: Ledger | None = None) -> AsyncIterator[Host]:
-    """Run the task until the block ends."""
-    made = Host()
+async def host(
+    server: FakeApi, store: Store, ledger: Ledger | None = None, *, enforces: bool = True
+) -> AsyncIterator[Host]:
+    """Run the task until the block ends. Without ``enforces``, the host only tries."""
+    made, bans = Host(), ledger or Ledger()
     made.fleet = Fleet(
-        sharing(server), store.records, ledger or Ledger(), Clock(), made.alarms, made.apply, MOST
+        sharing(server), store.records, bans, Clock(), made.alarms, made.apply, MOST, enforces=enforces
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(made.fleet.run())
@@ -175,6 +177,56 @@ def test_a_ban_that_gave_way_at_this_host_stays_at_the_others(server: FakeApi, s
         assert server.values() == {there}
 
     asyncio.run(play())
+
+
+def test_a_dry_run_sends_no_ban(server: FakeApi, store: Store) -> None:
+    """It applies the decisions of others, and its own bans and their ends change nothing at the API."""
+    ledger, running = Ledger(), ban("198.51.100.7")
+    ledger.put(key_of(running.network), Record.of(running))
+    store.records.ban([running])
+    server.add("198.51.100.8")
+
+    async def play() -> None:
+        async with host(server, store, ledger, enforces=False) as made:
+            tried = [ban("198.51.100.8"), ban("198.51.100.9")]
+            made.fleet.on_fact(Restored([running]))
+            made.fleet.on_fact(Placed(tried, announced=True))
+            await until(lambda: made.fleet.report()["push"]["last"])
+            await until(lambda: made.applied == {"198.51.100.8"})
+            for one in (running, *tried):
+                made.fleet.on_fact(Over(one.network, one.scope, BanEnd.REMOVED))
+            await asyncio.sleep(0.3)
+            assert not made.fleet.report()["sends"]
+            assert made.fleet.report()["waiting"] == 0
+
+    asyncio.run(play())
+    assert server.alerts == []
+    assert server.values() == {("ringfence/guess", "198.51.100.8")}
+
+
+def test_an_unban_in_a_dry_run_ends_what_was_sent_before_it(server: FakeApi, store: Store) -> None:
+    """A ban that was enforced and sent before the dry run stays at the API until its unban, unrepeated."""
+    made, ledger = [ban("198.51.100.7"), ban("198.51.100.8")], Ledger()
+    store.records.ban(made)
+    for one in made:
+        ledger.put(key_of(one.network), Record.of(one))
+
+    async def play() -> None:
+        async with host(server, store) as enforcing:
+            enforcing.fleet.on_fact(Placed(made, announced=True))
+            await until(lambda: len(server.values()) == 2)
+        server.decisions = {n: row for n, row in server.decisions.items() if row["value"] != "198.51.100.8"}
+        server.alerts.clear()
+        await until(lambda: len(store.records.running_shared(time.time())) == 2)  # writes are queued
+        async with host(server, store, ledger, enforces=False) as trying:
+            await until(lambda: trying.fleet.report()["push"]["last"])
+            assert trying.applied == set()
+            trying.fleet.on_fact(Over(made[0].network, made[0].scope, BanEnd.REMOVED))
+            await until(lambda: server.values() == set())
+            await asyncio.sleep(0.2)
+
+    asyncio.run(play())
+    assert server.alerts == []
 
 
 def test_bans_of_the_last_run_are_sent_if_the_api_lacks_them(server: FakeApi, store: Store) -> None:

@@ -73,4 +73,5 @@ def test_the_fleet(shared: Shared) -> None:
     assert not any(tag == "b" for tag, _ in answer.document.elements)
     assert "\u202e" not in answer.text
     until(lambda: "of which 2 are applied here" in shared.browser.get("/").words, "the overview")
-    assert "0 waiting; 2 decisions of others applied" in shared.guard.must("status")
+    line = next(one for one in shared.guard.must("status").split("\n") if one.startswith("fleet "))
+    assert "; a dry run, which sends no bans; lag unknown; 0 waiting; 2 decisions of others applied" in line

@@ -29,7 +29,7 @@ from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
 from ringfence.plurals import counted
-from ringfence.store.bans import Records
+from ringfence.store.bans import Records, StillShared
 from ringfence.threads import Threads
 from ringfence.values.ban import WHOLE_SCOPES, Ban
 from ringfence.values.network import code_from, pack
@@ -81,6 +81,9 @@ class Fleet(Feature):
     ``ledger`` has the bans of this host. ``records`` keeps which of them the API may have, so that a restart
     loses no unban. ``alarms`` shows if bans or unbans were left out. ``apply`` puts the decisions of others
     into the kernel, ``most`` is their maximum number.
+
+    Without ``enforces`` (a dry run) no ban is sent: other hosts must not enforce what this one only tries.
+    An unban still ends what this host sent before the dry run.
     """
 
     def __init__(
@@ -92,8 +95,11 @@ class Fleet(Feature):
         alarms: Alarms,
         apply: Apply,
         most: int,
+        *,
+        enforces: bool = True,
     ) -> None:
         self._sharing = sharing
+        self._enforces = enforces
         self._api = None if sharing is None else _api_of(sharing, clock)
         self._records = records
         self._ledger = ledger
@@ -101,7 +107,8 @@ class Fleet(Feature):
         self._alarms = alarms
         self._apply = apply
         chance = random.Random()  # noqa: S311 - jitter, no secret
-        self._sync = Sync(sharing.interval if sharing else 0.0, most, refusal_of, chance=chance)
+        interval = sharing.interval if sharing else 0.0
+        self._sync = Sync(interval, most, refusal_of, chance=chance, sends=enforces)
         self._applied: Decisions = ()
         self._lost = 0  # how many left out bans and unbans the alarm has reported
         self._thread = Threads(1, "fleet")
@@ -125,7 +132,7 @@ class Fleet(Feature):
         if isinstance(fact, Placed):
             for ban in filter(is_shared, fact.bans):
                 self._sync.on_ban(self._own(ban))
-        elif isinstance(fact, Restored):
+        elif isinstance(fact, Restored) and self._enforces:
             self._sync.on_restored(self._own(ban) for ban in fact.bans if is_shared(ban))
         elif isinstance(fact, Over) and fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
             self._sync.on_unban(fact.network, self._clock.mono())
@@ -149,14 +156,17 @@ class Fleet(Feature):
         api = self._api
         if api is None:
             return
-        running = (ban_of(key, record) for key, record in self._ledger.items())
-        self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
         wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
+        if self._enforces:
+            running = (ban_of(key, record) for key, record in self._ledger.items())
+            self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
+            known: list[StillShared] = []
+        else:
+            known = self._records.running_shared(wall)
         ended = self._records.still_shared(wall)
         # An unban of the network ends these at the API too.
-        self._sync.on_restored(
-            OwnBan(one.network, one.rule, one.expires + ahead) for one in ended if not one.removed
-        )
+        known += (one for one in ended if not one.removed)
+        self._sync.on_restored(OwnBan(one.network, one.rule, one.expires + ahead) for one in known)
         self._sync.on_unfinished(
             ((pack(one.network), scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
         )
@@ -269,6 +279,7 @@ class Fleet(Feature):
         return {
             "url": self._sharing.access.url,
             "machine": self._sharing.access.machine,
+            "sends": self._enforces,
             "pull": self._channel(sync.pull),
             "push": self._channel(sync.push),
             "waiting": sync.waiting,
@@ -305,4 +316,5 @@ def build(given: Given) -> Fleet:
     lists, most = side.exempt.lists, settings.firewall.max_bans
     [decided] = (other for other in lists.others if isinstance(other, DecidedNetworks))
     apply, sharing = partial(decided.apply, lists), settings.of(CrowdsecSettings).sharing
-    return Fleet(sharing, records, ledger, clock, side.common.alarms, apply, most)
+    alarms, enforces = side.common.alarms, side.kernel.backend.enforces
+    return Fleet(sharing, records, ledger, clock, alarms, apply, most, enforces=enforces)

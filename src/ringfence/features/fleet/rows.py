@@ -14,6 +14,8 @@ def rows(fleet: Mapping[str, Any], moment: Callable[[str | None, str], str]) -> 
     text; if the time is None, it returns its second argument.
     """
     yield Row("local API", f"{fleet['url']}, as {fleet['machine']}")
+    if not fleet["sends"]:
+        yield Row("dry run", "sends no bans; receives decisions, and drops nothing")
     for way in ("pull", "push"):
         problem = fleet[way]["problem"]
         fails = f"; now it fails: {problem}" if problem else ""

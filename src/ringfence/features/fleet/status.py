@@ -21,5 +21,6 @@ def lines(report: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     applied = counted(fleet["in_force"], "decision") if known else "unknown decisions"
     failing = filter(None, dict.fromkeys(fleet[way]["problem"] for way in ("pull", "push")))
     problem = "".join(f"; now it fails: {one}" for one in failing)
+    times += "" if fleet["sends"] else "; a dry run, which sends no bans"
     shared = f"{times}; lag {lag}; {fleet['waiting']} waiting; {applied} of others applied"
     yield f"fleet     {shared}{problem}", not problem

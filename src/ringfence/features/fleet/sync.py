@@ -148,6 +148,7 @@ class Sync:
     """Decides what to send to and to request from CrowdSec's local API, and which decisions apply here.
 
     ``interval`` is the seconds between two requests for decisions, ``most`` the maximum number of kept ones.
+    Without ``sends``, this host sends no ban, and only ends those that it sent earlier.
     ``refusal`` returns why a packed network may not be applied, "" if it may. ``choose``, which is
     ``random.uniform``, makes the pauses after failures random: many hosts must not return in one moment.
     """
@@ -159,8 +160,11 @@ class Sync:
         refusal: Callable[[int], str] = lambda _: "",
         full_every: float = FULL_EVERY,
         chance: Random | None = None,
+        *,
+        sends: bool = True,
     ) -> None:
         self._chance = chance
+        self._sends = sends
         self.pull = Channel(chance)
         self.push = Channel(chance)
         self.retry = Channel(chance)
@@ -196,8 +200,8 @@ class Sync:
                 self._record(ban, sent=True)
 
     def on_ban(self, ban: OwnBan) -> None:
-        """Queue a new ban of this host, to be sent to the API."""
-        if self._record(ban, sent=False):
+        """Queue a new ban of this host, to be sent to the API, if this host sends bans."""
+        if self._sends and self._record(ban, sent=False):
             self._queue[ban.key] = None
             if ban.key not in self._ended:
                 self._failed.pop(ban.key, None)
@@ -515,12 +519,12 @@ class Sync:
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
-        """Queue this host's bans that the API lacks, unless someone deleted them there.
+        """Queue this host's bans that the API lacks, unless someone deleted them there, or no ban is sent.
 
         ``there`` has the packed network and the scenario of each decision that the API has at ``now``
         (monotonic seconds).
         """
-        for key, own in self._own.items():
+        for key, own in self._own.items() if self._sends else ():
             lasts = own.ban.ends - now > SAME_END
             if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:
                 self._queue[key] = None
