@@ -249,6 +249,17 @@ def test_a_dismissed_state_returns_when_it_begins_again(bench: Bench) -> None:
     assert len(bench.alarms.active) == 1
 
 
+def test_a_dismissed_state_that_gets_worse_returns(bench: Bench) -> None:
+    """Its part shows it again, once; this neither begins an alarm nor repeats one that is shown."""
+    bench.alarms.show_again(AlarmCode.FIREWALL_OFF, "")
+    bench.alarms.hold([Alarm(AlarmCode.FIREWALL_OFF, "", "off")])
+    bench.alarms.show_again(AlarmCode.FIREWALL_OFF, "")
+    assert [one.times for one in bench.alarms.active] == [1]
+    bench.alarms.dismiss(bench.alarms.active[0].number, "alice")
+    bench.alarms.show_again(AlarmCode.FIREWALL_OFF, "")
+    assert [(one.times, one.held, one.dismissed_by) for one in bench.alarms.active] == [(2, True, "")]
+
+
 def test_a_restart_keeps_alarms(bench: Bench) -> None:
     """Alarms with time left return silently, also dismissed and held ones; numbers continue."""
     bench.alarms.activate(*RULES, "they are gone", 1_000.0)

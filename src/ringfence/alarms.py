@@ -18,7 +18,7 @@ attacker insists: its alarm is activated again and again. So alarms beyond ``MOS
 as one of them was activated more often than one that is kept, it takes the other's place.
 
 An administrator may *dismiss* an alarm: it is not shown until it is activated again; a held one, until it
-ends and begins again.
+ends and begins again, or until its part reports that it got worse (:meth:`Alarms.show_again`).
 
 Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
 restores the alarms that had not cleared (:meth:`Alarms.restore`).
@@ -296,6 +296,17 @@ class Alarms:
                 if self._may_log(code, self._clock.wall()):
                     self._log.warning(f"alarm.{code}", subject=subject, text=text)
         self._held = held.keys() | self._unconfirmed
+
+    def show_again(self, code: AnyAlarmCode, subject: str) -> None:
+        """Show a held alarm that was dismissed, because it got worse; do nothing if it is not dismissed."""
+        state = self._up.get(code, {}).get(subject)
+        if state is None or state.record.dismissed is None:
+            return
+        now, before = self._clock.wall(), state.record
+        state.record = evolve(before, last=now, times=before.times + 1, dismissed=None, dismissed_by="")
+        self._change(state, BEGAN, now)
+        if self._may_log(code, now):
+            self._log.warning(f"alarm.{code}", subject=subject, text=before.text)
 
     def count(self) -> dict[AnyAlarmCode, int]:
         """Return the number of active alarms for each code that has any; dismissed ones do not count."""

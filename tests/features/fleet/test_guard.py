@@ -68,10 +68,15 @@ class Host:
 
 @asynccontextmanager
 async def host(
-    server: FakeApi, store: Store, ledger: Ledger | None = None, *, enforces: bool = True
+    server: FakeApi,
+    store: Store,
+    ledger: Ledger | None = None,
+    *,
+    enforces: bool = True,
+    alarms: Alarms | None = None,
 ) -> AsyncIterator[Host]:
     """Run the task until the block ends. Without ``enforces``, the host only tries."""
-    made, bans = Host(), ledger or Ledger()
+    made, bans = Host(alarms=alarms or Alarms(Clock())), ledger or Ledger()
     made.fleet = Fleet(
         sharing(server), store.records, bans, Clock(), made.alarms, made.apply, MOST, enforces=enforces
     )
@@ -532,6 +537,75 @@ def test_decisions_that_cover_too_much_are_an_alarm(server: FakeApi, store: Stor
             assert (alarm.code, alarm.subject) == (FleetAlarmCode.FLEET_FULL, "decisions")
             assert alarm.text.endswith("among others: 15.0.0.0/8 (no room)")
             await until(lambda: len(made.applied) == 4)
+
+    asyncio.run(play())
+
+
+def crowded(made: Host) -> list[str]:
+    """Update the alarms as the daemon does; return the texts of those about others' decisions."""
+    made.alarms.hold(made.fleet.alarms())
+    return [one.text for one in made.alarms.active if one.subject == "decisions"]
+
+
+def test_the_alarm_about_decisions_without_room_follows_them(
+    server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dismissed one returns when another decision finds no room; it ends soon after all have room."""
+    monkeypatch.setattr("ringfence.features.fleet.sync.AGAIN_AFTER", 0.1)
+    for first in (11, 12, 13, 14, 15):
+        server.add(f"{first}.0.0.0/8", "other")
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            await until(lambda: crowded(made))
+            [alarm] = made.alarms.active
+            made.alarms.dismiss(alarm.number, "alice")
+            server.requests.clear()
+            server.add("203.0.113.9", "other")  # news, so that everything is requested again
+            await until(lambda: "203.0.113.9" in made.applied)
+            await until(lambda: "startup=true" in "".join(server.requests[:-1]))
+            assert crowded(made) == []
+
+            server.add("16.0.0.0/8", "other")
+            await until(lambda: crowded(made))
+            assert [one.number for one in made.alarms.active] == [alarm.number]
+            for first in (11, 12):
+                server._delete(f"{first}.0.0.0/8", "other")
+            await until(lambda: not crowded(made))
+            assert made.alarms.records() == []
+            assert made.applied == {"203.0.113.9", *(f"{first}.0.0.0" for first in (13, 14, 15, 16))}
+
+    asyncio.run(play())
+
+
+def test_a_restart_neither_shows_a_dismissed_alarm_nor_keeps_one_that_is_over(
+    server: FakeApi, store: Store
+) -> None:
+    """The alarm about decisions without room waits for the first answer, which decides whether it goes on."""
+    for first in (11, 12, 13, 14, 15):
+        server.add(f"{first}.0.0.0/8", "other")
+
+    def restored(made: Host) -> Alarms:
+        alarms = Alarms(Clock())
+        alarms.restore(made.alarms.records(), None)
+        return alarms
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            await until(lambda: crowded(made))
+            made.alarms.dismiss(made.alarms.active[0].number, "alice")
+        server.always = Fault(status=500)
+        async with host(server, store, alarms=restored(made)) as again:
+            await until(lambda: again.fleet.report()["pull"]["problem"])
+            assert crowded(again) == []
+            server.always = None
+            await until(again.fleet.alarms)
+            assert crowded(again) == []
+            assert len(again.alarms.records()) == 1
+        server._delete("11.0.0.0/8", "other")
+        async with host(server, store, alarms=restored(again)) as last:
+            await until(lambda: last.applied)
+            await until(lambda: not crowded(last) and not last.alarms.records())
 
     asyncio.run(play())
 

@@ -310,6 +310,33 @@ def test_many_decisions_are_requested_less_often() -> None:
     assert requests_for_all(sync, 0.0, 500.0, *rows, left_out) == [0.0, 100.0]
 
 
+def test_what_found_no_room_is_requested_again_when_there_may_be_room() -> None:
+    """Any deletion may make room, or end what found none; without one, nothing is requested early."""
+    sync, first, second, third = Sync(most=1), *(decision(n, NETWORKS[n]) for n in range(3))
+    pulled(sync, first, second)
+    pulled(sync, first, second, now=AGAIN_AFTER)
+    now = AGAIN_AFTER + 10.0
+    pulled(sync, now=now)
+    assert (sync.left.crowded, sync._next_full) == (1, AGAIN_AFTER + FULL_EVERY)
+
+    pulled(sync, deleted=(evolve(second, seconds=-1.0),), now=now + 10.0)
+    assert sync._next_full == now + 10.0 + AGAIN_AFTER
+    pulled(sync, first, third, now=now + 10.0 + AGAIN_AFTER)
+    pulled(sync, deleted=(evolve(first, seconds=-1.0),), now=now + 20.0 + AGAIN_AFTER)
+    pulled(sync, third, now=now + 20.0 + 2 * AGAIN_AFTER)
+    assert (applied(sync), sync.left.crowded) == ({(NETWORKS[2], GUESS)}, 0)
+
+
+def test_only_a_newer_decision_without_room_is_a_new_loss() -> None:
+    """An answer that repeats or lacks what found no room is no loss, and neither is the first answer."""
+    sync, rows = Sync(most=1), [decision(n, NETWORKS[n]) for n in range(4)]
+    losses = []
+    for now, *numbers in ((0, 0, 1, 2), (600, 0, 1, 2), (1_200, 0, 1), (1_800, 0, 1, 2), (2_400, 0, 1, 2, 3)):
+        pulled(sync, *(evolve(rows[one], seconds=1e6) for one in numbers), now=now)
+        losses.append(sync.turned_away)
+    assert losses == [0, 0, 0, 0, 1]
+
+
 def test_refused_bans_do_not_stop_the_others() -> None:
     """If the API refuses a request with several bans, they are sent one by one; a refused one is given up."""
     sync = Sync()

@@ -1,6 +1,6 @@
 """The alarms about the fleet: their codes, and what each means and asks for."""
 
-from ringfence.alarm_codes import AnyAlarmCode
+from ringfence.alarm_codes import AnyAlarmCode, Mark
 
 
 class FleetAlarmCode(AnyAlarmCode):
@@ -15,6 +15,7 @@ class FleetAlarmCode(AnyAlarmCode):
         "fleet.full",
         "Bans are not shared or not applied: a table was full, the API refused them, or it bans too much.",
         "See `ringfence fleet status`; delete wide decisions, or raise `max_bans` in `[firewall]`.",
+        Mark.KNOWN_LATE,
     )
 
 

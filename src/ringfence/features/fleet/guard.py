@@ -51,6 +51,9 @@ LOSS_LASTS = 86_400.0
 MOST_ORIGINS = 1_000
 """The maximum number of origins of decisions in a report: those with the most decisions."""
 
+_CROWDED = FleetAlarmCode.FLEET_FULL, "decisions"
+"""The alarm that decisions of others find no room."""
+
 Apply = Callable[[Decisions], Awaitable[None]]
 
 
@@ -111,6 +114,7 @@ class Fleet(Feature):
         self._sync = Sync(interval, most, refusal_of, chance=chance, sends=enforces)
         self._applied: Decisions = ()
         self._lost = 0  # how many left out bans and unbans the alarm has reported
+        self._turned_away = 0  # how many losses of others' decisions the alarm has reported
         self._thread = Threads(1, "fleet")
         self._wake = asyncio.Event()
         self._log = structlog.get_logger()
@@ -155,6 +159,7 @@ class Fleet(Feature):
         """Share bans with other hosts until cancelled. Return at once if no local API is configured."""
         api = self._api
         if api is None:
+            self._alarms.clear(*_CROWDED)  # a run before may have set it
             return
         wall, ahead = self._clock.wall(), self._clock.mono() - self._clock.wall()
         if self._enforces:
@@ -181,11 +186,21 @@ class Fleet(Feature):
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _report_losses(self) -> None:
-        """Activate an alarm if further bans or unbans of this host were left out; a dismissed one returns."""
-        if self._sync.lost > self._lost:
-            self._lost = self._sync.lost
+        """Activate an alarm if further bans or unbans of this host were left out; a dismissed one returns.
+
+        So does the one about others' decisions if further ones find no room. It ends when all have room, also
+        if it was restored.
+        """
+        sync = self._sync
+        if sync.lost > self._lost:
+            self._lost = sync.lost
             text = "bans or unbans of this host were left out: no room, or the API refused them"
             self._alarms.activate(FleetAlarmCode.FLEET_FULL, "", text, LOSS_LASTS)
+        if sync.turned_away > self._turned_away:
+            self._turned_away = sync.turned_away
+            self._alarms.show_again(*_CROWDED)
+        if sync.pull.last is not None and not sync.left.crowded:
+            self._alarms.clear(*_CROWDED)
 
     async def _step(self, api: "Api") -> bool:
         """Send the next request to the API, or wait until one is due.
@@ -259,7 +274,7 @@ class Fleet(Feature):
         if sync.left.crowded:
             named = ", ".join(sync.left.named)
             text = f"{sync.left.crowded} decisions of others found no room; left out, among others: {named}"
-            yield Alarm(FleetAlarmCode.FLEET_FULL, "decisions", text)
+            yield Alarm(*_CROWDED, text)
 
     def section(self) -> Section:
         """Return the state of sharing bans, for the status."""

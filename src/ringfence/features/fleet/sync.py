@@ -118,11 +118,13 @@ class _Own:
 class LeftOut:
     """Counts the API's decisions that are not applied here. A decision that the API repeats counts once.
 
-    ``crowded`` of them found no room. ``named`` has the networks of the first ones, with the reasons.
+    ``crowded`` of them found no room; ``latest`` is the greatest number of these, -1 without any. ``named``
+    has the networks of the first left out ones, with the reasons.
     """
 
     number: int = 0
     crowded: int = 0
+    latest: int = -1
     named: list[str] = Factory(list)
     _seen: set[int] = field(factory=set, init=False)
 
@@ -139,7 +141,9 @@ class LeftOut:
         """Count a decision that is not applied because of ``reason``; name it if there is room."""
         if not self.count(decision.number):
             return
-        self.crowded += crowded
+        if crowded:
+            self.crowded += 1
+            self.latest = max(self.latest, decision.number)
         if len(self.named) < MOST_NAMED:
             self.named.append(f"{format_network(decision.network)} ({reason})")
 
@@ -173,6 +177,11 @@ class Sync:
         """The decisions of the API that are not applied, counted since its last answer with all decisions."""
         self.lost = 0
         """How many of this host's bans and unbans found no room here, or were refused by the API."""
+        self.turned_away = 0
+        """How often an answer had a decision without room that was made after all earlier such ones.
+
+        The first answer does not count: it is unknown what an earlier run has left out.
+        """
         self.lag: float | None = None
         """Seconds from this host's latest ban until an answer of the API contained it; None if none has."""
         self._interval = interval
@@ -189,6 +198,7 @@ class Sync:
         self._stale = False  # a decision that was applied does not apply any more
         self._own_ends = Ends()
         self._at_once = AT_ONCE
+        self._latest: int | None = None  # the greatest number of a decision without room; None: unknown
         self._next_pull = self._next_full = self._next_beat = -inf
 
     # -- the bans of this host
@@ -441,7 +451,7 @@ class Sync:
         self.pull.worked(now)
         self._next_pull = now + self._interval
         there: set[Key] = set()
-        came = self._decisions.came
+        came, size = self._decisions.came, len(self)
         left, changed = LeftOut() if request.full else self.left, False
         for number, one in enumerate(page.left_out, 1):
             left.count(one)
@@ -459,13 +469,25 @@ class Sync:
             changed |= self._delete(decision, now)
             if not number % STEP:
                 yield changed
-        self.left = left
+        self._leave_out(left)
+        came = self._decisions.came - came
+        ended = size + came - len(self)
         if request.full:
             self._next_full = now + self._full_every
             self._send_missing(there, now)
-        if self._decisions.came > came:
+        else:
+            ended += len(page.deleted)  # perhaps of decisions that found no room
+        if came or (left.crowded and ended):
             self._next_full = min(self._next_full, now + max(AGAIN_AFTER, len(self) / CALM))
         yield changed
+
+    def _leave_out(self, left: LeftOut) -> None:
+        """Record which decisions an answer has left out, and whether there is a new one without room."""
+        self.left = left
+        if self._latest is not None and left.latest > self._latest:
+            self.turned_away += 1
+        # CrowdSec numbers decisions in the order in which they are made.
+        self._latest = max(left.latest, self._latest or -1) if left.crowded else -1
 
     def _take(self, key: Key, decision: LapiDecision, now: float, left: LeftOut) -> bool:
         """Keep a decision that came at ``now`` (monotonic seconds); count a refused one in ``left``.
