@@ -410,6 +410,21 @@ def test_many_decisions_that_end_together_end_in_steps() -> None:
     assert left == [2 * ENDED_AT_ONCE, ENDED_AT_ONCE, 0]
 
 
+def test_many_decisions_of_the_same_networks_end_in_steps() -> None:
+    """One call ends some hundred decisions, however many of them each network has."""
+    sync = Sync()
+    networks = [ip_network(f"198.51.100.{n}") for n in range(ENDED_AT_ONCE // 10)]
+    rows = [decision(100 * n + each, network) for each in range(100) for n, network in enumerate(networks)]
+    pulled(sync, *rows)
+    before, worst = len(sync), 0
+    assert before == 10 * ENDED_AT_ONCE
+    while sync.ending(501.0):
+        sync.expire(501.0)
+        before, worst = len(sync), max(worst, before - len(sync))
+    assert before == 0
+    assert worst <= ENDED_AT_ONCE + MOST_SAME
+
+
 def test_a_network_has_so_many_decisions_of_one_scenario() -> None:
     """More are left out; the network stays denied until the last one has ended."""
     sync = Sync()

@@ -6,7 +6,7 @@ Times are arguments, in monotonic seconds.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 from math import inf
@@ -22,7 +22,7 @@ SAME_END = 2.0
 STEP = 200
 """The number of decisions of an answer that are applied in one step, which takes some 1 ms."""
 ENDED_AT_ONCE = 500
-"""The number of ended decisions after which :meth:`KeptDecisions.expire` returns, in some 3 ms."""
+"""The number of decisions that :meth:`KeptDecisions.expire` looks at before it returns, in some 3 ms."""
 SPARE = 1_000
 """A queue of ends is rebuilt when it has over 1.5 times as many entries as decisions, and this many more."""
 MOST_SAME = 1_000
@@ -191,43 +191,46 @@ class KeptDecisions:
 
     def delete(self, key: Key, number: int) -> bool:
         """Forget the decision with this number; return whether it was kept."""
-        kept = _numbered(self._kept.get(key, ()), number)
+        there = self._kept.get(key, ())
+        kept = _numbered(there, number)
         if kept is not None:
-            self._drop(key, kept)
+            self._drop(key, (kept,), tuple(one for one in there if one is not kept))
         return kept is not None
 
     def delete_all(self, key: Key) -> None:
         """Forget the decisions with this network and scenario."""
-        for kept in self._kept.get(key, ()):
-            self._drop(key, kept)
+        self._drop(key, self._kept.get(key, ()), ())
 
     def expire(self, now: float) -> list[Key]:
-        """Forget decisions that have ended by ``now`` (monotonic seconds), some hundred at most.
+        """Forget decisions that have ended by ``now`` (monotonic seconds), a thousand or so.
 
         Return the keys (packed network and scenario) of which no decision is left.
         """
-        gone = []
+        gone, seen = [], 0
         for key in self._ends.pop(now, ENDED_AT_ONCE):
             there = self._kept.get(key, ())
-            for kept in there:
-                if kept[1] <= now:
-                    self._drop(key, kept)
-            if key in self._kept:
-                self._ends.add(_first_end(self._kept[key]), key)
+            left = tuple(one for one in there if one[1] > now)
+            self._drop(key, [one for one in there if one[1] <= now], left)
+            if left:
+                self._ends.add(_first_end(left), key)
             elif there:
                 gone.append(key)
+            seen += len(there)
+            if seen >= ENDED_AT_ONCE:
+                break
         return gone
 
-    def _drop(self, key: Key, kept: _Kept) -> None:
-        """Forget the decision ``kept``, which is one of those with this network and scenario (``key``)."""
-        left = tuple(one for one in self._kept[key] if one is not kept)
-        self._number -= 1
-        _, _, origin = kept
-        self.origins[origin] -= 1
-        if not self.origins[origin]:
-            del self.origins[origin]
-        self._texts.drop(origin)
-        self._texts.drop(key[1])
+    def _drop(self, key: Key, gone: Collection[_Kept], left: tuple[_Kept, ...]) -> None:
+        """Forget the decisions ``gone`` with this network and scenario (``key``); ``left`` are the others."""
+        if not gone:
+            return
+        self._number -= len(gone)
+        for _, _, origin in gone:
+            self.origins[origin] -= 1
+            if not self.origins[origin]:
+                del self.origins[origin]
+            self._texts.drop(origin)
+            self._texts.drop(key[1])
         if left:
             self._kept[key] = left
         else:
