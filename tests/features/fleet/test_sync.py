@@ -360,6 +360,24 @@ def test_refused_bans_do_not_stop_the_others() -> None:
     assert (sync.lost, sync.waiting) == (2, 0)
 
 
+def test_a_refused_ban_is_lost_once() -> None:
+    """An answer that lacks a ban that the API refused does not send it again; a longer ban is sent."""
+    sync = Sync()
+    pulled(sync)
+    sync.on_ban(own())
+    assert sync.next_request(0.0) == Push((own(),))
+    sync.on_failed(Push((own(),)), "status 400", 0.0, refused=True)
+    sync.on_done(Beat(), 1.0)
+    pulled(sync, now=FULL_EVERY)
+    assert (sync.waiting, sync.lost) == (0, 1)
+
+    longer = own(ends=2_000.0, began=700.0)
+    sync.on_ban(longer)
+    assert sync.next_request(700.0) == Pull(full=False)
+    pulled(sync, now=700.0)
+    assert sync.next_request(700.0) == Push((longer,))
+
+
 def test_every_table_is_bounded() -> None:
     """Beyond its limit, each table counts what it does not take."""
     sync = Sync(most=1)

@@ -107,11 +107,14 @@ Request = Withdraw | Push | Beat | Pull
 
 @define
 class _Own:
-    """A ban of this host, and whether it was ``sent``. ``withdrawn``: someone deleted it at the API."""
+    """A ban of this host, and whether it was ``sent``.
+
+    ``unwanted``: someone deleted it at the API, or the API refused it, so it is not sent again.
+    """
 
     ban: OwnBan
     sent: bool = False
-    withdrawn: bool = False
+    unwanted: bool = False
 
 
 @define
@@ -441,6 +444,8 @@ class Sync:
             self._failed[key] = None  # it is the last one to be tried again
         elif unban:
             self._forget_unban(key)
+        else:
+            self._own[key].unwanted = True
 
     def on_page(self, page: DecisionPage, request: Pull, now: float) -> Iterator[bool]:
         """Apply the API's answer to ``request`` in steps; yield after each whether other decisions apply now.
@@ -517,7 +522,7 @@ class Sync:
         own = self._own.get(key)
         if own is None:
             return not there
-        own.withdrawn = False
+        own.unwanted = False
         if not there and own.ban.began is not None:
             self.lag = now - own.ban.began
         return False
@@ -537,18 +542,18 @@ class Sync:
         # Someone may delete the decision before an answer has shown it. An answer with all decisions repeats
         # the ends of earlier bans of the network, which do not count.
         if own.sent and (kept or now + decision.seconds > own.ban.since + SAME_END):
-            own.withdrawn = True
+            own.unwanted = True
         return False
 
     def _send_missing(self, there: set[Key], now: float) -> None:
-        """Queue this host's bans that the API lacks, unless someone deleted them there, or no ban is sent.
+        """Queue this host's bans that the API lacks, unless it does not want them, or no ban is sent.
 
         ``there`` has the packed network and the scenario of each decision that the API has at ``now``
         (monotonic seconds).
         """
         for key, own in self._own.items() if self._sends else ():
             lasts = own.ban.ends - now > SAME_END
-            if own.sent and lasts and not own.withdrawn and key not in there and key not in self._failed:
+            if own.sent and lasts and not own.unwanted and key not in there and key not in self._failed:
                 self._queue[key] = None
 
 
