@@ -17,6 +17,8 @@ from ringfence.alarm_codes import Alarm
 from ringfence.alarms import Alarms
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
+from ringfence.config.converters import SetSize
+from ringfence.config.schema import Settings
 from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.denied import Decisions
@@ -606,6 +608,27 @@ def test_a_restart_neither_shows_a_dismissed_alarm_nor_keeps_one_that_is_over(
         async with host(server, store, alarms=restored(again)) as last:
             await until(lambda: last.applied)
             await until(lambda: not crowded(last) and not last.alarms.records())
+
+    asyncio.run(play())
+
+
+def test_a_reload_makes_room_for_decisions(server: FakeApi, store: Store) -> None:
+    """What found no room is applied, and its alarm ends, when a reload raises `max_bans`."""
+    for number in range(1_030):
+        server.add(f"198.51.{number >> 8}.{number & 255}", "other")
+    few, more = (
+        evolve(Settings(), firewall=evolve(Settings().firewall, max_bans=SetSize(most)))
+        for most in (1_024, 2_048)
+    )
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            made.fleet.on_fact(few)
+            await until(lambda: len(made.applied) == 1_024)
+            assert made.fleet.alarms()
+            made.fleet.on_fact(more)
+            await until(lambda: len(made.applied) == 1_030)
+            assert made.fleet.alarms() == []
 
     asyncio.run(play())
 

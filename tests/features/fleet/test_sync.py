@@ -306,7 +306,7 @@ def test_many_decisions_are_requested_less_often() -> None:
     ]
     left_out = (50.0, decision(CALM, NETWORKS[2]))
     sync._decisions._number = 99 * CALM  # as many as a community list has
-    sync._decisions._most = 100 * CALM
+    sync._decisions.most = 100 * CALM
     assert requests_for_all(sync, 0.0, 500.0, *rows, left_out) == [0.0, 100.0]
 
 

@@ -114,7 +114,8 @@ class KeptDecisions:
         """How many decisions were ever kept."""
         self.origins: Counter[str] = Counter()
         """The number of kept decisions by origin, the program or host that made them."""
-        self._most = most
+        self.most = most
+        """The maximum number of kept decisions. If it falls, those that are kept stay."""
         self._number = 0
         self._kept: dict[Key, tuple[_Kept, ...]] = {}
         self._texts = _Texts()
@@ -187,7 +188,7 @@ class KeptDecisions:
         there, version = self._kept.get(key, ()), _version(key)
         more = 0 if there else _wide_addresses(key[0])
         fits = not more or self._wide[version] + more <= MOST_WIDE[version]
-        return self._number < self._most and len(there) < MOST_SAME and fits
+        return self._number < self.most and len(there) < MOST_SAME and fits
 
     def delete(self, key: Key, number: int) -> bool:
         """Forget the decision with this number; return whether it was kept."""

@@ -16,6 +16,7 @@ from ringfence.alarm_codes import Alarm
 from ringfence.alarms import Alarms
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.clock import Clock
+from ringfence.config.schema import Settings
 from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
@@ -130,7 +131,10 @@ class Fleet(Feature):
     # -- what the daemon reports
 
     def on_fact(self, fact: Fact) -> None:
-        """Queue new bans on proven attempts for the API, and the end of a ban if it ends everywhere."""
+        """Queue new bans on proven attempts for the API, and the end of a ban if it ends everywhere.
+
+        A new configuration may change how many decisions of others have room.
+        """
         if self._sharing is None:
             return
         if isinstance(fact, Placed):
@@ -140,6 +144,8 @@ class Fleet(Feature):
             self._sync.on_restored(self._own(ban) for ban in fact.bans if is_shared(ban))
         elif isinstance(fact, Over) and fact.how.is_everywhere and fact.scope in WHOLE_SCOPES:
             self._sync.on_unban(fact.network, self._clock.mono())
+        elif isinstance(fact, Settings):
+            self._sync.set_most(fact.firewall.max_bans)
         else:
             return
         self._wake.set()

@@ -204,6 +204,12 @@ class Sync:
         self._latest: int | None = None  # the greatest number of a decision without room; None: unknown
         self._next_pull = self._next_full = self._next_beat = -inf
 
+    def set_most(self, most: int) -> None:
+        """Set the maximum number of kept decisions; request all of them if some found no room."""
+        self._decisions.most = most
+        if self.left.crowded:
+            self._next_full = -inf
+
     # -- the bans of this host
 
     def on_restored(self, bans: Iterable[OwnBan]) -> None:
