@@ -1,4 +1,4 @@
-"""What became of bans: the facts that ``bans.book`` reports to its listeners, such as the detector.
+"""What became of bans: the facts that ``bans`` reports to its listeners, such as the detector.
 
 A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. No ban
 is placed twice, and each placed ban is over exactly once, unless it is forgotten. When enforcement is
@@ -89,7 +89,18 @@ class Over:
     how: BanEnd
 
 
-Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over
+@frozen
+class ClockSet:
+    """The fact that the wall clock was set: ``seconds`` forward, negative if it was set back.
+
+    All bans have moved by as much, so that they have the same time left. Whoever else keeps times of the wall
+    clock in memory must move them too. A host that was suspended causes this fact when it resumes.
+    """
+
+    seconds: float
+
+
+Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over | ClockSet
 
 
 class Listener(Protocol):

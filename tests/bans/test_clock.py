@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from tests.support.world import OTHER, SUBJECT, World
 
+from ringfence.ban_facts import ClockSet
 from ringfence.detect.rules import HOUR
 
 AHEAD = 3_600.0
@@ -75,3 +76,17 @@ def test_a_ban_right_after_the_clock_was_set_has_its_length(world: World, ahead:
         for ban in world.records.running(world.clock.wall())
     }
     assert world.in_kernel() == left == recorded
+
+
+def test_a_set_clock_is_reported_once(world: World) -> None:
+    """The listeners get each change of the clock once, also one right before ringfence is switched on."""
+    world.ahead = AHEAD
+    world.wait(1.0)
+    world.wait(1.0)
+    world.enforcer.switch_off()
+    world.ahead = 0.0
+    world.enforcer.switch_on()
+    world.wait(1.0)
+
+    changes = [fact.seconds for fact in world.facts if isinstance(fact, ClockSet)]
+    assert changes == [AHEAD, -AHEAD]

@@ -75,7 +75,7 @@ class Off:
         self.enforcer = Enforcer(MemoryBackend(clock=clock), store.records, self.detector, clock)
         self.enforcer.start()
         self.alarms = Alarms(clock)
-        friends = FriendRegistry(self.detector.friends, store.friends, store.best_effort, clock, Names())
+        friends = FriendRegistry(self.detector.friends, store.friends, store.best_effort, clock.wall, Names())
         effects = EffectHandler(self.enforcer, self.alarms, friends)
         self.evidence = Pipeline(self.detector, effects, clock, "pbx")
 

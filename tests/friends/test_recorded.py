@@ -75,7 +75,8 @@ def test_a_reason_that_is_renewed_keeps_its_beginning(world: World) -> None:
     world.now += 1_000
     world.keeping.on_login(success(PHONE, time=world.now))
     after = world.again()
-    after.keeping.on_login(success(PHONE, time=world.now + 1_000))
+    after.now += 1_000
+    after.keeping.on_login(success(PHONE, time=after.now))
 
     [friend] = after.keeping.friends.reasons(ip_address(PHONE))
     assert (friend.since, friend.seen) == (NOW, NOW + 2_000)

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from tests.support.clock import SetClock
-
 from ringfence.detect.friends import Friends, Key, friend_from, identity_of
 from ringfence.friends.registry import FriendRegistry
 from ringfence.host.names import Names
@@ -67,8 +65,8 @@ class World:
         self.shelf = store if store is not None else Shelf()
         self.names = WantedNames()
         best_effort = BestEffort(Path("ringfence.db"))
-        clock = SetClock(lambda: self.now)
-        self.keeping = FriendRegistry(Friends(), self.shelf, best_effort, clock, self.names, {HERE})
+        names, own = self.names, {HERE}
+        self.keeping = FriendRegistry(Friends(), self.shelf, best_effort, lambda: self.now, names, own)
 
     @property
     def followed(self) -> frozenset[str]:

@@ -94,7 +94,7 @@ class Guard:
         )
         store = self._store
         friends = self._friends = FriendRegistry(
-            self._detector.friends, store.friends, store.best_effort, clock, Names()
+            self._detector.friends, store.friends, store.best_effort, clock.wall, Names()
         )
         self._backend = MemoryBackend(clock=clock)
         self._enforcer = Enforcer(self._backend, self._store.records, self._detector, clock)

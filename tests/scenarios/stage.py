@@ -131,7 +131,7 @@ class Stage:
         )
         store = self._store
         self._friends = FriendRegistry(
-            self._detector.friends, store.friends, store.best_effort, clock, Names()
+            self._detector.friends, store.friends, store.best_effort, clock.wall, Names()
         )
         self._backend = MemoryBackend(clock=clock)
         allowed = self._allowed = NetworkSet(settings.allow.networks)

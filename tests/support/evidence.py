@@ -48,7 +48,7 @@ class Bench:
             (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
         self.alarms = Alarms(SetClock(lambda: self.now))
-        enforcer: Any = SimpleNamespace(carry_out=self.banned.append)
+        enforcer: Any = SimpleNamespace(carry_out=self.banned.append, now=clock.wall)
         friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
         self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged])
         self.refreshed: list[tuple[Endpoint | None, int]] = []

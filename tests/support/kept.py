@@ -46,7 +46,9 @@ class Kept:
 
     def __init__(self, store: Store, wanted: Settings) -> None:
         self.now = START
-        self.clock = SetClock(wall=lambda: self.now, mono=lambda: self.now - START)
+        self.ahead = 0.0
+        """Seconds by which the wall clock has been set ahead."""
+        self.clock = SetClock(wall=lambda: self.now + self.ahead, mono=lambda: self.now - START)
         self.detector = Detector(RULES)
         self.store = store
         self.backend = Faulty(SetClock(mono=lambda: self.now))

@@ -12,8 +12,8 @@ from math import ceil, inf
 import structlog
 from attrs import frozen
 
-from ringfence.ban_facts import Adopted, Fact, Listener, NotRemoved, Placed, Refused
-from ringfence.bans.book import Batch, Book, Steps, T
+from ringfence.ban_facts import Adopted, ClockSet, Fact, Listener, NotRemoved, Placed, Refused
+from ringfence.bans.book import CLOCK_STEP, Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
 from ringfence.bans.filling import Filler, ListContents
@@ -98,7 +98,9 @@ class Enforcer:
             for check in self.verification.untried:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing = True
-        self.ledger.offset = self.clock.wall() - self.clock.mono()
+        before, self.ledger.offset = self.ledger.offset, self.clock.wall() - self.clock.mono()
+        if abs(step := self.ledger.offset - before) > CLOCK_STEP:
+            self._report(ClockSet(step))
         try:
             restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
         except FirewallError:
@@ -334,7 +336,8 @@ class Enforcer:
     def now(self) -> float:
         """Return the time (epoch seconds). If the wall clock was set, first move the times of all bans.
 
-        So no time by the new clock is compared with one by the old clock.
+        The listeners move the times that they keep (:class:`ringfence.ban_facts.ClockSet`). So no time by the
+        new clock is compared with one by the old clock.
         """
         now = self.clock.wall()
         offset = now - self.clock.mono()
@@ -342,6 +345,7 @@ class Enforcer:
         if step:
             self.records.queue_clock_record(offset, self.clock.boot(), step, now)
             self._log.warning("clock.set", seconds=round(step))
+            self._report(ClockSet(step))
         return now
 
     def _followed(self) -> float:

@@ -126,6 +126,12 @@ class _Table(Generic[_K]):
                 del table[account]
         return friend
 
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times."""
+        for reasons in self.at.values():
+            for key, friend in reasons.items():
+                reasons[key] = self.entries[key] = friend.moved(seconds)
+
     def of_account(self, account: str) -> tuple[Friend, ...]:
         """Return the reasons why addresses are friends that name ``account``."""
         addresses = self.accounts.get(short_account(account), ())
@@ -305,6 +311,13 @@ class Friends:
         while former and now - next(iter(former.values())).until >= FORMER_FOR:
             self._former.drop(next(iter(former)))
         return over
+
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much: nothing ends by that."""
+        for table in (self._current, self._former):
+            table.move(seconds)
+        self.new.move(seconds)
+        self._next += seconds
 
     def remember(self, friend: Friend) -> None:
         """Add a former reason to be a friend, which ended at its ``until``; keep an earlier ``since``.

@@ -106,6 +106,18 @@ class NewFriends:
         mine.senders[sender] = since
         remember(self._accounts, account, mine, MOST)
 
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much."""
+        for mine in self._accounts.values():
+            for sender in mine.senders:
+                mine.senders[sender] += seconds
+            guesses = [(time + seconds, sender, tried) for time, sender, tried in mine.guesses]
+            mine.guesses.clear()
+            mine.guesses.extend(guesses)
+            mine.guilty += seconds
+        for sender in self.tainted:
+            self.tainted[sender] += seconds
+
     def take_refused(self) -> list[AccountKey]:
         """Return the accounts that tried to make too many new friends since the last call, each once."""
         refused, self._refused = self._refused, {}

@@ -8,10 +8,9 @@ report that changes little is neither written into the store nor passed on to th
 Without the second limit, a party with one password and an IPv6 network could displace the other phones.
 """
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Protocol
 
-from ringfence.clock import Clock
 from ringfence.detect.friends import MOST, Friends, Key, identity_of
 from ringfence.friends.startup import StartupGate
 from ringfence.store.tables import FriendTable
@@ -42,8 +41,9 @@ class FriendListener(Protocol):
 class RecordedFriends:
     """Passes reasons why an address is a friend on to ``friends``, and writes them into ``table``.
 
-    ``best_effort`` runs the writes to the table. ``own`` has this host's addresses. Once ``startup`` shows
-    that the friends are known, each of ``listeners`` gets each reason before it is added.
+    ``best_effort`` runs the writes to the table. ``now`` returns the time (epoch seconds). ``own`` has this
+    host's addresses. Once ``startup`` shows that the friends are known, each of ``listeners`` gets each
+    reason before it is added.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RecordedFriends:
         friends: Friends,
         table: FriendTable,
         best_effort: BestEffort,
-        clock: Clock,
+        now: Callable[[], float],
         own: Container[Address],
         startup: StartupGate,
         listeners: Sequence[FriendListener],
@@ -61,7 +61,7 @@ class RecordedFriends:
         self._friends = friends
         self._table = table
         self._best_effort = best_effort
-        self._clock = clock
+        self._now = now
         self._own = own
         self._recorded: dict[Key, Friend] = {}
         self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
@@ -70,14 +70,17 @@ class RecordedFriends:
     def load(self) -> list[Friend]:
         """Load the current and former friends of the store; return the current ones.
 
+        If a reason was seen after now, the clock was ahead then, or is behind now. It is unknown which, and
+        how much time has passed. So the reason counts as seen now, and has the rest of its time.
+
         Raise StoreError on failure.
         """
-        now = self._clock.wall()
+        now = self._now()
         for friend in self._table.former(now, MOST):
             self._friends.remember(friend)
         current = self._table.current(now, MOST)
         for friend in current:
-            self._put(friend)
+            self._put(friend.moved(min(0.0, now - friend.seen)))
         self._unwritten.clear()
         return current
 
@@ -107,7 +110,7 @@ class RecordedFriends:
             return ()
         if not self._friends.admits(friend):
             return ()
-        key, until = identity_of(friend), min(friend.until, self._clock.wall() + LONGEST)
+        key, until = identity_of(friend), min(friend.until, self._now() + LONGEST)
         if not self.renews(key, friend.seen, until) and self._friends.has(address):
             return ()
         friend = evolve(friend, since=self._friends.began(friend), until=until)
@@ -126,7 +129,7 @@ class RecordedFriends:
         friend = self._recorded.get(key)
         if friend is not None and friend.until > until:
             # Removed first, because ``Friends`` keeps the later end.
-            self._friends.remove(key, self._clock.wall())
+            self._friends.remove(key, self._now())
             del self._recorded[key]
             self._put(evolve(friend, until=until))
             self._unwritten.add(key)
@@ -144,7 +147,7 @@ class RecordedFriends:
 
         A login that Asterisk has refused leaves no trace at an address that has no other reason.
         """
-        ended, now = [], self._clock.wall()
+        ended, now = [], self._now()
         for one in reasons:
             self._drop(identity_of(one))
             if self._friends.worked_at(one.account, one.address) or self._friends.reasons(one.address):
@@ -160,13 +163,22 @@ class RecordedFriends:
         ``Friends`` keeps them as former reasons, and forgets former ones that ended long ago. Reasons that
         it has dropped because it was full are dropped here, and returned, too.
         """
-        gone = [identity_of(friend) for friend in self._friends.expire(self._clock.wall())]
+        gone = [identity_of(friend) for friend in self._friends.expire(self._now())]
         if len(self._recorded) > 2 * MOST:  # ``Friends`` was full and has dropped some: drop them here too
             left = {identity_of(friend) for friend in self._friends.all()}
             gone += self._recorded.keys() - left
         for key in gone:
             self._drop(key)
         return gone
+
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much."""
+        self._friends.move(seconds)
+        self._recorded = {key: friend.moved(seconds) for key, friend in self._recorded.items()}
+        # A former reason may have begun again, so the present ones are written later, by the next save.
+        self._unwritten |= self._recorded.keys()
+        if former := self._friends.former():
+            self._best_effort.write(self._table.add, former)
 
     def save(self) -> None:
         """Write the reasons that are new or have changed since the last call.
@@ -201,7 +213,7 @@ class RecordedFriends:
         return removed
 
     def _remove(self, key: Key) -> None:
-        self._friends.remove(key, self._clock.wall())
+        self._friends.remove(key, self._now())
         self._drop(key)
 
     def _drop(self, key: Key) -> None:

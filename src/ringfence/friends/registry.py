@@ -9,13 +9,14 @@ The rosters of a PBX with ten thousand phones are handled in parts, and bans go 
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from itertools import islice
 
 import structlog
 
-from ringfence.clock import Clock, until_tick
+from ringfence.ban_facts import ClockSet
+from ringfence.clock import until_tick
 from ringfence.detect.friends import Friends, Key, identity_of
 from ringfence.friends.recorded import FriendListener, RecordedFriends
 from ringfence.friends.startup import StartupGate
@@ -114,12 +115,12 @@ class KnownContacts:
     """Finds contacts that have disappeared, by comparing each roster with the one before.
 
     A roster is an Asterisk's list of its contacts and trunks. ``recorded`` stores which addresses are friends
-    by a contact, and until when.
+    by a contact, and until when. ``now`` returns the time (epoch seconds).
     """
 
-    def __init__(self, recorded: RecordedFriends, clock: Clock) -> None:
+    def __init__(self, recorded: RecordedFriends, now: Callable[[], float]) -> None:
         self._recorded = recorded
-        self._clock = clock
+        self._now = now
         self._round = 0
         self._rounds: dict[str, dict[Key, int]] = {}
         """The contacts of each Asterisk, each with the number of the latest list of contacts that had it."""
@@ -166,7 +167,7 @@ class KnownContacts:
             self._rounds.get(key[0], {}).pop(key, None)
 
     def _record(self, contact: Contact) -> None:
-        now = self._clock.wall()
+        now = self._now()
         reason = FriendReason.REACHABLE if contact.reachable else FriendReason.REGISTERED
         until = (contact.until if contact.until is not None else now) + KEEP
         if until <= now:
@@ -179,7 +180,7 @@ class KnownContacts:
 
     def _end(self, asterisk: str, keys: Iterable[Key]) -> None:
         """Let friends by the contacts ``keys``, which ``asterisk`` no longer has, end within an hour."""
-        until = self._clock.wall() + KEEP
+        until = self._now() + KEEP
         for key in keys:
             self._rounds.get(asterisk, {}).pop(key, None)
             self._recorded.shorten(key, until)
@@ -247,8 +248,9 @@ EXPIRE_EVERY = 10.0
 class FriendRegistry:
     """Learns which addresses are friends (known phones and trunks), stores them, and expires them.
 
-    ``best_effort`` runs the writes to ``table``. ``names`` resolves the names of trunks. ``own`` has this
-    host's addresses. Once the friends are known, each of ``listeners`` gets each reason before it is added;
+    ``best_effort`` runs the writes to ``table``. ``now`` returns the time (epoch seconds); if the wall clock
+    was set, it first calls :meth:`on_fact`. ``names`` resolves the names of trunks. ``own`` has this host's
+    addresses. Once the friends are known, each of ``listeners`` gets each reason before it is added;
     more may be added later. Call :meth:`load` at the start; then :meth:`run` is a task of the daemon.
     """
 
@@ -257,7 +259,7 @@ class FriendRegistry:
         friends: Friends,
         table: FriendTable,
         best_effort: BestEffort,
-        clock: Clock,
+        now: Callable[[], float],
         names: Names,
         own: Container[Address] = (),
         listeners: Sequence[FriendListener] = (),
@@ -266,9 +268,9 @@ class FriendRegistry:
         self.startup = StartupGate()
         self.changed = asyncio.Event()
         """Set when an address has become a friend or is no longer one."""
-        self._clock = clock
-        self._recorded = RecordedFriends(friends, table, best_effort, clock, own, self.startup, listeners)
-        self._contacts = KnownContacts(self._recorded, clock)
+        self._now = now
+        self._recorded = RecordedFriends(friends, table, best_effort, now, own, self.startup, listeners)
+        self._contacts = KnownContacts(self._recorded, now)
         self._trunks = KnownTrunks(names)
         self._known: set[str] = set()  # the Asterisks whose phones and trunks were read at least once
         self._waiting: dict[str, Roster] = {}
@@ -286,7 +288,7 @@ class FriendRegistry:
 
     def on_login(self, friend: Friend) -> None:
         """Add a friend whose phone has logged in, unless its time as a friend (``until``) is over already."""
-        if friend.until > self._clock.wall():
+        if friend.until > self._now():
             self.add([friend])
 
     def on_estranged(self, reasons: Sequence[Friend]) -> None:
@@ -317,7 +319,7 @@ class FriendRegistry:
 
     def on_resolved(self, answers: Answers) -> None:
         """Handle new DNS answers for the names of trunks: the addresses in them become friends."""
-        self.add(self._trunks.on_resolved(answers, self._clock.wall()))
+        self.add(self._trunks.on_resolved(answers, self._now()))
 
     def forget(self, address: Address) -> int:
         """Forget every reason why an address is or was a friend; return how many. Reports create new ones."""
@@ -332,6 +334,11 @@ class FriendRegistry:
         for friend in friends:
             self._contacts.discard(self._recorded.record(friend))
         self._signal_changes()
+
+    def on_fact(self, fact: object) -> None:
+        """If the wall clock was set, move the times of all friends: no phone becomes a stranger by that."""
+        if isinstance(fact, ClockSet):
+            self._recorded.move(fact.seconds)
 
     # -- periodic work ---------------------------------------------------------------------------------
 
@@ -356,11 +363,11 @@ class FriendRegistry:
                 await asyncio.sleep(0)
 
     async def _tick(self) -> None:
-        expired = self._clock.wall()
+        expired = self._now()
         try:
             while True:
                 await asyncio.sleep(until_tick(WRITE_EVERY))
-                now = self._clock.wall()
+                now = self._now()
                 if abs(now - expired) >= EXPIRE_EVERY:
                     expired = now
                     self.expire()
@@ -380,7 +387,7 @@ class FriendRegistry:
     def _handle(self, roster: Roster) -> Iterator[None]:
         """Handle a roster in short steps: yield after each one."""
         if roster.trunks is not None:
-            self.add(self._trunks.replace(roster.asterisk, roster.trunks, self._clock.wall()))
+            self.add(self._trunks.replace(roster.asterisk, roster.trunks, self._now()))
             yield
         if roster.contacts is not None:
             yield from self._contacts.handle_list(roster.asterisk, roster.contacts)

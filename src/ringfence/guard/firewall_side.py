@@ -325,8 +325,11 @@ def build_firewall_side(
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists, common.listeners)
     parts: list[RulePart] = []
     friends = FriendRegistry(
-        detector.friends, store.friends, store.best_effort, clock, names, protected.own_addresses, parts
+        *(detector.friends, store.friends, store.best_effort, enforcer.now, names),
+        protected.own_addresses,
+        parts,
     )
+    common.listeners.append(friends)
     wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent

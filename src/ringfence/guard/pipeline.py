@@ -127,6 +127,10 @@ class EffectHandler:
         friends = self._friends.friends
         self._enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
 
+    def follow_clock(self) -> None:
+        """If the wall clock was set, move all kept times before an event by the new clock counts."""
+        self._enforcer.now()
+
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Carry out the detector's effects: first all bans at once, then everything else in its order."""
         decisions = [
@@ -298,6 +302,7 @@ class Pipeline(WireSink):
         other address, and the challenges show to which addresses it was sent. If challenges wait unread, the
         latest nonces prove nothing.
         """
+        self._effects.follow_clock()
         if self.wire is not None and not self.wire.drain():
             self._detector.observe_backlog(now)
         for listener in self.listeners:

@@ -40,6 +40,11 @@ class Friend:
         """Whether the address is proven. In a registered contact, the phone can name any address."""
         return self.reason is not FriendReason.REGISTERED
 
+    def moved(self, seconds: float) -> "Friend":
+        """Return the reason with all its times ``seconds`` later."""
+        times = self.since + seconds, self.seen + seconds, self.until + seconds
+        return Friend(self.asterisk, self.address, self.account, self.reason, *times)
+
 
 @frozen
 class Contact:
