@@ -13,7 +13,7 @@ from tests.detect.driven import Driven
 from tests.detect.events import SENDER, attempt, event
 from tests.support.listening import connected
 
-from ringfence.ban_facts import Fact, Forgotten, NotRemoved, Over
+from ringfence.ban_facts import ClockSet, Fact, Forgotten, NotRemoved, Over
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
@@ -241,6 +241,17 @@ def test_the_oldest_of_forged_addresses_are_evicted_first() -> None:
         for number in range(10):
             detector.judged(attempt(f"{network}.{number}", now), now)
     assert remembered(detector, (f"203.0.113.{number}" for number in range(10))) == 10
+
+
+@pytest.mark.parametrize("step", [400 * 86_400.0, -400 * 86_400.0])
+def test_attempts_keep_their_distance_when_the_clock_is_set(step: float) -> None:
+    """The times of earlier attempts move, as those of bans, and later ones have the time of the new clock."""
+    detector = Driven(RULES)
+    detector.judged(attempt(SENDER, 1_000.0), 0.0)
+    detector.on_fact(ClockSet(step))
+    detector.judged(attempt(SENDER, 1_010.0 + step), 10.0)
+    times = [one.time - step for one in detector.summary_of(ip_address(SENDER), 10.0).attempts]
+    assert times == [1_000.0, 1_010.0]
 
 
 def test_forged_addresses_evict_no_attempt_that_was_proven_late() -> None:

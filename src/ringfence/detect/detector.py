@@ -739,12 +739,17 @@ class Detector:
         return found
 
     def on_fact(self, fact: ban_facts.Fact) -> None:
-        """Handle a change of the bans: after an early end without a new ban, the attempts count no more."""
+        """Handle a change of the bans: after an early end without a new ban, the attempts count no more.
+
+        If the wall clock was set, move the times of attempts.
+        """
         match fact:
             case ban_facts.Forgotten(network):
                 self.record_unban(network)
             case ban_facts.Over(network, _, how) if how.is_early:
                 self.record_unban(network)
+            case ban_facts.ClockSet(seconds):
+                self._history.follow_clock(seconds)
 
     def record_unban(self, subject: Network) -> None:
         """Record that the ban of a network was removed. Its attempts so far are kept, but lead to no ban."""

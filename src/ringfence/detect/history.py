@@ -221,6 +221,11 @@ class History:
         """Return the number of attempts of all senders."""
         return self._size
 
+    def follow_clock(self, seconds: float) -> None:
+        """Move the times of day of all attempts by ``seconds``, because the wall clock was set by as much."""
+        if self._ahead is not None:
+            self._ahead += seconds
+
     def add(self, key: Key, attempt: Attempt, now: float, *, aside: bool = False) -> list[bytes]:
         """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first.
 
