@@ -34,8 +34,10 @@ class Bench:
 
     def __init__(self, logged: list[EventDict]) -> None:
         self.now = 1_000.0
+        self.ahead = 0.0
+        """Seconds by which the wall clock has been set ahead."""
         self.changes = Facts[AlarmEvent]()
-        self.alarms = Alarms(SetClock(lambda: self.now), (self.changes,))
+        self.alarms = Alarms(SetClock(lambda: self.now + self.ahead, lambda: self.now), (self.changes,))
         self.logged = logged
 
     def changed(self) -> list[tuple[AnyAlarmCode, str, str, str]]:
@@ -225,6 +227,17 @@ def test_alarms_are_counted_by_code(bench: Bench) -> None:
 # -- their life -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [86_400.0, -86_400.0])
+def test_a_set_clock_changes_no_length(bench: Bench, step: float) -> None:
+    """An alarm clears after its time, whatever the wall clock shows meanwhile."""
+    bench.alarms.activate(*RULES, "they are gone")
+    bench.ahead = step
+    bench.now += LASTS - 1
+    assert len(bench.alarms.active) == 1
+    bench.now += 1
+    assert bench.alarms.active == []
+
+
 def test_a_dismissed_alarm_returns_when_it_happens_again(bench: Bench) -> None:
     """It is hidden, and stays in the records; the next activation shows and logs it again."""
     bench.alarms.activate(*RULES, "they are gone")
@@ -273,7 +286,7 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
 
     bench.now += 100.0
     changes = Facts[AlarmEvent]()
-    again = Alarms(SetClock(lambda: bench.now), (changes,))
+    again = Alarms(SetClock(lambda: bench.now, lambda: bench.now), (changes,))
     again.restore(records, 5)
     again.hold(held)
 
@@ -289,7 +302,7 @@ def test_a_restart_keeps_alarms(bench: Bench) -> None:
 def restored(bench: Bench, *records: AlarmRecord, following: int | None = 100) -> Alarms:
     """Return the alarms of the next run; its changes are in ``bench.changes``."""
     bench.changes.clear()
-    alarms = Alarms(SetClock(lambda: bench.now), (bench.changes,))
+    alarms = Alarms(SetClock(lambda: bench.now, lambda: bench.now), (bench.changes,))
     alarms.restore(records, following)
     return alarms
 

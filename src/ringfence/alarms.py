@@ -130,12 +130,12 @@ class AlarmEvent:
 class _State:
     """An active alarm: its present record, and when it clears by itself.
 
-    The alarm clears ``lasts`` seconds after its latest activation (inf: not by itself). ``written`` is the
-    wall-clock time when the record was last queued for the database.
+    The alarm clears at ``ends`` (inf: not by itself), and its record was last queued for the database at
+    ``written``. Both are monotonic seconds, because somebody may set the wall clock.
     """
 
     record: AlarmRecord
-    lasts: float
+    ends: float
     written: float = -inf
 
 
@@ -189,11 +189,11 @@ class Alarms:
         Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
         there is no room for it.
         """
-        now = self._clock.wall()
+        now, mono = self._clock.wall(), self._clock.mono()
         of_code = self._up.setdefault(code, {})
         known = of_code.get(subject)
-        if known is None or now - known.record.last >= known.lasts:
-            self._expire(of_code, now)
+        if known is None or mono >= known.ends:
+            self._expire(of_code, mono)
         known = of_code.get(subject)
         until = now + lasts if isfinite(lasts) else None
         if known is None:
@@ -202,10 +202,10 @@ class Alarms:
                 return False
             record = AlarmRecord(self._next, code, subject, text, now, now, until, times, held=held)
             self._next += 1
-            self._change(self._add(of_code, _State(record, lasts)), BEGAN, now)
+            self._change(self._add(of_code, _State(record, mono + lasts)), BEGAN, now)
             return True
         before = known.record
-        known.lasts = lasts
+        known.ends = mono + lasts
         known.record = evolve(
             before,
             text=text,
@@ -219,8 +219,8 @@ class Alarms:
         returns = before.dismissed is not None
         if returns or before.text != text:
             self._change(known, BEGAN if returns else UPDATED, now)
-        elif now - known.written >= REWRITE_AFTER:
-            self._keep(known, now)
+        elif mono - known.written >= REWRITE_AFTER:
+            self._keep(known)
         return returns or before.text != text
 
     def _make_room(self, code: AnyAlarmCode, subject: str, of_code: dict[str, _State]) -> int:
@@ -281,7 +281,7 @@ class Alarms:
         """
         held = {(alarm.code, alarm.subject): alarm.text for alarm in alarms}
         self._unconfirmed -= held.keys()
-        if self._clock.wall() >= self._unconfirmed_until:
+        if self._clock.mono() >= self._unconfirmed_until:
             self._unconfirmed.clear()
         for code, subject in self._held - held.keys() - self._unconfirmed:
             self.clear(code, subject)
@@ -290,7 +290,7 @@ class Alarms:
             if state is not None and (code, subject) in self._held:
                 if state.record.text != text:
                     state.record = evolve(state.record, text=text)
-                    self._keep(state, self._clock.wall())
+                    self._keep(state)
             elif len(self._up.get(code, {})) < MOST:
                 self._record(code, subject, text, inf, held=True)
                 if self._may_log(code, self._clock.wall()):
@@ -331,12 +331,12 @@ class Alarms:
 
     def expire(self) -> None:
         """Clear the alarms whose time is over: nothing activated them again within ``lasts`` seconds."""
-        now = self._clock.wall()
+        mono = self._clock.mono()
         for of_code in self._up.values():
-            self._expire(of_code, now)
+            self._expire(of_code, mono)
 
-    def _expire(self, of_code: dict[str, _State], now: float) -> None:
-        over = [subject for subject, state in of_code.items() if now - state.record.last >= state.lasts]
+    def _expire(self, of_code: dict[str, _State], mono: float) -> None:
+        over = [subject for subject, state in of_code.items() if mono >= state.ends]
         for subject in over:
             self._end(of_code.pop(subject))
 
@@ -373,25 +373,25 @@ class Alarms:
         ``following`` is the number of the next new alarm. If it is unknown (None), the present time in
         seconds is used, because it is greater than the number of any earlier alarm.
         """
-        now = self._clock.wall()
+        now, mono = self._clock.wall(), self._clock.mono()
         self._next = max(self._next, following if following is not None else int(now))
         records = list(records)
         latest = {(record.code, record.subject): record for record in records}
         for record in records:
             of_code = self._up.setdefault(record.code, {})
             if latest[record.code, record.subject] is not record or len(of_code) >= MOST:
-                self._keep(_State(evolve(record, cleared=now), inf), now)
+                self._keep(_State(evolve(record, cleared=now), inf))
                 continue
-            end = _end_of(record, now)
-            state = _State(record, end - record.last, now)
-            if Mark.ENDED_BY_RESTART in record.code.marks or end <= now:
+            left = _end_of(record, now) - now
+            state = _State(record, mono + left, mono)
+            if Mark.ENDED_BY_RESTART in record.code.marks or left <= 0.0:
                 self._end(state)
                 continue
             self._add(of_code, state)
             if record.held:
                 self._held.add((record.code, record.subject))
         self._unconfirmed = {key for key in self._held if Mark.KNOWN_LATE in key[0].marks}
-        self._unconfirmed_until = now + RESTORED_FOR
+        self._unconfirmed_until = mono + RESTORED_FOR
 
     def take_changes(self) -> list[AlarmRecord]:
         """Return the records of the alarms that changed since the last call, for the database."""
@@ -400,18 +400,18 @@ class Alarms:
         return changed
 
     def _change(self, state: _State, change: str, now: float, by: str = "") -> None:
-        self._keep(state, now)
+        self._keep(state)
         record = state.record
         event = AlarmEvent(record.code, record.subject, record.text, change, now, by)
         for listener in self._listeners:
             listener.on_fact(event)
 
-    def _keep(self, state: _State, now: float) -> None:
+    def _keep(self, state: _State) -> None:
         number = state.record.number
         if len(self._unwritten) >= MOST_UNWRITTEN and number not in self._unwritten:
             del self._unwritten[next(iter(self._unwritten))]
         self._unwritten[number] = state.record
-        state.written = now
+        state.written = self._clock.mono()
 
 
 def _end_of(record: AlarmRecord, now: float) -> float:

@@ -47,7 +47,7 @@ class Bench:
         self.detector = Detector(
             (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
-        self.alarms = Alarms(SetClock(lambda: self.now))
+        self.alarms = Alarms(clock)
         enforcer: Any = SimpleNamespace(carry_out=self.banned.append, now=clock.wall)
         friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
         self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged])

@@ -229,7 +229,7 @@ def play(year: Year, *, located: bool) -> Outcome:
             if fact.change == BEGAN:
                 began.append(fact)
 
-    clock = SetClock(wall=lambda: now)
+    clock = SetClock(wall=lambda: now, mono=lambda: now)
     alarms, accounts = Alarms(clock, [Listener()]), Accounts()
     own = 0
     alarmed, listed = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
