@@ -30,6 +30,7 @@ class Watched:
     def __init__(self, made: Kept, elsewhere: Elsewhere, loop: asyncio.Runner) -> None:
         self.made, self.side = made, made.side
         self.watch = LoginWatch(made.side, elsewhere)
+        made.side.common.listeners.append(self.watch)
         self.friends = made.side.exempt.friends
         self.loop = loop
 
@@ -38,8 +39,8 @@ class Watched:
     ) -> None:
         """Log in, as the pipeline reports it, and wait for the grade."""
         self.made.now += 1
-        until = self.made.now + 7_200
-        friend = evolve(PHONE, address=address, account=account, seen=self.made.now, until=until)
+        now = self.side.kernel.enforcer.now()  # as the pipeline does before events
+        friend = evolve(PHONE, address=address, account=account, seen=now, until=now + 7_200)
         befriends = proven and self.friends.friends.admits(friend)
         login = Login(friend, befriends=befriends, guessed=guessed, proven=proven)
         self.watch.on_login(login)
@@ -93,6 +94,23 @@ def watched(folder: Path, elsewhere: Elsewhere, wanted: Settings | None = None) 
         made.now += LEARN_FOR
         found.friends.expire()
         yield found
+
+
+@pytest.mark.parametrize("step", [60 * DAY, 400 * DAY, -400 * DAY])
+def test_a_set_clock_ends_no_learning_and_forgets_no_home(tmp_path: Path, step: float) -> None:
+    """A new account is still learned, an old one has its home, and its login elsewhere is an alarm."""
+    with watched(tmp_path, Elsewhere.BLOCK) as found:
+        found.login(HOME, "carol")
+        found.made.ahead = step
+        found.login(ABROAD, "carol")
+        assert (found.alarms(), found.bans()) == ([], [])
+        found.login(ip_address("100.70.0.1"))
+        assert found.alarms() == ["alice at 100.70.0.0/16"]
+        found.login(HOME)
+        assert (len(found.alarms()), found.is_friend(HOME)) == (1, True)
+        found.made.now += LEARN_FOR
+        found.login(ip_address("100.64.0.1"), "carol")
+        assert found.alarms()[0] == "carol at 100.64.0.0/16"
 
 
 @pytest.mark.parametrize("elsewhere", Elsewhere)

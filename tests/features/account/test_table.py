@@ -74,3 +74,12 @@ def test_dropped_accounts_and_invalid_rows(table: AccountTable, store: Store) ->
     [(key, account)] = table.load(NOW)
     assert key == ALICE
     assert [str(place.address) for place in account.places.values()] == ["192.0.2.1"]
+
+
+def test_an_account_of_the_future_keeps_its_age(table: AccountTable) -> None:
+    """The host boots years behind: accounts count as logged in now, and are as old as they were."""
+    saved(accounts(), table)
+    (_, bob), (_, alice) = table.load(0.0)
+
+    assert (bob.since, alice.since) == (0.0, -LEARN_FOR - DAY)
+    assert [place.last for place in alice.places.values()] == [-LEARN_FOR - DAY, -DAY, 0.0]

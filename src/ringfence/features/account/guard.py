@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
+from ringfence.ban_facts import ClockSet
 from ringfence.config.schema import Settings
 from ringfence.control_server import Handler
 from ringfence.detect.friends import account_of
@@ -201,10 +202,12 @@ class LoginWatch(Feature):
     # -- the database ------------------------------------------------------------------------------------
 
     def on_fact(self, fact: Fact) -> None:
-        """Apply a new configuration."""
+        """Apply a new configuration, or a change of the clock."""
         if isinstance(fact, Settings):
             self._elsewhere = fact.of(AccountSettings).elsewhere
             self._bar_all()
+        elif isinstance(fact, ClockSet):
+            self._accounts.move(fact.seconds)
 
     async def update(self) -> None:
         """Look up some unknown locations of places, and save what has changed.

@@ -125,6 +125,14 @@ class Account:
         """Add a place, or replace the one with the same prefix."""
         self.places[_numbers_of(place.address)[0]] = place
 
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times."""
+        self.since += seconds
+        for place in self.places.values():
+            place.since += seconds
+            place.last += seconds
+            place.saved += seconds
+
     def is_own(self, country: str) -> bool:
         """Whether the account is at home in ``country``."""
         return country in self.countries and self.countries[country].own
@@ -290,6 +298,12 @@ class Accounts:
         if not place.home:
             place.home = True
             self._count(place, 1)
+
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much."""
+        for key, account in self._accounts.items():
+            account.move(seconds)
+            self._changed[key] = None
 
     # -- commands, and the location of known places ------------------------------------------------------
 

@@ -56,11 +56,13 @@ class AccountTable:
     def load(self, now: float) -> list[tuple[Key, Account]]:
         """Return the accounts with their places of the last ``KEEP`` seconds, the earliest login first.
 
-        A place with an invalid address or grade is left out, and so is an account without places.
+        A place with an invalid address or grade is left out, and so is an account without places. If an
+        account logged in after now, the clock was ahead then, or is behind now: it counts as logged in now,
+        and keeps its age.
         """
         with self._connection.scanning() as execute:
             found = {
-                (asterisk, account): Account(min(since, now))
+                (asterisk, account): Account(since)
                 for asterisk, account, since in execute("SELECT * FROM accounts")
             }
             for asterisk, account, *rest in execute("SELECT * FROM account_countries"):
@@ -76,6 +78,9 @@ class AccountTable:
                         found[key].put(place)
                         ordered.pop(key, None)
                         ordered[key] = found[key]
+        for account in ordered.values():
+            account.move(min(0.0, now - max(place.last for place in account.places.values())))
+            account.since = min(account.since, now)
         return [*ordered.items()]
 
     def purge(self, now: float) -> None:
