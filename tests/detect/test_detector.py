@@ -467,6 +467,21 @@ def test_what_is_learned_later_bans_one_transport_where_a_guilty_account_works(
     assert scopes == (set() if banned else {Scope.SIP_UDP})
 
 
+@pytest.mark.parametrize("banned", [True, False], ids=["banned", "free"])
+def test_a_guess_that_ami_reports_after_a_line_bans_where_a_guilty_account_works(*, banned: bool) -> None:
+    """The line said that the account does not exist, which is no guess elsewhere."""
+    detector = Driven(RULES)
+    detector.friends.new.taint(NETWORK, 100.0)
+    if banned:
+        detector.bans.assume(NETWORK, Scope.SIP_UDP, 100.0)
+    line = evolve(attempt(proof=Proof.NONCE), session=1, event=EventKind.INVALID_ACCOUNT_ID)
+    checked = EventKind.CHALLENGE_RESPONSE_FAILED
+    guess = DuplicateReport(line.address, 1, Service.PJSIP, "ami", checked, None, "300", decides=True)
+    effects = detector._on_findings([AttributedAttempt(line, 0.0), guess], 0.0)
+    decided = [one.decision for one in effects if isinstance(one, Judgement) and one.decision is not None]
+    assert [one.scope for one in decided] == ([] if banned else [Scope.SIP_UDP])
+
+
 def test_a_proof_adds_no_second_claimed_ban() -> None:
     """After a claimed ban, the proof of one of ten attempts may only lead to a full ban."""
     judged = proven_in_one_call(Driven((GUESS,)), [SENDER], 10)

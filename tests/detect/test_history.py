@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import attempt
 
+from ringfence.detect.findings import DuplicateReport
 from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, pack_network, unpack_network
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import MOST_ACCOUNT, EventKind, Service, Transport
@@ -153,6 +154,11 @@ def test_proof_raises_a_single_attempt() -> None:
     assert (len(history), history.evicted) == (16, 23)
 
 
+def reported(source: str, *, session: int = 1, service: Service = Service.PJSIP) -> DuplicateReport:
+    """Return a report of an attempt that another source has reported."""
+    return DuplicateReport(ip_address("192.0.2.7"), session, service, source, EventKind.FAILED_ACL, None)
+
+
 def test_a_further_source_is_recorded_on_the_first_attempt_without_it() -> None:
     """A further source is recorded on the first attempt of the session that it has not reported yet.
 
@@ -162,11 +168,39 @@ def test_a_further_source_is_recorded_on_the_first_attempt_without_it() -> None:
     for now in (0.0, 1.0):
         history.add(ONE, evolve(attempt(), session=1, sources=("ami",)), now)
     for _ in range(3):
-        history.add_source(ONE, 1, Service.PJSIP, "wire", EventKind.FAILED_ACL, 2.0)
-    history.add_source(ONE, 2, Service.PJSIP, "log", EventKind.FAILED_ACL, 2.0)
-    history.add_source(ONE, 1, Service.SIP, "log", EventKind.FAILED_ACL, 2.0)
-    history.add_source(ONE, 1, Service.PJSIP, "log", EventKind.FAILED_ACL, 60.0)
+        history.add_source(ONE, reported("wire"), 2.0)
+    history.add_source(ONE, reported("log", session=2), 2.0)
+    history.add_source(ONE, reported("log", service=Service.SIP), 2.0)
+    history.add_source(ONE, reported("log"), 60.0)
     assert [one.sources for one in history.attempts(ONE)] == [("ami", "wire")] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "event", "account"),
+    [
+        (EventKind.INVALID_ACCOUNT_ID, "ami", EventKind.CHALLENGE_RESPONSE_FAILED, "300"),
+        (EventKind.REFUSED, "ami", EventKind.CHALLENGE_RESPONSE_FAILED, "300"),
+        (EventKind.REFUSED, "log", EventKind.CHALLENGE_RESPONSE_FAILED, "204"),
+        (EventKind.INVALID_ACCOUNT_ID, "log", EventKind.INVALID_ACCOUNT_ID, "204"),
+        (EventKind.HIDDEN, "ami", EventKind.HIDDEN, "204"),
+        (EventKind.DIVERTED, "ami", EventKind.DIVERTED, "204"),
+    ],
+)
+def test_ami_decides_on_the_event_and_the_account(
+    first: EventKind, later: str, event: EventKind, account: str
+) -> None:
+    """A line of the log has only the reason that a copied packet lacks. What is hidden stays hidden."""
+    history = History(HOUR)
+    one = evolve(attempt("2001:db8::1"), event=first, account="204", evidence="é", session=1)
+    for number, trusted in enumerate((False, True)):
+        history.add(ONE, evolve(one, trusted=trusted, sources=("log:x",)), float(number))
+    report = DuplicateReport(one.address, 1, Service.PJSIP, later, EventKind.CHALLENGE_RESPONSE_FAILED, None)
+    found = history.add_source(ONE, evolve(report, account="300", decides=later == "ami"), 2.0)
+    unconfirmed, changed = history.attempts(ONE)
+    assert (changed.event, changed.account, changed.evidence) == (event, account, "é")
+    assert (changed.address, changed.sources) == (one.address, ("log:x", later))
+    assert (unconfirmed.event, unconfirmed.account, unconfirmed.sources) == (first, "204", ("log:x",))
+    assert (found is None) == (event is first)
 
 
 def test_what_is_spent_stays_known() -> None:

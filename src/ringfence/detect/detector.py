@@ -376,13 +376,12 @@ class Detector:
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             subject = self._subjects.find(finding.address)
-            reported = finding.source, finding.event
-            learned = self._history.add_source(subject.key, finding.session, finding.service, *reported, now)
+            learned = self._history.add_source(subject.key, finding, now)
             forged = finding.forged_address
             alarms = () if forged is None else (forged_by(finding.address, forged),)
-            if not learned:
+            if learned is None:
                 return alarms
-            return (*alarms, *self._on_reason(subject), *self._judge_again(finding.address, now))
+            return (*alarms, *self._on_reason(subject), *self._judge_again(subject, *learned, now))
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
         if isinstance(finding, WrongAnswer):
@@ -392,22 +391,37 @@ class Detector:
         self._judge.record_nonce(self._subjects.find(finding.address), now)
         return (self._friend_attempts.on_unprovable(finding.address, now),)
 
-    def _judge_again(self, address: Address, now: float) -> Iterator[Judgement]:
-        """Judge the attempts of ``address`` again if its latest one turns out to be on an unknown account.
+    def _judge_again(
+        self, subject: Subject, before: bytes, after: bytes, now: float
+    ) -> Iterator[Judgement | AlarmChange | Estranged]:
+        """Judge an attempt again if it turns out to count for more; yield the ban and the alarms.
 
-        Nothing is yielded for a friend, an exempt address, or without a ban.
+        ``before`` is the packed attempt as it was first reported, and ``after`` as it is known now. It counts
+        for more if it is on an account that does not exist, or if it is a guess that had the limits for
+        failures of the phone itself.
         """
-        subject = self._subjects.find(address)
-        kept = self._history.packed(subject.key)
-        attempt = self._history.attempt_of(kept[-1], subject.network)
-        known = subject.friend or self.friends.worked_near(attempt.account, address)
-        known = known or self._is_tainted(address, attempt.time)
-        if known or subject.exempt or attempt.event is not EventKind.INVALID_ACCOUNT_ID:
+        if subject.exempt:
             return
-        narrowed = bool(self._scopes_of(subject, now))
-        decision = self._judge.decide(subject, kept, attempt, now, narrowed=narrowed)
+        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        banned, works = self._scopes_of(subject, now), self._friend_attempts.works
+        decision: Decision | None = None
+        follows: Sequence[AlarmChange | Estranged] = ()
+        if subject.friend or self._is_tainted(new.address, new.time):
+            guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
+            if guessed != [False, True] or scope_of_ban(new.transport) in banned:
+                return
+            judge = self._friend_attempts.on_reason if subject.friend else self._friend_attempts.on_tainted
+            decision, follows = judge(subject, new, now)
+            if subject.friend:
+                follows = (*follows, *self._count_friend(subject, new, fact_of(after)))
+        elif not self._works_near(new) and (
+            new.event is EventKind.INVALID_ACCOUNT_ID or self._works_near(old)
+        ):
+            kept = self._history.packed(subject.key)
+            decision = self._judge.decide(subject, kept, new, now, narrowed=bool(banned))
         if decision is not None:
-            yield Judgement(attempt, subject.network, Disposition.PROVEN, decision)
+            yield Judgement(new, subject.network, Disposition.PROVEN, decision)
+        yield from follows
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address itself sent a session's attempts; return what follows, such as a ban."""

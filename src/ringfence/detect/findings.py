@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from attrs import field
 
+from ringfence.detect.sessions import UNKNOWN_ACCOUNT
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, Proof
 from ringfence.values.ban import Scope
-from ringfence.values.event import EventKind, SecurityEvent, Service
+from ringfence.values.event import AMI, EventKind, SecurityEvent, Service
 from ringfence.values.network import Address
 
 
@@ -36,9 +37,10 @@ class AttributedAttempt:
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
-    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``event`` is what
-    this source reports. ``forged_address`` is the wrong address that the request names; None if it names the
-    true one.
+    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``event`` and
+    ``account`` are what this source reports. ``decides``: this source is AMI, so both replace what a line of
+    the log reported first, which its sender may have written. ``forged_address`` is the wrong address that
+    the request names; None if it names the true one.
     """
 
     address: Address
@@ -47,6 +49,8 @@ class DuplicateReport:
     source: str
     event: EventKind
     forged_address: Address | None
+    account: str = ""
+    decides: bool = False
 
 
 @fast.frozen
@@ -99,8 +103,13 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     found by its number. A report whose sender is unproven adds no proof. A report about PJSIP adds none
     either: ``proofs`` proves PJSIP's attempts by their session.
     """
-    forged = attempt.forged_address
-    report = DuplicateReport(attempt.address, tag, event.service, event.source.name, attempt.event, forged)
+    source, forged, account = event.source.name, attempt.forged_address, attempt.account
+    # The address in chan_sip's events may be another one than that of the line.
+    certain = source == AMI and event.service is Service.PJSIP and not (event.tampered or event.forgeable)
+    decides = certain and account != UNKNOWN_ACCOUNT
+    report = DuplicateReport(
+        attempt.address, tag, event.service, source, attempt.event, forged, account, decides
+    )
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)
     return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))

@@ -151,15 +151,18 @@ class FriendAttempts:
         If copied packets can prove addresses, an attempt leads to nothing now while nothing proves that it
         came from its address. If it stays unproven, :meth:`tick` may return an alarm.
         """
-        proven = is_proven(attempt.proof)
-        result: Consequence = None, ()
-        if proven or not self.sees_wire:
-            result = self.on_certain(subject, attempt, now)
-        elif attempt.event in CHECKED and attempt.transport is Transport.UDP:
-            remember(self._unproven, attempt.address, self._unproven.get(attempt.address, now), MOST)
+        result = self.on_reason(subject, attempt, now)
         self._counts.friends += 1
-        self._counts.uncounted += not proven or self._is_forgiven(subject, attempt)
+        self._counts.uncounted += not is_proven(attempt.proof) or self._is_forgiven(subject, attempt)
         return result
+
+    def on_reason(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
+        """Return what :meth:`on_attempt` does, for a counted attempt whose reason is now known."""
+        if is_proven(attempt.proof) or not self.sees_wire:
+            return self.on_certain(subject, attempt, now)
+        if attempt.event in CHECKED and attempt.transport is Transport.UDP:
+            remember(self._unproven, attempt.address, self._unproven.get(attempt.address, now), MOST)
+        return None, ()
 
     def on_certain(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
         """Return the ban, the alarms and the ended friendships that follow from a friend's attempt.

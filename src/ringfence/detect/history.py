@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 from attrs import Factory, define, field, frozen
 
+from ringfence.detect.findings import DuplicateReport
 from ringfence.detect.friends import Friends
 from ringfence.detect.sessions import AddressKey, address_key
 from ringfence.detect.single_attempts import SingleAttempts
@@ -70,7 +71,8 @@ _SESSION_BITS = 0xFFFFFFFF
 _CLAIMED = Proof.CLAIMED
 # The field of the event also has bits: by a web page, without credentials, and an address follows.
 _SERVICE_BITS, _EVENT_BITS, _PAGE, _BARE, _HAS_ADDRESS = 0x70, 0x1F, 0x20, 0x40, 0x80
-_INVALID_ACCOUNT = _EVENT[EventKind.INVALID_ACCOUNT_ID]
+_INVALID_ACCOUNT, _REFUSED = _EVENT[EventKind.INVALID_ACCOUNT_ID], _EVENT[EventKind.REFUSED]
+_ALONE = (_EVENT[EventKind.HIDDEN], _EVENT[EventKind.DIVERTED])  # what only copied packets show
 
 # The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
 # the flags; the service and transport; the event; the sources (a bit each); the kind and the Asterisk. After
@@ -291,33 +293,35 @@ class History:
                 return fact_of(kept[index])
         return None
 
-    def add_source(
-        self, key: Key, session: int, service: Service, source: str, reported: EventKind, now: float
-    ) -> bool:
-        """Record that ``source``, too, has reported an attempt of ``session`` (0: any) and ``service``.
+    def add_source(self, key: Key, report: DuplicateReport, now: float) -> tuple[bytes, bytes] | None:
+        """Record that another source, too, has reported an attempt of ``key``, as ``report`` says.
 
-        That is the oldest one of the last ``_JOIN_WITHIN`` seconds that ``source`` has not reported, if any.
-        A copied packet shows only that Asterisk refused a request. If it reported first, the attempt gets the
-        kind of event that ``source`` ``reported``, which has the reason. Return whether the kind changed.
+        That is the oldest one of its session (0: any) and service in the last ``_JOIN_WITHIN`` seconds that
+        this source has not reported, if any. The attempt gets the event and the account of a report that
+        ``decides``. A copied packet shows only that Asterisk refused a request. If it reported first, the
+        attempt gets the event of any other source, which has the reason. Return the packed attempt as it was
+        and as it is, None if nothing but its sources has changed.
         """
-        bit = 1 << self._sources.number(source)
-        code = _SERVICE[service]
+        bit = 1 << self._sources.number(report.source)
+        code, session = _SERVICE[report.service], report.session
         kept = self.packed(key)
         for index, packed in enumerate(kept):
             if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
                 continue  # nearly all attempts end here; unpacking them would be slow
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
             same = how & _SERVICE_BITS == code and (own == session or not own or not session)
-            if same and now - at < _JOIN_WITHIN:
-                refused = bool(event & _EVENT_BITS == _EVENT[EventKind.REFUSED])
-                if refused:
-                    event = event & ~_EVENT_BITS | _EVENT[reported]
-                kept[index] = (
-                    _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + packed[_PACK_SIZE:]
-                )
+            if same and flags & _TRUSTED and now - at < _JOIN_WITHIN:
+                before, rest = event & _EVENT_BITS, packed[_PACK_SIZE:]
+                decides = report.decides and before not in _ALONE
+                if decides or before == _REFUSED:
+                    event = event & ~_EVENT_BITS | _EVENT[report.event]
+                if decides:
+                    rest = packed_account(report.account) + rest[len(fact_of(packed).account) :]
+                kept[index] = _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + rest
                 self._put_back(key, kept)
-                return refused
-        return False
+                changed = event & _EVENT_BITS != before or rest != packed[_PACK_SIZE:]
+                return (packed, kept[index]) if changed else None
+        return None
 
     def consume(self, key: Key, *, claimed: bool = False, only: Iterable[Fact] | None = None) -> None:
         """Mark attempts of the sender ``key`` as part of a ban, so that they lead to no further ban.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -20,7 +21,7 @@ from tests.detect.transcripts.reports import (
     report,
     sent,
 )
-from tests.support.transcript import PBX, Banned, Player, Sources, Step, Tick, Unbanned, at, ticks
+from tests.support.transcript import PBX, Banned, Exempt, Player, Sources, Step, Tick, Unbanned, at, ticks
 
 from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
@@ -834,3 +835,44 @@ def test_a_line_of_the_log_excuses_no_guess_at_a_friends_address(method: str) ->
     expected = banned_after(with_friend(), plain)
     assert expected is not None
     assert banned_after(with_friend(), steps) == expected
+
+
+LINES = [
+    {"kind": EventKind.INVALID_ACCOUNT_ID, "account": "300"},
+    {"kind": EventKind.CHALLENGE_RESPONSE_FAILED, "account": "204"},
+]
+
+
+def lines_and_guesses(
+    line: dict[str, Any] | None, transport: Transport, address: str = PHONE
+) -> Iterable[Step]:
+    """Yield guesses of ``address`` at the account 300, each behind a line of the log under its Call-ID."""
+    for number in range(100):
+        call, nonce = b"l%d" % number, b"1/%d" % number
+        guess = failed(address, call, nonce=nonce, response=b"r", account="300", transport=transport)
+        asked = [sent(address, call, nonce=nonce)] if transport is Transport.UDP else []
+        forged = [report(call=call, by=NOTICE, method="INVITE", **line)] if line else []
+        yield at(1 + number, *asked, *(evolve(one, remote=guess.remote) for one in forged), guess)
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TLS])
+@pytest.mark.parametrize("line", LINES, ids=["an unknown account", "the account of the phone"])
+@pytest.mark.parametrize("address", ["2001:db8::1", "2001:db8::2"], ids=["a friend", "its neighbour"])
+def test_what_ami_reports_of_a_guess_decides_and_not_a_line_before_it(
+    line: dict[str, Any], transport: Transport, address: str
+) -> None:
+    """The wire or the connection confirms the line's address, and its sender has written the rest."""
+    found = []
+    for before in (None, line):
+        guard = Player(connected=[(address, 5062)], rules=["guess"])
+        guard.play(at(0, friend("2001:db8::1")))
+        found.append(banned_after(guard, lines_and_guesses(before, transport, address)))
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
+def test_what_ami_reports_of_a_guess_bans_no_exempt_friend() -> None:
+    """An exempt address is never banned."""
+    guard = Player(connected=[(PHONE, 5062)])
+    guard.play(at(0, friend(), Exempt((f"{PHONE}/32",))))
+    assert banned_after(guard, lines_and_guesses(LINES[0], Transport.TLS)) is None
