@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 from tests.detect.events import attempt
 
 from ringfence.detect.findings import DuplicateReport
-from ringfence.detect.history import LATEST, MOST, History, fact_from, fact_of, pack_network, unpack_network
+from ringfence.detect.history import (
+    ASIDE,
+    LATEST,
+    MOST,
+    History,
+    fact_from,
+    fact_of,
+    pack_network,
+    unpack_network,
+)
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import MOST_ACCOUNT, EventKind, Service, Transport
 
@@ -112,6 +121,22 @@ def test_attempts_without_effect_displace_no_others(aside: dict[str, Any]) -> No
     counted = [one for one in map(fact_of, history.packed(ONE)) if one.account == b"204"]
     assert [fact.at for fact in counted] == [float(number) for number in range(8)]
     assert len(history.packed(ONE)) <= MOST
+
+
+def test_attempts_that_count_for_no_stranger_have_places_of_their_own() -> None:
+    """Failures of a phone beside a flood hide no flood, and enough other attempts have room."""
+    history = History(HOUR)
+    for number in range(MOST):
+        history.add(ONE, evolve(attempt(account="x"), trusted=False), float(number))
+        history.add(ONE, attempt(account="204"), float(number), aside=True)
+        history.add(ONE, attempt(account="204", kind=AttemptKind.FLOOD), float(number))
+        history.add(ONE, attempt(account="300"), float(number))
+    facts = [fact_of(packed) for packed in history.packed(ONE)]
+    floods = [fact for fact in facts if fact.kind is AttemptKind.FLOOD]
+    failures = [fact for fact in facts if fact.account == b"204" and fact not in floods]
+    others = [fact for fact in facts if fact.account == b"300"]
+    assert (len(floods), len(failures)) == (ASIDE, ASIDE)
+    assert len(others) >= LATEST
 
 
 def test_what_is_spent_goes_before_what_is_not() -> None:

@@ -13,10 +13,9 @@ first, the oldest first, because a forged datagram creates one at no cost. If th
 with several claimed attempts are discarded, and last those with a proven one: so no number of forged
 datagrams makes a real sender's attempts forgotten. All are counted in ``evicted``. ``MOST`` attempts of one
 subject are kept. Beyond that, the oldest attempt of the first of these groups is discarded: attempts that a
-full ban has consumed; unconfirmed attempts, if there are more than ``ASIDE``; floods, and failures at
-accounts that work near the sender, if there are more than ``ASIDE``; attempts whose account occurs again in a
-later attempt, except the newest ``LATEST`` attempts; all attempts. So different accounts can still be counted
-if one account repeats.
+full ban has consumed; unconfirmed attempts, floods, and failures at accounts that work near the sender, each
+if there are more than ``ASIDE``; attempts whose account occurs again in a later attempt, except the newest
+``LATEST`` attempts; all attempts. So different accounts can still be counted if one account repeats.
 
 Of an account, the beginning is kept (``values.event.short_account``), as the sources report it.
 """
@@ -43,7 +42,7 @@ from ringfence.values.network import Address, Network, NetworkSet, sender_of
 MAX_ATTEMPTS = 1_300_000
 MOST = 64
 LATEST = 24
-ASIDE = 16
+ASIDE = 13  # of each of three groups: the others have room for ``LATEST``
 _GENERATIONS = 6
 _SHARE = 8  # single claimed attempts are discarded first only if they are an eighth of ``max_attempts``
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
@@ -81,9 +80,9 @@ _ALONE = (_EVENT[EventKind.HIDDEN], _EVENT[EventKind.DIVERTED])  # what only cop
 _PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the event and the sources (bytes)
-_ASIDE, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 12, 16, 32, 64, 128
+_ASIDE, _BY_KERNEL, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 2, 12, 16, 32, 64, 128
 _COUNTS = _TRUSTED | _CONSUMED
-_ORDINARY = frozenset(flags for flags in range(256) if flags & (_COUNTS | _ASIDE) == _TRUSTED)
+_ORDINARY = frozenset(flags for flags in range(256) if flags & (_COUNTS | _ASIDE | _BY_KERNEL) == _TRUSTED)
 """Flags of ordinary packed attempts: confirmed, not set aside, not in a ban. Others may be discarded."""
 _BEHIND_ACCOUNT = b"\xff"
 """The byte between the account and the evidence. UTF-8 has none."""
@@ -235,7 +234,7 @@ class History:
         """
         if self._ahead is None:
             self._ahead = attempt.time - now
-        packed = self._pack(attempt, now, aside=aside or attempt.kind.by_kernel)
+        packed = self._pack(attempt, now, aside=aside)
         if self._size >= self._max:
             self._make_room()
         if not self._generations or now - self._generations[-1].began >= self.seconds / _GENERATIONS:
@@ -451,6 +450,8 @@ class History:
         flags = attempt.proof << 2
         if aside:
             flags |= _ASIDE
+        if attempt.kind.by_kernel:
+            flags |= _BY_KERNEL
         if attempt.trusted:
             flags |= _TRUSTED
         if attempt.tampered:
@@ -569,18 +570,18 @@ def fact_of(packed: bytes) -> Fact:
 def _least_useful(kept: list[bytes]) -> int:
     """Return the index in ``kept``, too many packed attempts of a sender, of the one to discard.
 
-    An attempt that has led to a ban goes first, then too many unconfirmed ones, or ones set aside.
+    An attempt that has led to a ban goes first, then one of a group that has too many.
     """
-    consumed, aside = list[int](), {"untrusted": list[int](), "set aside": list[int]()}
+    consumed, untrusted, by_kernel, aside = list[int](), list[int](), list[int](), list[int]()
     for index in [number for number, packed in enumerate(kept) if packed[_FLAGS] not in _ORDINARY]:
         flags = kept[index][_FLAGS]
         if flags & _CONSUMED:
             consumed.append(index)
         elif not flags & _TRUSTED:
-            aside["untrusted"].append(index)
+            untrusted.append(index)
         else:
-            aside["set aside"].append(index)
-    for indexes, most in ((consumed, 0), *((indexes, ASIDE) for indexes in aside.values())):
+            (by_kernel if flags & _BY_KERNEL else aside).append(index)
+    for indexes, most in ((consumed, 0), (untrusted, ASIDE), (by_kernel, ASIDE), (aside, ASIDE)):
         if len(indexes) > most:
             return indexes[0]
     accounts = [packed[_PACK_SIZE:] for packed in kept]
