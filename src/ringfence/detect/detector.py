@@ -364,8 +364,8 @@ class Detector:
         if decision is None:
             return ()
         since = decision.at - decision.rule.window
-        facts = [fact for fact in map(fact_of, self._history.packed(subject.key)) if fact.at >= since]
-        accounts = existing_accounts(facts)
+        facts = self._judge.facts_of_strangers(subject.network)
+        accounts = existing_accounts(fact for fact in facts if fact.at >= since)
         if accounts < OFFICE:
             return ()
         del self._unnamed[subject.network]
@@ -692,13 +692,9 @@ class Detector:
     def _count_friend(self, subject: Subject, attempt: Attempt, fact: Fact) -> Sequence[AlarmChange]:
         """Count a friend's proven guess at another account, against that account and the friend's /24 or /48.
 
-        Return the alarms. Any other attempt is ignored.
+        Return the alarms. Any other attempt is ignored, also one at an account that works in the same /64.
         """
-        if (
-            not fact.proven
-            or not is_guess_elsewhere(attempt)
-            or self._friend_attempts.works(subject, attempt)
-        ):
+        if not fact.proven or not is_guess_elsewhere(attempt) or self._works_near(attempt):
             return ()
         return self._judge.count_friend(subject, attempt.asterisk, fact)
 
@@ -780,7 +776,7 @@ class Detector:
         for key, record in self.bans.latest(_MOST_NARROW):
             network, scope = network_of(key)
             if scope in CLAIMED_SCOPES and record.origin is Origin.RULE:
-                facts = map(fact_of, self._history.packed(pack_network(network)))
+                facts = self._judge.facts_of_strangers(network)
                 counted = [fact.credentials for fact in facts if fact.trusted]
                 if counted and not any(counted):
                     found.append((network, scope))

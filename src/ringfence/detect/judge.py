@@ -212,7 +212,7 @@ class Judge:
         is_attacked = shared is not None and account in self.attacked
         if len(kept) < self._least[kind] and not decoy and not is_attacked:
             return None
-        kept = self._of_strangers(subject, kept) if self._subjects.friends.worked else kept
+        kept = self._of_strangers(subject.network, kept) if self._subjects.friends.worked else kept
         rules = self._candidates(subject, kept, kind, now, decoy=decoy, narrowed=narrowed)
         limits = [(rule, rule.attempts) for rule in rules]
         if is_attacked and shared is not None:
@@ -241,21 +241,25 @@ class Judge:
         proven = any(fact.proven for fact in facts)
         return self._narrow(subject, *narrow, now, claimed, proven=proven)
 
-    def _of_strangers(self, subject: Subject, kept: Sequence[bytes]) -> Sequence[bytes]:
+    def facts_of_strangers(self, network: Network) -> list[Fact]:
+        """Return the attempts of a sender, without failures at accounts that work near it."""
+        return [*map(fact_of, self._of_strangers(network, self._history.packed(pack_network(network))))]
+
+    def _of_strangers(self, network: Network, kept: Sequence[bytes]) -> Sequence[bytes]:
         """Return those of a sender's packed attempts that were on accounts which do not work near it.
 
         Failures at accounts that work there have the limits for friends. So they must not add to those of a
         stranger, such as another phone of the /64.
         """
         friends = self._subjects.friends
-        if not friends.any_known_in(subject.network):
+        if not friends.any_known_in(network):
             return kept
         facts = ((one, fact_of(one)) for one in kept)
         return [
             one
             for one, fact in facts
             if fact.event is EventKind.HIDDEN
-            or not friends.worked_near(fact.account.decode("utf-8", "replace"), subject.address)
+            or not friends.worked_near(fact.account.decode("utf-8", "replace"), network.network_address)
         ]
 
     def _candidates(
@@ -530,7 +534,7 @@ class Judge:
         IPv6 host is banned at the first, because an attacker may use a new address for each attempt. Return
         None if there are too few attempts.
         """
-        found = self._matching(rule, [fact_of(packed) for packed in self._history.packed(subject.key)])
+        found = self._matching(rule, self.facts_of_strangers(subject.network))
         enough = _SECOND if is_one_host(subject.address) else 1
         return (
             self._full(subject, rule, found, at)
@@ -563,8 +567,7 @@ class Judge:
 
     def counts(self, subject: Subject, now: float) -> list[Count]:
         """Return for each rule how many attempts of a sender it counts now, and how many it needs."""
-        kept = self._of_strangers(subject, self._history.packed(subject.key))
-        facts = [fact_of(packed) for packed in kept]
+        facts = self.facts_of_strangers(subject.network)
         alive = [fact for fact in facts if now - fact.at < self._history.seconds]
         return [self._count(rule, subject, alive, now) for rule in self.rules]
 

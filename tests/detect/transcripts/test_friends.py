@@ -14,6 +14,7 @@ from tests.detect.transcripts.reports import (
     PHONE,
     SECURITY,
     challenged,
+    copied,
     failed,
     friend,
     login,
@@ -785,6 +786,53 @@ def test_a_broken_phone_leads_to_no_ban_of_another_phone_in_its_network() -> Non
     assert banned_after(guard, broken) is None
     strange = [at(30 + number, fails("300", "2001:db8::3")) for number in range(20)]
     assert banned_after(guard, strange) == banned_after(Player(rules=["guess"]), strange)
+
+
+def broken_phones(address: str, *accounts: str) -> list[Step]:
+    """Return failures of known phones, now at ``address``, each at its own account."""
+    known = [friend("2001:db8::1", account) for account in accounts]
+    return [at(0, *known), *(at(1, fails(account, address)) for account in accounts for _ in range(9))]
+
+
+def test_broken_phones_are_no_office_that_a_ban_of_their_network_hits() -> None:
+    """The wire reports five guesses beside them, and AMI then names the account of one."""
+    guard = Player()
+    guard.play(*broken_phones("2001:db8::2", "204", "205", "206"))
+    for number in range(5):
+        call, nonce = b"o%d" % number, b"1/%d" % number
+        one = copied("2001:db8::3", call, nonce=nonce, transport=Transport.TCP)
+        refusal = sent("2001:db8::3", call, sequence=2, transport=Transport.TCP)
+        banned = guard.play(at(2 + number, evolve(one, account="300"), refusal)).bans
+    assert banned == ["guess bans 2001:db8::/64 by sip after 5"]
+    named = failed("2001:db8::3", b"o0", nonce=b"1/0", account="301", transport=Transport.TCP)
+    assert guard.play(at(7, named)).alarms == []
+
+
+def test_failures_of_a_known_phone_count_for_no_prefix() -> None:
+    """An address where an account worked is banned with its second guess at another one."""
+    guard = Player(rules=["prefix"])
+    guard.play(at(0, friend("192.0.2.200"), evolve(friend("192.0.2.1"), until=1.0)), *ticks(2, 2))
+    guard.play(*(at(3, fails(address="192.0.2.1")) for _ in range(5)))
+    guard.play(*(at(4, fails("300", f"192.0.2.{2 + number}")) for number in range(20)))
+    bans = [guard.play(at(5, fails("300", "192.0.2.1"))).bans for _ in range(2)]
+    assert bans == [[], ["prefix bans 192.0.2.1/32 by sip after 2"]]
+
+
+def test_failures_of_a_known_phone_are_no_distributed_attack() -> None:
+    """They do not add to those of two strangers at its account, also at a new address of its network."""
+    guard = Player()
+    retries = [at(60.0 * number, fails(address="2001:db8::2")) for number in range(30)]
+    guard.play(at(0, friend("2001:db8::1")), *retries)
+    assert guard.play(*(at(HOUR / 2, fails(address=one)) for one in (ATTACKER, BYSTANDER))).alarms == []
+
+
+def test_failures_of_a_known_phone_hide_no_carrier_in_its_network() -> None:
+    """The ban of its network was for calls without credentials alone."""
+    guard = Player(firewall=True)
+    guard.play(*broken_phones("2001:db8::2", "204"))
+    call = [probed("2001:db8::3", b"c%d" % n, account="100", transport=Transport.TCP) for n in range(5)]
+    guard.play(at(2, *call), at(3, Banned("2001:db8::/64", 600.0, Scope.SIP_TCP)))
+    assert guard.unidentified() == ["2001:db8::/64 sip-tcp"]
 
 
 def test_each_address_of_a_new_friends_network_is_observed() -> None:
