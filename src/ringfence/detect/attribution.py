@@ -692,9 +692,10 @@ class Attribution:
         """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().
 
         The request has credentials, or its Via has the answer sent elsewhere. It is no guess if AMI has
-        reported a login by it. If another source has reported its session, and so long ago that the reports
-        cannot be matched, the guess has counted already. A TCP segment can be forged, so its nonce must prove
-        its sender, or the kernel must know the connection. The attempt's time is ``wall`` (epoch seconds).
+        reported a login by it. If another source has reported more guesses of its session than the wire, and
+        so long ago that the reports cannot be matched, the guess has counted already. A TCP segment can be
+        forged, so its nonce must prove its sender, or the kernel must know the connection. The attempt's time
+        is ``wall`` (epoch seconds).
         """
         request, remote = asked.request, asked.remote
         certain = request.transport is _UDP or self._nonces.proves(asked.nonce, request.address, now)
@@ -704,12 +705,8 @@ class Attribution:
         if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(request.address, request.call_ids[0])
-        others = [] if session is None else [(k, v) for k, v in session.reports.items() if k[1] != WIRE]
-        # A challenge alone is a report of the question, and not of the guess.
-        came = wall - (now - asked.at)
-        late = now - asked.at >= HORIZON
-        if late and any(reports.reported and reports.seen > came - HORIZON for _, reports in others):
-            return ()
+        reports = [] if session is None else [*session.reports.items()]
+        others = [(key, one) for key, one in reports if key[1] != WIRE]
         reported = [service for (_, _, service), _ in others]
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
         by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
@@ -718,6 +715,14 @@ class Attribution:
         kind = _REFUSED if request.credentials else EventKind.DIVERTED
         event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
         event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True)
+        if now - asked.at >= HORIZON:
+            # A challenge alone is a report of the question, and not of the guess.
+            came = wall - (now - asked.at)
+            known = max((one.reported for _, one in others if one.seen > came - HORIZON), default=0)
+            # The wire has reported a guess that it still owes when the question came.
+            if known > sum(one.n - one.owed for key, one in reports if key[1] == WIRE):
+                self._senders.report(event, now)  # so that the same reports excuse no other guess
+                return ()
         return self.observe(event, now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:

@@ -149,6 +149,21 @@ def test_an_older_report_of_its_call_id_hides_no_blind_guess_that_shows_late() -
     assert Player().play(*steps, *ticks(17, 44), other, *ticks(46, 55)).counted == 2
 
 
+@pytest.mark.parametrize("reported", [0, 1, 2])
+def test_a_report_hides_one_blind_guess_that_shows_late(reported: int) -> None:
+    """AMI and the wire report a guess every eleven seconds, and AMI ``reported`` of those between them."""
+    steps: list[Step] = [*ticks(0, 0), next(guessed(1))]
+    for number in range(4):
+        asked = [copied(nonce=b"1/n", sequence=4 + 2 * number + n) for n in range(2)]
+        events = [failed(nonce=b"1/n", response=b"%d %d" % (number, n)) for n in range(2)]
+        when = 1.1 + 11 * number
+        steps += [at(when, asked[0], sent(sequence=4 + 2 * number), events[0]), *ticks(when, when)]
+        steps += [at(when + 0.1, asked[1], *(events[1:] if number < reported else ()))]
+    other = at(45, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    happened = Player(rules=["slow"]).play(*steps, other, *ticks(46, 70))
+    assert happened.counted == 8
+
+
 def test_a_request_that_names_several_users_is_hidden() -> None:
     """No phone does that, and the answer names a user of the sender's choice: here the friend's own."""
     guard = Player()
