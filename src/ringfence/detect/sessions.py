@@ -82,6 +82,7 @@ from ringfence.values.event import (
     Transport,
     short_session,
 )
+from ringfence.values.fast import evolve
 from ringfence.values.network import Address, is_one_host, sender_key
 
 # -- what a single event shows: its role in a session, its attempt, and how sure its address is
@@ -351,7 +352,8 @@ class Reports:
     epoch. ``halves`` counts the events with the role HALF, of which two are one attempt. ``challenged``: a
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
-    0 if another event followed. ``asked`` has hashes of the accounts of the latest openers that no wrong
+    0 if another event followed. ``caller`` is the caller's URI in that challenge, "" if it answers no call.
+    ``asked`` has hashes of the accounts of the latest openers that no wrong
     answer has followed, the oldest first.
     """
 
@@ -365,6 +367,7 @@ class Reports:
     answer: int = 0
     answered_at: float = 0.0
     nonce: int = 0
+    caller: str = ""
     asked: list[int] | None = None
 
     def repeats(self, event: SecurityEvent) -> bool:
@@ -391,6 +394,7 @@ class Reports:
             self.asked = [*(self.asked or ())[1 - MOST_ASKED :], hash(event.account)]
         elif role is _CHALLENGE:
             self.challenged = True
+            self.caller = event.account if ":" in event.account else ""
             if self.half:
                 self.half = False
                 self.n += 1
@@ -411,6 +415,16 @@ class Reports:
             return False
         self.reported = reported
         return True
+
+    def of_caller(self, event: SecurityEvent) -> SecurityEvent:
+        """Return a failure with the caller's URI as its account, if it names the dialled number instead.
+
+        So chan_sip reports a call with a wrong password (``channels/sip/security_events.c``). The URI works
+        at no address: a sender may write another caller into its answer to the challenge.
+        """
+        if not self.caller or event.kind is not EventKind.INVALID_PASSWORD:
+            return event
+        return evolve(event, account=self.caller)
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
         """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.
@@ -786,6 +800,7 @@ class Senders:
             session.question = None  # it was the first request of this guess
             if reports.repeats(event) and self._forgive(event, now):
                 return None
+            event = reports.of_caller(event)
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None

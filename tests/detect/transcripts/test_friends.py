@@ -21,6 +21,7 @@ from tests.detect.transcripts.reports import (
     probed,
     report,
     sent,
+    wrong,
 )
 from tests.support.transcript import PBX, Banned, Exempt, Player, Sources, Step, Tick, Unbanned, at, ticks
 
@@ -798,6 +799,7 @@ def test_broken_phones_are_no_office_that_a_ban_of_their_network_hits() -> None:
     """The wire reports five guesses beside them, and AMI then names the account of one."""
     guard = Player()
     guard.play(*broken_phones("2001:db8::2", "204", "205", "206"))
+    banned: list[str] = []
     for number in range(5):
         call, nonce = b"o%d" % number, b"1/%d" % number
         one = copied("2001:db8::3", call, nonce=nonce, transport=Transport.TCP)
@@ -920,7 +922,34 @@ def test_what_ami_reports_of_a_guess_decides_and_not_a_line_before_it(
 
 
 def test_what_ami_reports_of_a_guess_bans_no_exempt_friend() -> None:
-    """An exempt address is never banned."""
+    """It became exempt after the line: an exempt address is never banned."""
     guard = Player(connected=[(PHONE, 5062)])
-    guard.play(at(0, friend(), Exempt((f"{PHONE}/32",))))
-    assert banned_after(guard, lines_and_guesses(LINES[0], Transport.TLS)) is None
+    guard.play(at(0, friend()))
+    for step in lines_and_guesses(LINES[0], Transport.TLS):
+        line, guess = step.entries
+        exempt = Exempt((f"{PHONE}/32",))
+        happened = guard.play(evolve(step, entries=(Exempt(()), line, exempt, guess)))
+        assert (len(happened.attempts), happened.bans) == (1, [])
+
+
+def failed_calls(dialled: Iterable[str], every: float) -> Iterable[Step]:
+    """Yield calls of PHONE at chan_sip with a wrong password: InvalidPassword names the dialled number."""
+    for number, account in enumerate(dialled):
+        call, nonce = b"0x7f%d" % number, b"n%d" % number
+        asked = challenged(PHONE, call, service=Service.SIP, account="sip:204@198.18.0.1", nonce=nonce)
+        guess = wrong(PHONE, call, account=account, nonce=nonce, response=b"r")
+        yield at(1 + every * number, sent(PHONE, nonce=nonce, service=Service.SIP), asked, guess)
+
+
+def test_the_numbers_that_a_broken_phone_of_chan_sip_dials_are_no_accounts() -> None:
+    """An office whose phone has an old password calls thirty numbers in ten minutes."""
+    calls = failed_calls((f"0301{number}" for number in range(30)), 20.0)
+    assert banned_after(with_friend(), calls) is None
+
+
+def test_a_dialled_number_excuses_no_guess_at_chan_sip() -> None:
+    """A guesser behind a friend's address dials the friend's number: nothing shows that it is the friend."""
+    assert banned_after(with_friend(), failed_calls(["204"] * 100, 1.0)) == (
+        22,
+        [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 22"],
+    )
