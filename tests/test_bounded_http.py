@@ -1,12 +1,15 @@
 """Answers by HTTP from a hostile server: how much of them is read."""
 
+import gc
 import http.client
 import io
+import threading
+import weakref
 from typing import Any
 
 import pytest
 
-from ringfence.bounded_http import read_body
+from ringfence.bounded_http import Deadline, read_body
 
 MOST = 1_000
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -74,3 +77,18 @@ def test_a_whole_answer_is_read() -> None:
     chunked = b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
     assert read_body(answer_of(HEAD + chunked), MOST) == (b"abc", True)
     assert read_body(answer_of(HEAD + b"Content-Length: 1000\r\n\r\n"), MOST) == (b"a" * 1_000, True)
+
+
+def test_a_request_leaves_nothing_to_search_for() -> None:
+    """The daemon rarely searches for garbage, and a request to an API comes with each ban."""
+    gc.disable()
+    try:
+        with Deadline(60.0) as deadline:
+            known = weakref.ref(deadline)
+        del deadline
+        for timer in [one for one in threading.enumerate() if isinstance(one, threading.Timer)]:
+            timer.join(60.0)
+            del timer
+        assert known() is None
+    finally:
+        gc.enable()

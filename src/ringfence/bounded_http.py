@@ -53,6 +53,7 @@ class Deadline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
+        del self._timer  # it refers to this object: no search for garbage is needed to free both
         self._connection = None
         if isinstance(error, Exception):
             self.check()

@@ -43,7 +43,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
-from ringfence.detect.conversation import MOST, Answered, Asked, Conversations
+from ringfence.detect.conversation import LIFE, MOST, Answered, Asked, Conversations
 from ringfence.detect.findings import (
     AttributedAttempt,
     ClientLogin,
@@ -657,6 +657,8 @@ class Attribution:
         """
         self._senders.expire(now)
         self._conversations.expire(now)
+        while self._logins and now - next(iter(self._logins.values())) >= LIFE:
+            self._logins.popitem(last=False)
         self.questions.expire(now)
         self.confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
