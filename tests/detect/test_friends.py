@@ -57,6 +57,23 @@ def test_a_former_friend_counts_in_outage_mode() -> None:
     assert not friends.worked_at("204", PHONE.address)
 
 
+def test_a_clock_that_is_set_ends_no_friendship() -> None:
+    """A friend keeps the rest of its time, and so does a former one."""
+    friends = Friends()
+    friends.add(PHONE)
+    friends.add(evolve(PHONE, address=ip_address("192.0.2.8"), until=50.0))
+    friends.expire(60.0)
+    friends.move(1e6)
+    assert friends.expire(1e6 + 99.0) == []
+    assert friends.reasons(PHONE.address) == (PHONE.moved(1e6),)
+    assert [one.until for one in friends.former()] == [1e6 + 50.0]
+    assert friends.expire(1e6 + 100.0) == [PHONE.moved(1e6)]
+    friends.move(-1e6)
+    assert friends.worked_at("204", PHONE.address)
+    friends.expire(100.0 + FORMER_FOR)
+    assert not friends.worked_at("204", PHONE.address)
+
+
 def test_a_reason_that_ended_before_the_start_is_remembered() -> None:
     """A reason that was over at the start counts as one that has ended since."""
     friends = Friends()

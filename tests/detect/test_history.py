@@ -261,6 +261,15 @@ def test_what_is_older_than_asked_for_goes() -> None:
     assert (len(history), history.packed(ONE)) == (0, [])
 
 
+def test_a_clock_that_is_set_moves_the_times_of_day() -> None:
+    """Also those of attempts before, and nothing before the first attempt."""
+    history = History(HOUR)
+    history.follow_clock(5.0)
+    history.add(ONE, attempt(time=1_000.0), 0.0)
+    history.follow_clock(1e9)
+    assert [one.time for one in history.attempts(ONE)] == [1e9 + 1_000.0]
+
+
 def test_the_retention_starts_at_the_last_attempt() -> None:
     """The retention time runs from the last attempt of a subject."""
     history = History(HOUR)

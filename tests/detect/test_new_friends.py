@@ -11,7 +11,14 @@ from ringfence.detect import new_friends
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import guessing
-from ringfence.detect.new_friends import GUILTY_FOR, MOST_A_DAY, MOST_AN_HOUR, YOUNG_FOR, NewFriends
+from ringfence.detect.new_friends import (
+    GUILTY_FOR,
+    MOST_A_DAY,
+    MOST_AN_HOUR,
+    MOST_GUESSES,
+    YOUNG_FOR,
+    NewFriends,
+)
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import Network, sender_of
@@ -50,6 +57,26 @@ def test_an_account_makes_some_new_friends_an_hour_and_a_day() -> None:
     assert admitted(new, range(16, 30), 2 * HOUR) == [*range(16, MOST_A_DAY)]
     assert admitted(new, range(20, 30), 3 * HOUR) == []
     assert admitted(new, range(20, 30), DAY) == [*range(20, 28)]
+
+
+@pytest.mark.parametrize("step", [-40 * DAY, -HOUR, HOUR, 40 * DAY])
+def test_a_clock_that_is_set_changes_no_limit(step: float) -> None:
+    """Neither that of new friends, nor how long an account stays guilty and its senders tainted."""
+    new = NewFriends()
+    now = 100 * DAY
+    assert admitted(new, range(30), now) == [*range(MOST_AN_HOUR)]
+    new.taint(network(1), now + 60.0)
+    assert not any(new.blame(ALICE, network(2), now, "205") for _ in range(MOST_GUESSES - 1))
+    new.move(step)
+    now += step
+    assert admitted(new, range(8, 30), now + HOUR - 1) == []
+    assert new.is_tainted(network(1), now + 59.0)
+    assert not new.is_tainted(network(1), now + 60.0)
+    assert new.blame(ALICE, network(3), now + 1.0, "205")
+    new.convict(ALICE, now)
+    new.move(step)
+    assert admitted(new, range(8, 30), now + step + GUILTY_FOR - 1) == []
+    assert admitted(new, range(8, 9), now + step + GUILTY_FOR) == [8]
 
 
 def test_each_account_has_a_limit_of_its_own() -> None:

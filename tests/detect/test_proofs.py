@@ -5,12 +5,14 @@ from ipaddress import ip_address
 from attrs import evolve
 from tests.detect.events import SENDER, event
 
-from ringfence.detect.findings import NewProof, UnprovableGuess
+from ringfence.detect.attribution import Attribution
+from ringfence.detect.confirmation import KnownSources
+from ringfence.detect.findings import NewProof, UnprovableGuess, WrongAnswer
 from ringfence.detect.nonces import MOST_AWAITED, Nonces, Proofs
 from ringfence.detect.sessions import Senders
 from ringfence.values.attempt import Proof
 from ringfence.values.event import EventKind, Transport
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import Challenge, CopiedRequest
 
 BY, OTHER, HERE = ip_address(SENDER), ip_address("203.0.113.9"), ip_address("198.18.0.1")
 ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
@@ -75,3 +77,22 @@ def test_a_nonce_that_its_sender_had_sent_to_two_is_unprovable() -> None:
     assert list(proofs(ASKED, evolve(ASKED, address=OTHER)).on_response(ANSWER, 1.0)) == [UnprovableGuess(BY)]
     both = proofs(ASKED, evolve(ASKED, address=OTHER, sender=OTHER))
     assert list(both.on_response(ANSWER, 1.0)) == []
+
+
+def test_a_request_with_two_call_ids_proves_both_sessions() -> None:
+    """PJSIP and chan_sip may read different ones of them."""
+    attribution = Attribution(KnownSources(frozenset({"pbx"})))
+    attribution.observe_challenges([ASKED], 0.0, 0.0, "pbx")
+    request = CopiedRequest(BY, 5062, (b"1/x",), (b"call-1", b"call-2"), (1,), credentials=True, digest=b"d")
+    found = attribution.observe_requests([request], 1.0, "pbx")
+    assert [type(one) for one in found] == [NewProof, NewProof]
+
+
+def test_the_answer_to_a_call_without_credentials_names_its_asterisk() -> None:
+    """An account is attacked at one Asterisk; another one may have the same name."""
+    attribution = Attribution(KnownSources(frozenset({"pbx"})))
+    tls = Transport.TLS
+    call = evolve(event(EventKind.INVALID_ACCOUNT_ID, transport=tls), method="INVITE")
+    found = [*attribution.observe(call, 0.0)]
+    found += attribution.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, transport=tls), 0.1)
+    assert [one.asterisk for one in found if isinstance(one, WrongAnswer)] == ["pbx"]

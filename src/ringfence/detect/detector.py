@@ -400,7 +400,9 @@ class Detector:
         for more if it is on an account that does not exist, or if it is a guess that had the limits for
         failures of the phone itself.
         """
-        if subject.exempt:
+        no_phones = not (subject.friend or self.friends.worked or self.friends.new.tainted)
+        known = no_phones and fact_of(after).event is not EventKind.INVALID_ACCOUNT_ID
+        if subject.exempt or known:
             return
         old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
         banned, works = self._scopes_of(subject, now), self._friend_attempts.works
