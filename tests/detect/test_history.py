@@ -228,6 +228,16 @@ def test_ami_decides_on_the_event_and_the_account(
     assert (found is None) == (event is first)
 
 
+def test_no_report_of_a_guess_changes_what_only_the_kernel_saw() -> None:
+    """Such an attempt names no session, so a report of any session could be about it."""
+    history = History(HOUR)
+    unseen = evolve(attempt(), kind=AttemptKind.UNEXPLAINED, event=EventKind.UNEXPLAINED, account="")
+    history.add(ONE, evolve(unseen, sources=("wire",)), 0.0)
+    assert history.add_source(ONE, evolve(reported("ami"), account="204", decides=True), 1.0) is None
+    [kept] = history.attempts(ONE)
+    assert (kept.event, kept.account, kept.sources) == (EventKind.UNEXPLAINED, "", ("wire",))
+
+
 def test_what_is_spent_stays_known() -> None:
     """A consumed attempt stays known; one consumed by a claimed ban still counts towards a full one."""
     history = History(HOUR)

@@ -58,6 +58,7 @@ from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.questions import CALL, Questions, trust_in, weight_of
 from ringfence.detect.relays import Relays
 from ringfence.detect.sessions import (
+    FORGET,
     HORIZON,
     MAX_SESSIONS,
     SESSION_LIFE,
@@ -721,8 +722,9 @@ class Attribution:
             # A challenge alone is a report of the question, and not of the guess.
             came = wall - (now - asked.at)
             known = max((one.reported for _, one in others if one.seen > came - HORIZON), default=0)
-            # The wire has reported a guess that it still owes when the question came.
-            if known > sum(one.n - one.owed for key, one in reports if key[1] == WIRE):
+            # The wire's own, if its next report does not reset them; what is owed are only questions so far.
+            own = (one for key, one in reports if key[1] == WIRE and wall - one.seen <= FORGET)
+            if known > sum(one.n - one.owed for one in own):
                 self._senders.report(event, now)  # so that the same reports excuse no other guess
                 return ()
         return self.observe(event, now)

@@ -400,9 +400,10 @@ class Detector:
         for more if it is on an account that does not exist, or if it is a guess that had the limits for
         failures of the phone itself.
         """
+        was, fact = fact_of(before), fact_of(after)
+        same = was.account == fact.account and not was.unknown and not fact.unknown
         no_phones = not (subject.friend or self.friends.worked or self.friends.new.tainted)
-        known = no_phones and fact_of(after).event is not EventKind.INVALID_ACCOUNT_ID
-        if subject.exempt or known:
+        if subject.exempt or (same and no_phones):
             return
         old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
         banned, works = self._scopes_of(subject, now), self._friend_attempts.works
@@ -415,12 +416,14 @@ class Detector:
             judge = self._friend_attempts.on_reason if subject.friend else self._friend_attempts.on_tainted
             decision, follows = judge(subject, new, now)
             if subject.friend:
-                follows = (*follows, *self._count_friend(subject, new, fact_of(after)))
-        elif not self._works_near(new) and (
-            new.event is EventKind.INVALID_ACCOUNT_ID or self._works_near(old)
-        ):
-            kept = self._history.packed(subject.key)
-            decision = self._judge.decide(subject, kept, new, now, narrowed=bool(banned))
+                follows = (*follows, *self._count_friend(subject, new, fact))
+        elif not self._works_near(new):
+            near = self._works_near(old)
+            if fact.proven and fact.credentials and (near or not same):
+                follows = self._judge.count_for_account(subject, new.asterisk, fact)
+            if near or fact.unknown:
+                kept = self._history.packed(subject.key)
+                decision = self._judge.decide(subject, kept, new, now, narrowed=bool(banned))
         if decision is not None:
             yield Judgement(new, subject.network, Disposition.PROVEN, decision)
         yield from follows

@@ -9,7 +9,7 @@ from attrs import field
 
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT
 from ringfence.values import fast
-from ringfence.values.attempt import Attempt, Proof
+from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, EventKind, SecurityEvent, Service
 from ringfence.values.network import Address
@@ -37,10 +37,10 @@ class AttributedAttempt:
 class DuplicateReport:
     """A report by ``source`` of an attempt that another source has already reported.
 
-    ``address``, ``session`` (a number, 0 if unknown) and ``service`` identify the attempt. ``event`` and
-    ``account`` are what this source reports. ``decides``: this source is AMI, so both replace what a line of
-    the log reported first, which its sender may have written. ``forged_address`` is the wrong address that
-    the request names; None if it names the true one.
+    ``address``, ``session`` (a number, 0 if unknown), ``service`` and ``kind`` identify the attempt.
+    ``event`` and ``account`` are what this source reports. ``decides``: this source is AMI, so both replace
+    what a line of the log reported first, which its sender may have written. ``forged_address`` is the wrong
+    address that the request names; None if it names the true one.
     """
 
     address: Address
@@ -51,6 +51,7 @@ class DuplicateReport:
     forged_address: Address | None
     account: str = ""
     decides: bool = False
+    kind: AttemptKind = AttemptKind.GUESS
 
 
 @fast.frozen
@@ -108,7 +109,7 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequen
     certain = source == AMI and event.service is Service.PJSIP and not (event.tampered or event.forgeable)
     decides = certain and account != UNKNOWN_ACCOUNT
     report = DuplicateReport(
-        attempt.address, tag, event.service, source, attempt.event, forged, account, decides
+        *(attempt.address, tag, event.service, source, attempt.event, forged, account, decides, attempt.kind)
     )
     if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
         return (report,)

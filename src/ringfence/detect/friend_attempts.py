@@ -33,7 +33,7 @@ from ringfence.detect.sessions import remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind
 from ringfence.values.ban import Scope
-from ringfence.values.event import EventKind, SecurityEvent, Transport
+from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 from ringfence.values.friend import Contact, FriendReason
 from ringfence.values.network import Address, Network, sender_of
 
@@ -226,12 +226,15 @@ class FriendAttempts:
     def _is_forgiven(self, subject: Subject, attempt: Attempt) -> bool:
         """Whether an attempt does not count, because all phones fail at once (outage mode).
 
-        Guesses on accounts of other addresses still count.
+        Guesses on accounts of other addresses still count. The account of a refused call at chan_sip is the
+        caller's URI. Its sender may have written that, but this excuses it only during an outage.
         """
         if not self._friends.outage_mode:
             return False
+        caller = attempt.account.partition(":")[2].partition("@")[0]
+        calls = attempt.service is Service.SIP and self._friends.worked_at(caller, subject.address)
         unknown = attempt.event is EventKind.INVALID_ACCOUNT_ID
-        return unknown or self.works(subject, attempt)
+        return unknown or calls or self.works(subject, attempt)
 
     def _decide(self, subject: Subject, attempt: Attempt, now: float, *, works: bool) -> Decision | None:
         """Return the ban that follows from a friend's attempt, or None.

@@ -295,20 +295,21 @@ class History:
     def add_source(self, key: Key, report: DuplicateReport, now: float) -> tuple[bytes, bytes] | None:
         """Record that another source, too, has reported an attempt of ``key``, as ``report`` says.
 
-        That is the oldest one of its session (0: any) and service in the last ``_JOIN_WITHIN`` seconds that
-        this source has not reported, if any. The attempt gets the event and the account of a report that
-        ``decides``. A copied packet shows only that Asterisk refused a request. If it reported first, the
-        attempt gets the event of any other source, which has the reason. Return the packed attempt as it was
-        and as it is, None if nothing but its sources has changed.
+        That is the oldest one of its session (0: any), service and kind in the last ``_JOIN_WITHIN`` seconds
+        that this source has not reported, if any. The attempt gets the event and the account of a report that
+        ``decides``; a hidden or diverted one keeps its own. A copied packet shows only that Asterisk refused
+        a request. If it reported first, the attempt gets the event of any other source, which has the reason.
+        Return the packed attempt as it was and as it is, None if nothing but its sources has changed.
         """
         bit = 1 << self._sources.number(report.source)
-        code, session = _SERVICE[report.service], report.session
+        code, session, kind = _SERVICE[report.service], report.session, _KIND[report.kind]
         kept = self.packed(key)
         for index, packed in enumerate(kept):
             if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
                 continue  # nearly all attempts end here; unpacking them would be slow
             at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
-            same = how & _SERVICE_BITS == code and (own == session or not own or not session)
+            same = how & _SERVICE_BITS == code and pbx & ~_PBX_BITS == kind
+            same = same and (own == session or not own or not session)
             if same and flags & _TRUSTED and now - at < _JOIN_WITHIN:
                 before, rest = event & _EVENT_BITS, packed[_PACK_SIZE:]
                 decides = report.decides and before not in _ALONE

@@ -252,7 +252,7 @@ class Judge:
         stranger, such as another phone of the /64.
         """
         friends = self._subjects.friends
-        if not friends.any_known_in(network):
+        if not kept or not friends.any_known_in(network):
             return kept
         facts = ((one, fact_of(one)) for one in kept)
         return [
@@ -420,7 +420,7 @@ class Judge:
         """
         if not fact.credentials:
             return None, ()
-        alarms = self._count_for_account(subject, asterisk, fact)
+        alarms = self.count_for_account(subject, asterisk, fact)
         return None if fact.page else self._count_for_prefix(subject, fact), alarms
 
     def count_friend(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
@@ -431,9 +431,10 @@ class Judge:
         """
         if self._prefix is not None and fact.kind in self._prefix.counts:
             self._prefixes.add(prefix_of(subject.address), subject.key, fact.at)
-        return self._count_for_account(subject, asterisk, fact)
+        return self.count_for_account(subject, asterisk, fact)
 
-    def _count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
+    def count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
+        """Count a proven attempt for its account; return the alarm if a distributed attack begins."""
         rule = self._distributed
         real = fact.account not in _NO_ACCOUNT and not fact.unknown
         if rule is None or fact.kind not in rule.counts or not real:

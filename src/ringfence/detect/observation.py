@@ -19,9 +19,9 @@ does not report remain uncounted. It is not smaller, because a phone that regist
 once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason. Those refused longest ago, and those that are new for longest, are discarded first. A new account
-makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are monotonic
-seconds.
+reason. Those refused longest ago, and those that are new for longest, are discarded first. The logins of a
+new account make at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are
+monotonic seconds.
 """
 
 from collections import Counter, OrderedDict

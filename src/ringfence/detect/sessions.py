@@ -353,8 +353,8 @@ class Reports:
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
     0 if another event followed. ``caller`` is the caller's URI in that challenge, "" if it answers no call.
-    ``asked`` has hashes of the accounts of the latest openers that no wrong
-    answer has followed, the oldest first.
+    ``asked`` has hashes of the accounts of the latest openers that no wrong answer has followed, the oldest
+    first.
     """
 
     seen: float
@@ -422,9 +422,7 @@ class Reports:
         So chan_sip reports a call with a wrong password (``channels/sip/security_events.c``). The URI works
         at no address: a sender may write another caller into its answer to the challenge.
         """
-        if not self.caller or event.kind is not EventKind.INVALID_PASSWORD:
-            return event
-        return evolve(event, account=self.caller)
+        return evolve(event, account=self.caller) if event.kind is EventKind.INVALID_PASSWORD else event
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
         """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.
@@ -800,7 +798,7 @@ class Senders:
             session.question = None  # it was the first request of this guess
             if reports.repeats(event) and self._forgive(event, now):
                 return None
-            event = reports.of_caller(event)
+            event = reports.of_caller(event) if reports.caller else event
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None

@@ -121,7 +121,10 @@ three messages of Asterisk each, and a lamp changes twice with each call. At one
 make as many guesses in the clear (``rules``).
 """
 MOST_PHONES = 4
-"""The maximum number of an account's connections that excuse requests: each phone has one."""
+"""The maximum number of an account's connections that excuse requests.
+
+Each phone has one. A phone that connects again gets as much as another phone, and so does an attacker.
+"""
 MOST_LOGINS = 64
 MOST_ACCOUNTS = 4_096
 _MOST_EXCUSED = 160 * MOST_PHONES + 10 * MOST_LOGINS

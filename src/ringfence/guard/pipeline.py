@@ -302,7 +302,6 @@ class Pipeline(WireSink):
         other address, and the challenges show to which addresses it was sent. If challenges wait unread, the
         latest nonces prove nothing.
         """
-        self._effects.follow_clock()
         if self.wire is not None and not self.wire.drain():
             self._detector.observe_backlog(now)
         for listener in self.listeners:
@@ -312,6 +311,8 @@ class Pipeline(WireSink):
             if kinds is None:
                 kinds = self.events[event.source] = dict.fromkeys(EventKind, 0)
             kinds[event.kind] += 1
+            if event.kind is EventKind.SUCCESSFUL_AUTH:
+                self._effects.follow_clock()  # a login makes a friend until a time of the new clock
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             if event.remote.transport is not _UDP or event.readings:

@@ -140,8 +140,7 @@ def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
     if count < 0:
         return
     given = [_taken(names[index]) for index in range(count)]
-    if names:
-        _free(ctypes.byref(names.contents))  # cast() would leave a cycle each time
+    _free(ctypes.cast(names, ctypes.c_void_p))
     yield from given[:MOST]
 
 

@@ -862,6 +862,19 @@ def test_eight_addresses_at_one_account_raise_an_alarm() -> None:
     assert guard.play(*ticks(3_601, 3_601)).alarms == ["attack.distributed of 204 of pbx is over"]
 
 
+@pytest.mark.parametrize("kind", [EventKind.INVALID_ACCOUNT_ID, EventKind.CHALLENGE_RESPONSE_FAILED])
+def test_a_line_hides_no_guess_of_a_distributed_attack(kind: EventKind) -> None:
+    """Each attacker writes another account into the log, and AMI knows better."""
+    guard = Player(connected=[(f"198.51.{n}.1", 5062) for n in range(8)])
+    alarms: list[str] = []
+    for number in range(8):
+        one = guess(f"198.51.{number}.1")
+        line = report(kind, by=NOTICE, account="x", method="INVITE")
+        forged = evolve(line, remote=one.remote, session=one.session)
+        alarms += guard.play(at(number, forged, one)).alarms
+    assert alarms[-1:] == ["attack.distributed of 204 of pbx"]
+
+
 def test_the_second_failure_of_a_stranger_during_a_distributed_attack_is_a_ban() -> None:
     """The ban follows failures at this account alone, and claims lead to a narrow ban.
 

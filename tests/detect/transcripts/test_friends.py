@@ -921,6 +921,16 @@ def test_what_ami_reports_of_a_guess_decides_and_not_a_line_before_it(
     assert found[1] == found[0]
 
 
+def test_what_ami_reports_of_a_broken_phone_decides_too() -> None:
+    """The phone has a new address in its /64, and a line of the log names another account than its own."""
+    guard = Player(connected=[("2001:db8::2", 5062)], rules=["guess"])
+    guard.play(at(0, friend("2001:db8::1")))
+    for number in range(20):
+        failure = failed("2001:db8::2", b"b%d" % number, account="204", transport=Transport.TLS)
+        line = probed(call=failure.session, by=NOTICE, account="300")
+        assert guard.play(at(1 + number, evolve(line, remote=failure.remote), failure)).bans == []
+
+
 def test_what_ami_reports_of_a_guess_bans_no_exempt_friend() -> None:
     """It became exempt after the line: an exempt address is never banned."""
     guard = Player(connected=[(PHONE, 5062)])
@@ -932,19 +942,25 @@ def test_what_ami_reports_of_a_guess_bans_no_exempt_friend() -> None:
         assert (len(happened.attempts), happened.bans) == (1, [])
 
 
-def failed_calls(dialled: Iterable[str], every: float) -> Iterable[Step]:
+def failed_calls(dialled: Iterable[str], every: float, start: float = 1.0) -> Iterable[Step]:
     """Yield calls of PHONE at chan_sip with a wrong password: InvalidPassword names the dialled number."""
     for number, account in enumerate(dialled):
         call, nonce = b"0x7f%d" % number, b"n%d" % number
         asked = challenged(PHONE, call, service=Service.SIP, account="sip:204@198.18.0.1", nonce=nonce)
         guess = wrong(PHONE, call, account=account, nonce=nonce, response=b"r")
-        yield at(1 + every * number, sent(PHONE, nonce=nonce, service=Service.SIP), asked, guess)
+        yield at(start + every * number, sent(PHONE, nonce=nonce, service=Service.SIP), asked, guess)
 
 
 def test_the_numbers_that_a_broken_phone_of_chan_sip_dials_are_no_accounts() -> None:
     """An office whose phone has an old password calls thirty numbers in ten minutes."""
     calls = failed_calls((f"0301{number}" for number in range(30)), 20.0)
     assert banned_after(with_friend(), calls) is None
+
+
+def test_an_outage_exempts_calls_at_chan_sip() -> None:
+    """Their events do not name the phone's account, and during an outage its caller's URI is enough."""
+    guard, _ = outage(6, 6)
+    assert banned_after(guard, failed_calls((f"0301{number}" for number in range(60)), 0.5, 110.0)) is None
 
 
 def test_a_dialled_number_excuses_no_guess_at_chan_sip() -> None:

@@ -149,6 +149,19 @@ def test_an_older_report_of_its_call_id_hides_no_blind_guess_that_shows_late() -
     assert Player().play(*steps, *ticks(17, 44), other, *ticks(46, 55)).counted == 2
 
 
+def test_each_guess_with_a_pause_before_it_counts_once() -> None:
+    """AMI reports each, and the wire sees no answer: the kernel drops those to a stranger that asks much."""
+    steps: list[Step] = [*ticks(0, 0), next(guessed(1))]
+    for number in range(4):
+        when = 1.1 + 45 * number
+        asked = copied(call=b"call-1", nonce=b"1/n", sequence=4 + number)
+        guess = failed(call=b"call-1", nonce=b"1/n", response=b"%d" % number)
+        other = b"o%d" % number
+        later = at(when + 30, copied(BYSTANDER, other, sequence=1), sent(BYSTANDER, other, sequence=1))
+        steps += [at(when, asked, guess), *ticks(when, when + 29), later, *ticks(when + 31, when + 44)]
+    assert Player(rules=["slow"]).play(*steps).counted == 4
+
+
 @pytest.mark.parametrize("reported", [0, 1, 2])
 def test_a_report_hides_one_blind_guess_that_shows_late(reported: int) -> None:
     """AMI and the wire report a guess every eleven seconds, and AMI ``reported`` of those between them."""
