@@ -21,11 +21,8 @@ from tests.parse.worst import seconds
 
 SLOWEST = 40e-6
 """The most seconds for each byte of an input. The slowest reader needs a tenth of that on a slow machine."""
-START = 0.3
-"""The seconds that an input of any length may take.
-
-Asterisk's settings are fifteen files with includes and links: 0.07 s on a slow machine.
-"""
+START = 0.1
+"""The seconds that an input of any length may take."""
 LONGEST = 60_000
 """The length in bytes up to which a part of an input is repeated."""
 _ROUNDS = 3

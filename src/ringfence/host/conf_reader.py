@@ -473,14 +473,17 @@ class ConfReader:
         Asterisk's configuration folder is the folder of the main file. An Asterisk in a container names it
         by another path, and its paths outside of this folder mean files of the container.
         """
-        own, (folder, elsewhere) = self.main.parent, self._asterisks
-        if pattern.is_absolute() and pattern.is_relative_to(own) and self.inside is None:
+        own, whole = self.main.parent, pattern.is_absolute()
+        if not whole and ".." not in pattern.parts:
+            return own / pattern  # wherever Asterisk has that folder
+        if whole and pattern.is_relative_to(own) and self.inside is None:
             return pattern
+        folder, elsewhere = self._asterisks
         if not elsewhere:
-            within = pattern.is_absolute() and pattern.is_relative_to(folder)
+            within = whole and pattern.is_relative_to(folder)
             return own / (pattern.relative_to(folder) if within else pattern)
-        whole = Path(os.path.normpath(folder / pattern))
-        return own / whole.relative_to(folder) if whole.is_relative_to(folder) else None
+        named = Path(os.path.normpath(folder / pattern))
+        return own / named.relative_to(folder) if named.is_relative_to(folder) else None
 
     @property
     def _asterisks(self) -> tuple[Path, bool]:
