@@ -33,12 +33,13 @@ def full_name(name: str) -> str:
     return full if full.lower().startswith(f"{name.lower()}.") and _NAME.fullmatch(full) else name
 
 
-def hosts_line(name: str, full: str = "") -> str:
+def hosts_line(name: str, full: str) -> str:
     """Return the line of a hosts file that makes ``name`` the name of this host.
 
-    ``full`` is the name with its domain. It stands first, so that ``hostname --fqdn`` has the domain.
+    ``full`` is the name with its domain, if it has one. It stands first, so that ``hostname --fqdn`` has the
+    domain.
     """
-    return f"127.0.1.1 {name if full in {'', name} else f'{full} {name}'}"
+    return f"127.0.1.1 {name if full == name else f'{full} {name}'}"
 
 
 def _words_in(path: Path) -> list[list[str]]:

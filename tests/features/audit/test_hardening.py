@@ -480,7 +480,7 @@ def test_the_name_of_this_host_is_known_without_a_name_server(
     found = [*host_name_findings("pbx", tmp_path / "hosts", tmp_path / "nsswitch")]
 
     assert [finding.right for finding in found] == ([] if known else [None])
-    fix = f'fix: echo "127.0.1.1 $(hostname --fqdn) pbx" >> {tmp_path}/hosts'
+    fix = f'fix: echo "127.0.1.1 $(hostname --fqdn) $(hostname)" >> {tmp_path}/hosts'
     assert all(fix in finding.line for finding in found)
 
 

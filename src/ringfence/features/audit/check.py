@@ -166,5 +166,6 @@ def host_name_findings(name: str, hosts: Path, nsswitch: Path) -> Iterator[Findi
             _LOOK_UPS,
             f"{printable(name)}, the name of this host, is not in {hosts}: while its name server does not "
             "answer, some datagrams to Asterisk may stop SIP for ten minutes; "
-            f'fix: echo "{hosts_line(printable(name), "$(hostname --fqdn)")}" >> {hosts}',
+            # No name in a shell's quotes: it may come from a DHCP server.
+            f'fix: echo "{hosts_line("$(hostname)", "$(hostname --fqdn)")}" >> {hosts}',
         )
