@@ -400,11 +400,10 @@ class Detector:
         for more if it is on an account that does not exist, or if it is a guess that had the limits for
         failures of the phone itself.
         """
+        if subject.exempt:
+            return
         was, fact = fact_of(before), fact_of(after)
         same = was.account == fact.account and not was.unknown and not fact.unknown
-        no_phones = not (subject.friend or self.friends.worked or self.friends.new.tainted)
-        if subject.exempt or (same and no_phones):
-            return
         old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
         banned, works = self._scopes_of(subject, now), self._friend_attempts.works
         decision: Decision | None = None

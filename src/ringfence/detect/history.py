@@ -316,7 +316,7 @@ class History:
                 if decides or before == _REFUSED:
                     event = event & ~_EVENT_BITS | _EVENT[report.event]
                 if decides:
-                    rest = packed_account(report.account) + rest[len(_account_in(rest, how, event)) :]
+                    rest = packed_account(report.account) + rest[len(fact_of(packed).account) :]
                 kept[index] = _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + rest
                 self._put_back(key, kept)
                 changed = event & _EVENT_BITS != before or rest != packed[_PACK_SIZE:]
@@ -543,15 +543,6 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
         page=attempt.page,
         evidence=packed_account(attempt.evidence),
     )
-
-
-def _account_in(rest: bytes, how: int, event: int) -> bytes:
-    """Return the account at the beginning of ``rest``, the part of variable length of a packed attempt.
-
-    ``how`` and ``event`` are those fields of the attempt, which show whether addresses end ``rest``.
-    """
-    addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
-    return rest[: len(rest) - addresses].partition(_BEHIND_ACCOUNT)[0]
 
 
 def fact_of(packed: bytes) -> Fact:

@@ -128,7 +128,7 @@ class EffectHandler:
         self._enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
 
     def follow_clock(self) -> None:
-        """If the wall clock was set, move all kept times before an event by the new clock counts."""
+        """Move all kept times if the wall clock was set, because an event of the new time follows."""
         self._enforcer.now()
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
