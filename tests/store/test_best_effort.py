@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,31 @@ def test_a_person_learns_whether_a_change_is_recorded() -> None:
     assert (first, disk.written) == (["", "disk full", ""], [1, 2])
     assert last == f"{PATH}: the disk is slow, and the record still waits"
     assert BestEffort(PATH, memory_reason="no folder").lacks == "no folder"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_person_waits_only_for_earlier_writes(ended: bool) -> None:
+    """A write that arrives while the answer waits, as under an attack, is no reason to call the disk slow."""
+    disk, queued = Disk(), list[Action]()
+    future: Future[object] = Future()
+
+    def later(action: Action) -> Future[object]:
+        queued.append(action)
+        return future
+
+    async def answer() -> str:
+        best_effort = BestEffort(PATH, later)
+        best_effort.write(disk.write(1))
+        asked = asyncio.create_task(best_effort.recorded())
+        await asyncio.sleep(0)
+        queued[0]()
+        best_effort.write(disk.write(2))
+        if ended:
+            future.set_result(None)
+        return await asked
+
+    assert asyncio.run(answer()) == ""
+    assert disk.written == [1]
 
 
 def test_a_failed_read_has_a_fallback() -> None:

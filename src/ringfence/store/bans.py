@@ -443,7 +443,7 @@ class Records:
         self._best_effort.write(self._bans.end, bans, when, how)
 
     async def end_and_wait(self, bans: Sequence[tuple[Network, Scope]], when: float, how: BanEnd) -> None:
-        """Queue a write that bans ended by ``how`` at ``when`` (epoch), and wait at most a second for it.
+        """Queue a write that bans ended by ``how`` at ``when`` (epoch), and wait a moment for the disk.
 
         The caller removes the bans from the kernel afterwards. The daemon may be killed in between. Then the
         next start finds a ban in the kernel that is recorded as removed, and removes it. In the other order,

@@ -28,7 +28,7 @@ MOST_KEPT = 10_000
 Beyond this number, the oldest is dropped. Then :attr:`BestEffort.diverged` asks for a comparison with the
 ledger.
 """
-WAIT = 1.0
+WAIT = 2.0
 """Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
 
 _T = TypeVar("_T")
@@ -126,19 +126,26 @@ class BestEffort:
             self._queue()
 
     async def recorded(self) -> str:
-        """Wait at most a second until all queued writes are done; return why not, "" if they are.
+        """Wait at most :data:`WAIT` until the writes that wait now are done; return why not, "" if they are.
 
-        So a person who commands a change learns whether it survives a restart.
+        So a person who commands a change learns whether it survives a restart. Writes that arrive meanwhile
+        are not this person's: under an attack, some write always waits.
         """
-        done = self._queue() if self._kept else None
-        if isinstance(done, Future):
-            await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
-        return self.lacks
+        keys = [*self._kept]
+        done = self._queue() if keys else None
+        if not isinstance(done, Future):
+            return self.lacks
+        await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
+        return self._lacks(not done.done() and any(key in self._kept for key in keys))
 
     @property
     def lacks(self) -> str:
         """The reason why the database lacks something that is in force; "" if it lacks nothing."""
-        slow = f"{self._path}: the disk is slow, and the record still waits" if self._kept else ""
+        return self._lacks(bool(self._kept))
+
+    def _lacks(self, waiting: bool) -> str:
+        """Return the same; ``waiting`` is whether a write that matters waits for the disk."""
+        slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
         failed = self._errors["writing"] or self._errors["switch"]
         return self.memory_reason or self.damage or failed or slow or dropped
