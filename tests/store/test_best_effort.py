@@ -169,7 +169,7 @@ def test_a_person_learns_whether_a_change_is_recorded() -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_person_waits_only_for_earlier_writes(ended: bool) -> None:
+def test_a_person_waits_only_for_earlier_writes(*, ended: bool) -> None:
     """A write that arrives while the answer waits, as under an attack, is no reason to call the disk slow."""
     disk, queued = Disk(), list[Action]()
     future: Future[object] = Future()
@@ -181,13 +181,14 @@ def test_a_person_waits_only_for_earlier_writes(ended: bool) -> None:
     async def answer() -> str:
         best_effort = BestEffort(PATH, later)
         best_effort.write(disk.write(1))
-        asked = asyncio.create_task(best_effort.recorded())
-        await asyncio.sleep(0)
-        queued[0]()
-        best_effort.write(disk.write(2))
-        if ended:
-            future.set_result(None)
-        return await asked
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(best_effort.recorded())
+            await asyncio.sleep(0)
+            queued[0]()
+            best_effort.write(disk.write(2))
+            if ended:
+                future.set_result(None)
+        return asked.result()
 
     assert asyncio.run(answer()) == ""
     assert disk.written == [1]

@@ -103,7 +103,7 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """Remove the bans of ``networks``, of wider networks that contain them, and of networks within them.
 
-    While the command waits for the disk, at most a second for each network, the daemon continues to place
+    While the command waits for the disk, at most two seconds for each network, the daemon continues to place
     bans.
     """
     problems: list[str] = []

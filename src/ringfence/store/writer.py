@@ -9,7 +9,7 @@ counted.
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
@@ -136,15 +136,15 @@ class BestEffort:
         if not isinstance(done, Future):
             return self.lacks
         await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
-        return self._lacks(not done.done() and any(key in self._kept for key in keys))
+        return self._lacks([] if done.done() else [key for key in keys if key in self._kept])
 
     @property
     def lacks(self) -> str:
         """The reason why the database lacks something that is in force; "" if it lacks nothing."""
-        return self._lacks(bool(self._kept))
+        return self._lacks(self._kept)
 
-    def _lacks(self, waiting: bool) -> str:
-        """Return the same; ``waiting`` is whether a write that matters waits for the disk."""
+    def _lacks(self, waiting: Collection[object]) -> str:
+        """Return the same; ``waiting`` are the writes that matter and wait for the disk."""
         slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
         failed = self._errors["writing"] or self._errors["switch"]
