@@ -279,6 +279,28 @@ def test_what_this_host_acknowledges() -> None:
     assert [streams.acknowledge(b"other", at) for at in (700, 900)] == [(0, False), (200, False)]
 
 
+def test_bytes_that_come_again_after_their_acknowledgement_are_ignored() -> None:
+    """So does the kernel, whatever they are; those after the acknowledged ones are compared."""
+    data = ASK + CALL + BODY
+    streams = begun()
+    assert read(streams, ASK + CALL[:9]) == [ASK]
+    assert streams.acknowledge(KEY, (FIRST + len(ASK)) % SEQUENCES) == (None, False)
+    assert read(streams, b"x" * len(ASK)) == []
+    assert read(streams, b"x" * len(ASK) + data[len(ASK) :]) == [CALL]
+    assert read(streams, b"x" * (len(ASK) + 1), 1) is None
+
+
+def test_what_this_host_has_not_acknowledged_is_compared() -> None:
+    """A late acknowledgement settles nothing new; more than ``KEPT`` bytes on, nothing can be compared."""
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
+    for at in (len(ASK), 5, len(ASK)):
+        assert streams.acknowledge(KEY, (FIRST + at) % SEQUENCES) == (None, False)
+    more = ASK * (KEPT // len(ASK) + 1)
+    assert read(streams, more, len(ASK)) == [ASK] * (KEPT // len(ASK) + 1)
+    assert read(streams, ASK) is None
+
+
 def test_bytes_of_which_no_copy_came() -> None:
     """If this host has got them, nothing more is read, and they are counted."""
     streams = begun()

@@ -27,9 +27,10 @@ The request of HTTP for a WebSocket is returned like a message if a browser name
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
 forgotten first, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES``
-bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Of each connection the last
-``KEPT`` bytes are kept to compare. A connection of which this module did not see the beginning, or that it
-has forgotten, is unread.
+bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Of each connection the bytes
+that this host has not acknowledged yet are kept to compare, ``KEPT`` bytes at most: the kernel ignores what
+comes again after that. A connection of which this module did not see the beginning, or that it has forgotten,
+is unread.
 """
 
 import re
@@ -48,7 +49,7 @@ MOST_EARLY = 64
 MOST_EARLY_BYTES = 32_768
 """The maximum size in bytes of one connection's TCP segments that wait for the segments before them."""
 KEPT = 2_048
-"""The number of bytes of a connection that are kept, to compare them with a segment that comes again."""
+"""The maximum number of bytes that are kept to compare them with a segment that comes again."""
 LEAST_ROOM = 1_024
 """The least receive window, in bytes, with room for answers: a refusal has 500, and two must fit."""
 
@@ -88,10 +89,11 @@ class _Stream:
 
     ``next`` is the sequence number of the next byte. ``pending`` is an incomplete message or frame, ``skip``
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
-    the same message. ``read`` are the last bytes that were read, and ``early`` the segments that wait, by
-    their numbers. ``scale``: windows are multiplied with two to this power. ``room``: the last window was not
-    too small. ``received``: data came. ``unread``: nothing of this connection is read any more.
-    ``acknowledged`` is the number up to which its unread bytes were counted, None if that is unknown.
+    the same message. ``read`` are the last bytes that were read, and ``settled`` whether this host has
+    acknowledged all bytes before them. ``early`` are the segments that wait, by their numbers. ``scale``:
+    windows are multiplied with two to this power. ``room``: the last window was not too small. ``received``:
+    data came. ``unread``: nothing of this connection is read any more. ``acknowledged`` is the number up to
+    which its unread bytes were counted, None if that is unknown.
     """
 
     next: int
@@ -100,6 +102,7 @@ class _Stream:
     skip: int = 0
     websocket: bool = False
     read: bytes = b""
+    settled: bool = False
     early: dict[int, bytes] = Factory(dict)
     scale: int = 0
     room: bool = True
@@ -123,11 +126,26 @@ class _Stream:
         ``sequence`` is the number of the first byte of ``data``.
         """
         old = (self.next - sequence) % SEQUENCES
-        again = data[:old]
         start = len(self.read) - old
-        if old and (start < 0 or self.read[start : start + len(again)] != again):
+        if start < 0 and not self.settled:
+            return None
+        again = data[max(0, -start) : old]
+        start = max(0, start)
+        if self.read[start : start + len(again)] != again:
             return None
         return data[old:]
+
+    def keep(self, new: bytes) -> None:
+        """Keep bytes that were read, to compare them with a segment that comes again."""
+        read = self.read + new
+        self.read = read[-KEPT:]
+        self.settled = self.settled and len(read) <= KEPT
+
+    def settle(self, number: int) -> None:
+        """Forget the bytes before ``number``, which this host has acknowledged."""
+        left = (self.next - number) % SEQUENCES
+        if left <= len(self.read):
+            self.read, self.settled = self.read[len(self.read) - left :], True
 
 
 class RequestStreams:
@@ -223,6 +241,7 @@ class RequestStreams:
         if lost:
             self._give_up(stream, stream.first)
         if not stream.unread:
+            stream.settle(number)
             return None, False
         if stream.acknowledged is None:
             stream.acknowledged = number
@@ -281,7 +300,7 @@ def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
         if new is None:
             raise _UnreadError
         stream.next = (stream.next + len(new)) % SEQUENCES
-        stream.read = (stream.read + new)[-KEPT:]
+        stream.keep(new)
         found += _consume(stream, new)
         follows = (one for one in stream.early if not 0 < (one - stream.next) % SEQUENCES < _HALF)
         sequence = next(follows, -1)
