@@ -110,3 +110,12 @@ def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
         (tmp_path / "sessions" / str(number)).write_text(session(REMOTE_HOST=f"203.0.113.{number}"))
     code = "logins.MOST = 5; print(json.dumps(len(read_logins())))"
     assert confined(f"{IMPORTS}; from ringfence.host import protected as logins", code, tmp_path) == 5
+
+
+@pytest.mark.kernel
+def test_reading_leaves_no_garbage(tmp_path: Path) -> None:
+    """The daemon reads the logins every two seconds, and searches for reference cycles rarely."""
+    (tmp_path / "sessions").mkdir()
+    (tmp_path / "sessions" / "1").write_text(session())
+    code = "read_logins(); gc.collect(); gc.disable(); print([len(read_logins()), gc.collect()])"
+    assert confined(f"import gc; {IMPORTS}", code, tmp_path) == [1, 0]

@@ -83,7 +83,8 @@ def _servers(path: Path) -> Iterator[Address]:
 # The sessions are read by libsystemd, a C library that every Debian has. It reads files below
 # ``/run/systemd/sessions``, whose format is not documented, and needs neither D-Bus nor any permission.
 # Only functions without callbacks are called. (A callback from C would need memory that is both writable
-# and executable. ``MemoryDenyWriteExecute=`` in the daemon's systemd unit forbids that.)
+# and executable. ``MemoryDenyWriteExecute=`` in the daemon's systemd unit forbids that.) The daemon reads
+# every two seconds, so no call may leave a reference cycle, as ``ctypes.cast`` and each ``systemd[name]`` do.
 
 
 SESSIONS = Path("/run/systemd/sessions")
@@ -140,7 +141,7 @@ def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
     if count < 0:
         return
     given = [_taken(names[index]) for index in range(count)]
-    _free(ctypes.cast(names, ctypes.c_void_p))
+    _libc().free(names)
     yield from given[:MOST]
 
 
@@ -179,7 +180,7 @@ def _user(uid: int) -> str:
 def _text(systemd: ctypes.CDLL, what: str, session: bytes) -> bytes:
     """Return the property ``what`` of a login session; b"" if the session lacks it or has ended."""
     answer = ctypes.c_void_p()
-    if systemd[f"sd_session_get_{what}"](session, ctypes.byref(answer)) < 0:
+    if getattr(systemd, f"sd_session_get_{what}")(session, ctypes.byref(answer)) < 0:
         return b""
     return _taken(answer.value)
 
@@ -189,12 +190,8 @@ def _taken(pointer: int | None) -> bytes:
     if not pointer:
         return b""
     text = ctypes.string_at(pointer)
-    _free(ctypes.c_void_p(pointer))
-    return text
-
-
-def _free(pointer: ctypes.c_void_p) -> None:
     _libc().free(pointer)
+    return text
 
 
 @cache
