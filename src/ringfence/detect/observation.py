@@ -108,9 +108,9 @@ class Observation:
 
         Return whether the address is a new friend too, because the account is new in this /64.
         """
-        self._expire(now)
+        room = self.has_room(account, friend, now)
         new = self._new.get((account, sender_of(friend)))
-        if new is None or friend in new.addresses or len(new.addresses) >= MOST_TOGETHER:
+        if not room or new is None or friend in new.addresses:
             return False
         new.addresses.append(friend)
         self._new_at[friend] += 1
