@@ -106,8 +106,8 @@ class EffectHandler:
         listeners: Sequence[JudgementListener] = (),
         logins: Sequence[LoginListener] = (),
     ) -> None:
+        self.enforcer = enforcer
         self._logins = logins
-        self._enforcer = enforcer
         self._alarms = alarms
         self._friends = friends
         self._listeners = listeners
@@ -125,11 +125,7 @@ class EffectHandler:
         """Carry out the kept decisions. Drop those that would ban a network with a friend in it."""
         held, self._held = self._held or {}, None
         friends = self._friends.friends
-        self._enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
-
-    def follow_clock(self) -> None:
-        """Move all kept times if the wall clock was set, because an event of the new time follows."""
-        self._enforcer.now()
+        self.enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Carry out the detector's effects: first all bans at once, then everything else in its order."""
@@ -137,7 +133,7 @@ class EffectHandler:
             one.decision for one in effects if isinstance(one, Judgement) and one.decision is not None
         ]
         if decisions and self._held is None:
-            self._enforcer.carry_out(*decisions)
+            self.enforcer.carry_out(*decisions)
         elif self._held is not None:
             for decision in decisions[: MOST_WAITING - len(self._held)]:  # if attempts go on, others follow
                 self._held[decision.subject, decision.scope] = decision
@@ -160,7 +156,7 @@ class EffectHandler:
             listener.on_login(login)
         if login.befriends:
             self._friends.on_login(login.friend)
-            unban_claims(self._enforcer, login.friend)
+            unban_claims(self.enforcer, login.friend)
             self._clear_broken_phone(login.friend)
 
     def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
@@ -168,7 +164,7 @@ class EffectHandler:
 
         These bans followed from attempts whose source address nothing proves.
         """
-        unban_known(self._enforcer, bans)
+        unban_known(self.enforcer, bans)
 
     def _clear_broken_phone(self, friend: Friend) -> None:
         """Clear the alarm about a phone that works again, because it has logged in.
@@ -312,7 +308,7 @@ class Pipeline(WireSink):
                 kinds = self.events[event.source] = dict.fromkeys(EventKind, 0)
             kinds[event.kind] += 1
             if event.kind is EventKind.SUCCESSFUL_AUTH:
-                self._effects.follow_clock()  # a login makes a friend until a time of the new clock
+                self._effects.enforcer.now()  # a login makes a friend until a time of the new clock
             if event.service is _SIP and event.remote.transport in _ENCRYPTED:
                 self.chan_sip_tls.add(event.source.asterisk)
             if event.remote.transport is not _UDP or event.readings:
