@@ -21,7 +21,7 @@ from ringfence.features.audit.accounts import read_accounts
 from ringfence.features.audit.dialplan import Dialplan
 from ringfence.features.audit.services import read_services
 from ringfence.features.fail2ban.jails import _Dump
-from ringfence.host.asterisk_conf import every_option, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, every_option
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.conf_lines import RefusedLineError, conf_lines
 from ringfence.host.console import _output
@@ -301,8 +301,9 @@ def read_asterisk_file(data: bytes) -> None:
     with suppress(RefusedLineError):
         for _ in conf_lines(data):
             pass
-    path = Path("/nowhere/pjsip.conf")
-    found = read_conf(path, every_option, planned={path: data, Path("/nowhere/a/x.conf"): b"[a]\nb=c\n"})
+    folder = Path("/nowhere")
+    planned = {folder / "pjsip.conf": data, folder / "a/x.conf": b"[a]\nb=c\n"}
+    found = AsteriskFiles(folder, planned=planned).read("pjsip.conf", every_option)
     require(found is not None, "a planned file is read")
 
 
@@ -324,9 +325,10 @@ def read_settings(data: bytes) -> None:
     """Read accounts, services and logs from a folder whose files are all the same."""
     for name in _FILES:
         scratch.file(f"{name}.conf", data)
-    read_accounts(scratch.folder(), chan_sip=True, iax2=True, pjsip=True)
-    read_services(scratch.folder())
-    read_asterisk(scratch.folder())
+    files = AsteriskFiles(scratch.folder())
+    read_accounts(files, chan_sip=True, iax2=True, pjsip=True)
+    read_services(files)
+    read_asterisk(files)
 
 
 def settings() -> Iterator[bytes]:

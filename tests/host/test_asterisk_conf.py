@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ringfence.host import conf_reader
-from ringfence.host.asterisk_conf import Conf, Section, fault_of, is_true, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, is_true
 from ringfence.host.conf_reader import Unread
 from ringfence.values.secret import Secret
 
@@ -31,7 +31,7 @@ def _folder() -> Iterator[Path]:
 def read(folder: Path, text: str) -> Conf:
     """Write x.conf and read it with every option wanted."""
     (folder / "x.conf").write_text(text, "utf-8")
-    conf = read_conf(folder / "x.conf", lambda _section, _name: True)
+    conf = AsteriskFiles(folder).read("x.conf", lambda _section, _name: True)
     assert conf is not None
     return conf
 
@@ -153,7 +153,7 @@ def test_an_include_outside_of_the_folder_of_a_container_is_unread(folder: Path,
     [unread] = conf.unread
     why = "it is included, and names a file of Asterisk's own host or container, which is not read here"
     assert unread == Unread("x.conf", name, why)
-    assert fault_of(folder / "x.conf") == ""
+    assert AsteriskFiles(folder).fault_of("x.conf") == ""
 
 
 def test_a_link_out_of_the_folder_of_a_container_is_unread(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_link_out_of_the_folder_of_a_container_is_unread(folder: Path) -> None
     (folder / "y.conf").symlink_to("/gone/y.conf")
     let_links_be_followed(folder)
     conf = read(folder, "[x]\n#include [abc].conf\nb = 2\n")
-    main = read_conf(folder / "y.conf", lambda _section, _name: True)
+    main = AsteriskFiles(folder).read("y.conf", lambda _section, _name: True)
 
     assert conf.section("x").options == (("a", "1"), ("b", "2"))
     assert [one.where for one in conf.unread] == [f"{folder}/b.conf", f"{folder}/c.conf"]
@@ -181,7 +181,7 @@ def test_a_container_may_have_its_folder_at_the_same_path(folder: Path) -> None:
     """The caller knows that Asterisk has another root folder, so its other paths are not of this host."""
     (folder / "d.conf").write_text("a = 1\n", "utf-8")
     (folder / "x.conf").write_text(f"[x]\n#include {folder}/d.conf\n#include /etc/hostname\nb = 2\n", "utf-8")
-    conf = read_conf(folder / "x.conf", lambda _section, _name: True, inside=folder)
+    conf = AsteriskFiles(folder, folder).read("x.conf", lambda _section, _name: True)
 
     assert conf is not None
     assert conf.section("x").options == (("a", "1"), ("b", "2"))
@@ -317,7 +317,7 @@ def test_only_wanted_options_are_kept(folder: Path) -> None:
         asked.append((section, name))
         return name == "type"
 
-    conf = read_conf(folder / "x.conf", wanted)
+    conf = AsteriskFiles(folder).read("x.conf", wanted)
     assert conf == Conf((Section("Alice", (("Type", "auth"),)),))
     assert asked == [("alice", "password"), ("alice", "type")]
 
@@ -327,10 +327,10 @@ def test_a_missing_file(folder: Path) -> None:
     (folder / "d").mkdir()
     (folder / "link").symlink_to("nowhere")
 
-    assert read_conf(folder / "absent", lambda *_: True) is None
-    assert read_conf(folder / "absent" / "x", lambda *_: True) is None
+    assert AsteriskFiles(folder).read("absent", lambda *_: True) is None
+    assert AsteriskFiles(folder / "absent").read("x", lambda *_: True) is None
     for name, why in (("d", UNREADABLE), ("link", "it cannot be read: a link that others can replace")):
-        conf = read_conf(folder / name, lambda *_: True)
+        conf = AsteriskFiles(folder).read(name, lambda *_: True)
         assert conf is not None
         assert conf.unread == (Unread(name, f"{folder}/{name}", why),)
 
@@ -348,9 +348,9 @@ def test_files_that_may_not_be_read(folder: Path) -> None:
     if root:
         os.seteuid(NOBODY)
     try:
-        private = read_conf(folder / "private.conf", lambda *_: True)
-        inside = read_conf(closed / "x.conf", lambda *_: True)
-        including = read_conf(folder / "x.conf", lambda *_: True)
+        private = AsteriskFiles(folder).read("private.conf", lambda *_: True)
+        inside = AsteriskFiles(closed).read("x.conf", lambda *_: True)
+        including = AsteriskFiles(folder).read("x.conf", lambda *_: True)
     finally:
         if root:
             os.seteuid(0)
@@ -396,7 +396,9 @@ def test_passwords_are_separate_and_masked(folder: Path) -> None:
     (folder / "x.conf").write_text(
         "[t](!)\nsecret = hunter2\n[a](t)\nsecret +=22\n[b]\nsecret = other\nsecret = \nuser = b\n", "utf-8"
     )
-    conf = read_conf(folder / "x.conf", lambda _, name: name == "user", lambda _, name: name == "secret")
+    conf = AsteriskFiles(folder).read(
+        "x.conf", lambda _, name: name == "user", lambda _, name: name == "secret"
+    )
     assert conf is not None
     a, b = conf.sections
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.support.lab import Lab
 
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.asterisk_logging import LEVELS, Asterisk, Gate, read_asterisk
 
 AUTOLOAD = "[modules]\nautoload = yes\n"
@@ -14,15 +15,15 @@ def read(folder: Path, **files: str) -> Asterisk:
     """Write files, and read their settings."""
     for name, text in {"asterisk": "", "modules": AUTOLOAD, **files}.items():
         (folder / f"{name}.conf").write_text(text, "utf-8")
-    found = read_asterisk(folder)
+    found = read_asterisk(AsteriskFiles(folder))
     assert found is not None
     return found
 
 
 def test_a_host_without_asterisk(tmp_path: Path) -> None:
     """Without asterisk.conf there is no result."""
-    assert read_asterisk(tmp_path) is None
-    assert read_asterisk(tmp_path / "absent") is None
+    assert read_asterisk(AsteriskFiles(tmp_path)) is None
+    assert read_asterisk(AsteriskFiles(tmp_path / "absent")) is None
 
 
 def test_channels_are_files_with_levels(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ def test_unread_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.asterisk
 def test_the_channels_of_a_real_asterisk(asterisk22: Lab) -> None:
     """The channels read from the files are those that a real Asterisk lists."""
-    found = read_asterisk(asterisk22.asterisk.folder / "etc")
+    found = read_asterisk(AsteriskFiles(asterisk22.asterisk.folder / "etc"))
     shown = asterisk22.asterisk.cli("logger show channels")
 
     assert found is not None

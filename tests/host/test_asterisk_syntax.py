@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.host.asterisk_conf import fault_of
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 VALID = "; a\n[general](!)\na = 1\n[b](general)\n[b](+)\nc => d\n#tryinclude nothing.conf\n#exec /bin/false\n"
 
@@ -12,7 +12,7 @@ VALID = "; a\n[general](!)\na = 1\n[b](general)\n[b](+)\nc => d\n#tryinclude not
 def fault(folder: Path, text: str) -> str:
     """Return the fault of a file with this text, without the folder."""
     (folder / "x.conf").write_text(text, "utf-8")
-    return fault_of(folder / "x.conf").removeprefix(f"{folder}/")
+    return AsteriskFiles(folder).fault_of("x.conf").removeprefix(f"{folder}/")
 
 
 def test_a_valid_file_has_none(tmp_path: Path) -> None:
@@ -53,7 +53,9 @@ def test_a_loop_of_includes_is_cut(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """The reason is part of the fault."""
-    assert fault_of(tmp_path / "gone.conf").endswith("gone.conf: it is not a file that can be read")
+    assert (
+        AsteriskFiles(tmp_path).fault_of("gone.conf").endswith("gone.conf: it is not a file that can be read")
+    )
 
 
 def test_planned_contents_count(tmp_path: Path) -> None:
@@ -61,4 +63,4 @@ def test_planned_contents_count(tmp_path: Path) -> None:
     (tmp_path / "x.conf").write_text("[a\n", "utf-8")
     planned = {tmp_path / "x.conf": b"[a]\n#include d/*.conf\n", tmp_path / "d/y.conf": b"[b](a)\n"}
 
-    assert fault_of(tmp_path / "x.conf", planned) == ""
+    assert AsteriskFiles(tmp_path, planned=planned).fault_of("x.conf") == ""

@@ -171,7 +171,7 @@ def test_the_real_asterisk_is_asked_although_fakes_run(folder: Path) -> None:
         assert console.problem == ""
         contained = local_console(pbx.folder / "etc")
         assert _steady(contained.show("core show settings")) == _steady(pbx.cli("core show settings"))
-        assert inspect(server).conf == pbx.folder / "etc"
+        assert inspect(server).files.folder == pbx.folder / "etc"
 
 
 def _steady(text: str | None) -> list[str]:

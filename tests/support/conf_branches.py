@@ -36,7 +36,7 @@ class Branch:
 
 def read_here(folder: Path) -> bytes | None:
     """Return what ringfence reads from the main file in a folder, in the form of ``Branch.loaded``."""
-    reader = ConfReader(folder / MAIN)
+    reader = ConfReader(folder, folder / MAIN)
     reader.read()
     if reader.refused:
         return None

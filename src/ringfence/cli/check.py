@@ -23,7 +23,7 @@ from ringfence.firewall import make_backend
 from ringfence.guard.process import USER, may_read
 from ringfence.guard.process import configure as configure_logging
 from ringfence.guard.source_manager import target_of
-from ringfence.host.asterisk_conf import FOLDER
+from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
@@ -62,7 +62,7 @@ class Checked(NamedTuple):
     """
 
     settings: Settings
-    files: Path | None
+    files: AsteriskFiles | None
     console: Console
     hosts: Path
     wishes: frozenset[str] = frozenset()
@@ -83,7 +83,11 @@ def check(
     here = len(settings.asterisk) == 1 and _is_here(settings.asterisk[0].ami.host)
     console = local_console(files) if here else NoConsole(_NOT_HERE)
     checked = Checked(
-        settings, files if here else None, console, hosts, frozenset(read_options("check", options))
+        settings,
+        AsteriskFiles(files) if here else None,
+        console,
+        hosts,
+        frozenset(read_options("check", options)),
     )
     findings = []
     for finding in _findings(config, checked):

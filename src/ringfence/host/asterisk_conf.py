@@ -13,7 +13,7 @@ conclude from such a file that something is not configured.
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ringfence.host.conf_reader import ConfReader, LoadedSection, Unread
 from ringfence.host.owned_files import opened_parent
@@ -110,38 +110,60 @@ def every_option(_section: str, _name: str) -> bool:
     return True
 
 
-def read_conf(
-    path: Path,
-    wanted: Wanted,
-    secret: Wanted = no_option,
-    planned: Mapping[Path, bytes] | None = None,
-    inside: Path | None = None,
-) -> Conf | None:
-    """Read a configuration file of Asterisk and its includes; return None if the file does not exist.
+@frozen
+class AsteriskFiles:
+    """The configuration files of one Asterisk, which are in ``folder`` on this host.
 
-    A relative path in an include is relative to the folder of ``path``. ``wanted`` selects the options to
-    keep, and ``secret`` the options that are passwords. ``planned`` are contents that files will have,
-    whatever they have now. ``inside`` is the path by which Asterisk names the folder of ``path``, if it is
-    known to have another root folder than this host.
+    ``named`` is the path by which Asterisk names this folder, if Asterisk is known to have another root
+    folder than this host (in a container). Other paths in the files then mean files of the container, which
+    are never read. With None, asterisk.conf has that path. ``planned`` are contents that files will have,
+    whatever they have now. Each method reads the files as they are at that moment.
     """
-    reader = ConfReader(path, planned or {}, inside=inside)
-    if (planned is None or path not in planned) and not reader.leads_elsewhere(path):
-        try:
-            with opened_parent(path) as (folder, name):
-                folder.state(name)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            closed = isinstance(error, PermissionError)
-            return Conf(
-                unread=(Unread(path.name, str(path), f"it cannot be read: {error.strerror}", closed=closed),)
-            )
-    reader.read()
-    names: dict[bytes, tuple[str, str]] = {}
-    sections = tuple(
-        _kept(section, wanted, secret, names) for section in reader.sections if not section.template
-    )
-    return Conf(sections, tuple(reader.unread), bool(reader.refused))
+
+    folder: Path
+    named: Path | None = None
+    planned: Mapping[Path, bytes] = field(factory=dict)
+
+    def read(self, name: str, wanted: Wanted, secret: Wanted = no_option) -> Conf | None:
+        """Read the file ``name`` and its includes; return None if the file does not exist.
+
+        A relative path in an include is relative to the folder. ``wanted`` selects the options to keep, and
+        ``secret`` the options that are passwords.
+        """
+        path, reader = self.folder / name, self._reader(name)
+        if path not in self.planned and not reader.leads_elsewhere(path):
+            try:
+                with opened_parent(path) as (folder, last):
+                    folder.state(last)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as error:
+                closed = isinstance(error, PermissionError)
+                why = f"it cannot be read: {error.strerror}"
+                return Conf(unread=(Unread(path.name, str(path), why, closed=closed),))
+        reader.read()
+        names: dict[bytes, tuple[str, str]] = {}
+        sections = tuple(
+            _kept(section, wanted, secret, names) for section in reader.sections if not section.template
+        )
+        return Conf(sections, tuple(reader.unread), bool(reader.refused))
+
+    def fault_of(self, name: str) -> str:
+        """Return why Asterisk refuses the file ``name``, as ``FILE:LINE: reason``; "" if it is valid.
+
+        A program that changes a file must know first whether Asterisk accepts it. This process must have the
+        rights with which Asterisk reads its files.
+        """
+        reader = self._reader(name, as_asterisk=True)
+        reader.read()
+        return reader.refused
+
+    def leads_elsewhere(self, name: str) -> bool:
+        """Whether the file ``name`` is a link to a file of Asterisk's container."""
+        return self._reader(name).leads_elsewhere(self.folder / name)
+
+    def _reader(self, name: str, *, as_asterisk: bool = False) -> ConfReader:
+        return ConfReader(self.folder, self.folder / name, self.planned, as_asterisk, self.named)
 
 
 def _kept(
@@ -169,22 +191,3 @@ def _kept(
 def is_true(value: str) -> bool:
     """Whether Asterisk treats a value as true (``ast_true``)."""
     return value.strip().lower() in {"yes", "true", "y", "t", "1", "on"}
-
-
-def leads_elsewhere(path: Path, inside: Path | None = None) -> bool:
-    """Whether a file of Asterisk's configuration is a link to a file of Asterisk's container.
-
-    For ``inside`` see :func:`read_conf`.
-    """
-    return ConfReader(path, inside=inside).leads_elsewhere(path)
-
-
-def fault_of(path: Path, planned: Mapping[Path, bytes] | None = None, inside: Path | None = None) -> str:
-    """Return why Asterisk refuses a file of its configuration, as ``FILE:LINE: reason``; "" if it is valid.
-
-    A program that changes a file must know first whether Asterisk accepts it. This process must have the
-    rights with which Asterisk reads its files. For ``planned`` and ``inside`` see :func:`read_conf`.
-    """
-    reader = ConfReader(path, planned or {}, as_asterisk=True, inside=inside)
-    reader.read()
-    return reader.refused

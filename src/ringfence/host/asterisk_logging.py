@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ringfence.host.asterisk_conf import FOLDER, Conf, Section, Wanted, is_true, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, Wanted, is_true
 from ringfence.host.conf_reader import Unread
 
 LEVELS = frozenset({"debug", "notice", "warning", "error", "verbose", "dtmf", "fax", "security"})
@@ -69,19 +69,19 @@ class Asterisk:
     unread: tuple[Unread, ...]
 
 
-def read_asterisk(folder: Path = FOLDER) -> Asterisk | None:
-    """Return the settings about logging in the files of ``folder``; None if it contains no asterisk.conf."""
-    asterisk = read_conf(folder / "asterisk.conf", _options("astlogdir"))
+def read_asterisk(files: AsteriskFiles) -> Asterisk | None:
+    """Return the settings about logging in Asterisk's files; None if there is no asterisk.conf."""
+    asterisk = files.read("asterisk.conf", _options("astlogdir"))
     if asterisk is None:
         return None
     read = {
         "asterisk.conf": asterisk,
-        "logger.conf": read_logger(folder),
-        "modules.conf": read_modules(folder),
-        "iax.conf": read_conf(folder / "iax.conf", _options("authdebug")),
-        "sip.conf": read_conf(folder / "sip.conf", _options("tlsenable")),
-        "pjsip.conf": read_conf(
-            folder / "pjsip.conf", _options("type", "endpoint_identifier_order", *_GATE.values())
+        "logger.conf": read_logger(files),
+        "modules.conf": read_modules(files),
+        "iax.conf": files.read("iax.conf", _options("authdebug")),
+        "sip.conf": files.read("sip.conf", _options("tlsenable")),
+        "pjsip.conf": files.read(
+            "pjsip.conf", _options("type", "endpoint_identifier_order", *_GATE.values())
         ),
     }
     modules = read["modules.conf"]
@@ -102,20 +102,20 @@ def unread_of(read: Iterable[Conf | None]) -> tuple[Unread, ...]:
     return tuple(one for conf in read if conf is not None for one in conf.unread)
 
 
-def read_modules(folder: Path) -> Conf | None:
+def read_modules(files: AsteriskFiles) -> Conf | None:
     """Read the options of modules.conf that decide which modules are loaded.
 
     Return None if there is no such file.
     """
-    return read_conf(folder / "modules.conf", _options("autoload", "noload", *_LOADING))
+    return files.read("modules.conf", _options("autoload", "noload", *_LOADING))
 
 
-def read_logger(folder: Path, inside: Path | None = None) -> Conf | None:
+def read_logger(files: AsteriskFiles) -> Conf | None:
     """Read the log channels of logger.conf, and the option that decides the names of their files.
 
-    Return None if there is no such file. For ``inside`` see :func:`~ringfence.host.asterisk_conf.read_conf`.
+    Return None if there is no such file.
     """
-    return read_conf(folder / "logger.conf", _is_of_channels, inside=inside)
+    return files.read("logger.conf", _is_of_channels)
 
 
 def name_suffix(logger: Conf | None) -> str:

@@ -185,25 +185,25 @@ def _shown(text: bytes) -> str:
 
 @define
 class ConfReader:
-    """Reads a configuration file of Asterisk with its includes, and collects the sections.
+    """Reads the file ``main`` of Asterisk's configuration with its includes, and collects the sections.
 
-    ``planned`` are contents that files will have, whatever they have now. ``as_asterisk``: this process has
-    the rights of Asterisk. So a file that it cannot read, Asterisk cannot read. ``inside`` is the path by
-    which Asterisk names the folder of the main file, if it is known that Asterisk has another root folder
-    than this host (in a container).
+    For ``folder``, ``planned`` and ``named`` see :class:`~ringfence.host.asterisk_conf.AsteriskFiles`.
+    ``as_asterisk``: this process has the rights of Asterisk. So a file that it cannot read, Asterisk cannot
+    read.
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
     ``FILE:LINE: why``; "" if it accepts them.
     """
 
+    folder: Path
     main: Path
     planned: Mapping[Path, bytes] = Factory(dict)
     as_asterisk: bool = False
-    inside: Path | None = None
+    named: Path | None = None
     sections: list[LoadedSection] = field(factory=list)
     unread: list[Unread] = field(factory=list)
     refused: str = ""
-    _named: dict[bytes, list[LoadedSection]] = field(factory=dict)
+    _by_name: dict[bytes, list[LoadedSection]] = field(factory=dict)
     _current: LoadedSection | None = None
     _depth: int = 0
     _files: int = 0
@@ -340,7 +340,7 @@ class ConfReader:
         if new is not None:
             self._spend(_SECTION)
             self.sections.append(new)
-            self._named.setdefault(new.name.lower(), []).append(new)
+            self._by_name.setdefault(new.name.lower(), []).append(new)
             self._current = new
         return here
 
@@ -364,7 +364,7 @@ class ConfReader:
 
         Raise RefusedLineError if there is none; its text names the section as ``shown``.
         """
-        for section in self._named.get(name.lower(), ()) if name else self.sections:
+        for section in self._by_name.get(name.lower(), ()) if name else self.sections:
             self._spend(1 + len(section.options) * len(wanted.parts))
             if wanted.fits(section):
                 return section
@@ -432,7 +432,7 @@ class ConfReader:
         ``template``: the section is a template, which Asterisk ignores.
         """
         if self._settings is None:
-            reader = ConfReader(self.main.parent / "asterisk.conf", self.planned)
+            reader = ConfReader(self.folder, self.folder / "asterisk.conf", self.planned, named=self.named)
             if reader.main != self.main:
                 reader.read()
             self._settings = reader.sections
@@ -445,7 +445,7 @@ class ConfReader:
         """Return the files that an ``#include`` names, and why there may be more.
 
         The first reason is that their folder is closed to this process. The second is that they are not on
-        this host. The argument is relative to the folder of the main file.
+        this host. The argument is relative to the configuration folder.
         """
         most = _LONGEST_PATH if name.startswith(b"/") else _LONGEST_RELATIVE
         text = name[:most].decode("utf-8", "surrogateescape")
@@ -470,13 +470,13 @@ class ConfReader:
     def _located(self, pattern: Path) -> Path | None:
         """Return the path on this host of the pattern of an ``#include``; None if it is not on this host.
 
-        Asterisk's configuration folder is the folder of the main file. An Asterisk in a container names it
-        by another path, and its paths outside of this folder mean files of the container.
+        An Asterisk in a container may name the configuration folder by another path, and its paths outside of
+        this folder mean files of the container.
         """
-        own, whole = self.main.parent, pattern.is_absolute()
+        own, whole = self.folder, pattern.is_absolute()
         if not whole and ".." not in pattern.parts:
             return own / pattern  # wherever Asterisk has that folder
-        if whole and pattern.is_relative_to(own) and self.inside is None:
+        if whole and pattern.is_relative_to(own) and self.named is None:
             return pattern
         folder, elsewhere = self._asterisks
         if not elsewhere:
@@ -489,13 +489,14 @@ class ConfReader:
     def _asterisks(self) -> tuple[Path, bool]:
         """The path by which Asterisk names its configuration folder, and whether it has another root folder.
 
-        It has one if that path is not the folder of the main file. asterisk.conf in that folder has the path
-        (``astetcdir``). In the sample that Asterisk installs, the compiled path stands in a template.
+        If it is not known, asterisk.conf has the path (``astetcdir``). Asterisk then has another root folder,
+        unless the path is that of the folder on this host. In the sample that Asterisk installs, the compiled
+        path stands in a template.
         """
-        if self.inside is not None:
-            return self.inside, True
+        if self.named is not None:
+            return self.named, True
         if self._place is None:
-            own = self.main.parent
+            own = self.folder
             given = (self._setting(b"directories", b"astetcdir", template=one) for one in (False, True))
             named = next(filter(None, given), _FOLDER.encode()).decode("utf-8", "surrogateescape")
             folder = Path(named) if exists(own / "asterisk.conf") else own
@@ -506,7 +507,7 @@ class ConfReader:
         """Whether ``path`` is a link to a file that is not on this host, but in Asterisk's container."""
         if self._place is not None and not self._place[1]:
             return False
-        return leads_out(path, self.main.parent) and self._asterisks[1]
+        return leads_out(path, self.folder) and self._asterisks[1]
 
     def _may_exist(self, path: Path) -> bool:
         return exists(path) or self.leads_elsewhere(path)

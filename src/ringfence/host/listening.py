@@ -32,7 +32,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from ringfence.host.asterisk_conf import FOLDER, read_conf
+from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.processes import PROC, processes, sockets_of
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
 from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
@@ -228,7 +228,7 @@ def _calls(folder: Path) -> tuple[int, int] | None:
 
     Return None if the file cannot be read.
     """
-    conf = read_conf(folder / "rtp.conf", _is_of_range)
+    conf = AsteriskFiles(folder).read("rtp.conf", _is_of_range)
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:
         return None

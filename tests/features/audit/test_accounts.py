@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.features.audit.accounts import Account, AsteriskAccounts, read_accounts
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 STRONG = "f3Q9zLw27vTk"
 
@@ -14,14 +15,14 @@ STRONG = "f3Q9zLw27vTk"
 def _etc(tmp_path: Path) -> Iterator[Path]:
     """Create a folder for configuration files; nothing read from it may show a password."""
     yield tmp_path
-    assert STRONG not in repr(read_accounts(tmp_path, chan_sip=True, iax2=True, pjsip=True))
+    assert STRONG not in repr(read_accounts(AsteriskFiles(tmp_path), chan_sip=True, iax2=True, pjsip=True))
 
 
 def read(etc: Path, **files: str) -> AsteriskAccounts:
     """Write files (``sip="[general]..."``) and read their accounts, with every driver loaded."""
     for name, text in files.items():
         (etc / f"{name}.conf").write_text(text, "utf-8")
-    return read_accounts(etc, chan_sip=True, iax2=True, pjsip=True)
+    return read_accounts(AsteriskFiles(etc), chan_sip=True, iax2=True, pjsip=True)
 
 
 def by_name(accounts: AsteriskAccounts) -> dict[str, Account]:
@@ -185,8 +186,8 @@ def test_only_drivers_that_are_loaded_count(etc: Path) -> None:
     """The old file of a driver that is not loaded is ignored."""
     read(etc, sip="[u]\ntype=user\n", iax="[g]\ntype=user\n", pjsip="[e]\ntype=endpoint\n", users="")
 
-    assert read_accounts(etc, chan_sip=False, iax2=False, pjsip=False) == AsteriskAccounts()
-    assert passwordless(read_accounts(etc, chan_sip=False, iax2=False, pjsip=True)) == ["e"]
+    assert read_accounts(AsteriskFiles(etc), chan_sip=False, iax2=False, pjsip=False) == AsteriskAccounts()
+    assert passwordless(read_accounts(AsteriskFiles(etc), chan_sip=False, iax2=False, pjsip=True)) == ["e"]
 
 
 def test_sections_of_one_name_and_without_a_type(etc: Path) -> None:

@@ -10,6 +10,7 @@ from ringfence.config.schema import AsteriskSettings, Settings, WireSettings
 from ringfence.features.audit.check import guest_findings, page_findings, rights_findings
 from ringfence.features.ration.settings import RationSettings
 from ringfence.firewall.limits import LimitMode
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 
 def test_calls_without_a_password_need_room_in_the_ration() -> None:
@@ -46,10 +47,10 @@ def test_calls_without_a_password_need_room_in_the_ration() -> None:
 def test_rights_that_our_user_lacks(tmp_path: Path, rights: str, lacking: str) -> None:
     """Missing rights are reported with the effect and the fix; for an unknown user nothing is."""
     (tmp_path / "manager.conf").write_text(f"[general]\nenabled=yes\n[own]\nsecret=x\n{rights}\n", "utf-8")
-    found = [finding.line for finding in rights_findings(tmp_path, "own")]
+    found = [finding.line for finding in rights_findings(AsteriskFiles(tmp_path), "own")]
 
     assert [line.partition("lacks ")[2].partition(":")[0] for line in found] == ([lacking] if lacking else [])
-    assert list(rights_findings(tmp_path, "other")) == []
+    assert list(rights_findings(AsteriskFiles(tmp_path), "other")) == []
 
 
 def test_whether_pages_count(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_whether_pages_count(tmp_path: Path) -> None:
     (tmp_path / "http.conf").write_text(web.format("0.0.0.0"), "utf-8")
 
     def lines(settings: Settings) -> list[str]:
-        return [finding.line for finding in page_findings(settings, tmp_path)]
+        return [finding.line for finding in page_findings(settings, AsteriskFiles(tmp_path))]
 
     pages = AsteriskSettings(wire=WireSettings(https_pages=True))
     [counted], [hiding] = lines(Settings()), lines(Settings(asterisk=(pages,)))

@@ -9,6 +9,7 @@ from ringfence.features.audit import freepbx
 from ringfence.features.audit.freepbx import HOLES, freepbx_findings
 from ringfence.features.audit.hardening import hardening_findings
 from ringfence.findings import Finding
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 XML = """\
 <module>
@@ -129,7 +130,7 @@ def test_hardening_contains_the_lines(tmp_path: Path) -> None:
     """An old module is one of the findings, so nothing says that all is well."""
     (tmp_path / "asterisk.conf").touch()
     installed(tmp_path, endpoint="17.0.2")
-    lines = list(hardening_findings(tmp_path, ScriptedConsole(), "ringfence", root=tmp_path))
+    lines = list(hardening_findings(AsteriskFiles(tmp_path), ScriptedConsole(), "ringfence", root=tmp_path))
 
     assert [line.what for line in lines if line.right is False] == ["hardening: FreePBX module endpoint"]
     assert not any("nothing is wide open" in line.detail for line in lines)

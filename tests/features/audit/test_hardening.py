@@ -16,6 +16,7 @@ from tests.support.network import Network, socket_in
 from ringfence.features.audit.check import host_name_findings, look_up_findings
 from ringfence.features.audit.hardening import FEW, hardening_findings
 from ringfence.findings import Finding
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.console import NoConsole
 
 NEVER_SHOWN = {
@@ -272,7 +273,7 @@ def test_without_the_console(tmp_path: Path) -> None:
     (tmp_path / "pjsip.conf").write_text("[anonymous]\ntype=endpoint\ncontext=in\n#include gone\n", "utf-8")
     (tmp_path / "extconfig.conf").write_text("[settings]\nps_auths => odbc,x\n", "utf-8")
     console = NoConsole(GONE)
-    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+    found = [finding.line for finding in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")]
 
     assert found == [
         f"NO  hardening: pjsip.conf: {tmp_path}/pjsip.conf:4: {MISSING}",
@@ -286,7 +287,7 @@ def found_in(folder: Path, **files: str) -> dict[str, Finding]:
     """Return the findings about an Asterisk with these files, by their subject, without a console."""
     for name, text in {"asterisk": "", "modules": "[modules]\nautoload = yes\n", **files}.items():
         (folder / f"{name}.conf").write_bytes(text.encode())
-    found = hardening_findings(folder, NoConsole(GONE), "ringfence")
+    found = hardening_findings(AsteriskFiles(folder), NoConsole(GONE), "ringfence")
     return {finding.what: finding for finding in found}
 
 
@@ -354,7 +355,7 @@ def test_settings_in_force_override_the_file(tmp_path: Path) -> None:
         "  Context:                wild\n"
     )
     console = ScriptedConsole(lambda command: settings if command == "sip show settings" else None)
-    found = [f.line for f in hardening_findings(tmp_path, console, "ringfence")]
+    found = [f.line for f in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")]
 
     assert any(line.startswith("NO  hardening: chan_sip: reveals to guessers") for line in found)
     assert any(
@@ -365,7 +366,7 @@ def test_settings_in_force_override_the_file(tmp_path: Path) -> None:
 
 def test_without_files(tmp_path: Path) -> None:
     """Without Asterisk's files the only finding is that they are missing."""
-    [finding] = hardening_findings(tmp_path, NoConsole(GONE), "ringfence")
+    [finding] = hardening_findings(AsteriskFiles(tmp_path), NoConsole(GONE), "ringfence")
 
     assert finding.right is None
     assert f"{tmp_path} has no readable files of Asterisk" in finding.detail
@@ -380,7 +381,7 @@ def test_many_phones_are_summarized(tmp_path: Path) -> None:
     )
     (tmp_path / "sip.conf").write_text("[general]\nallowguest=no\n" + phones, "utf-8")
     console = NoConsole(GONE)
-    found = [finding.line for finding in hardening_findings(tmp_path, console, "ringfence")]
+    found = [finding.line for finding in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")]
 
     some = ", ".join(str(number) for number in range(200, 200 + FEW)) + f" and {100 - FEW} more"
     assert [line for line in found if f"100 of 100 may register from anywhere: {some}; fix, " in line]
@@ -399,7 +400,7 @@ def test_restricted_interfaces_are_no_fault(tmp_path: Path) -> None:
         "[general]\nenabled=yes\nbindaddr=192.0.2.1\nbindport=5998\n", "utf-8"
     )
     console = NoConsole(GONE)
-    found = {f.what: f for f in hardening_findings(tmp_path, console, "ringfence")}
+    found = {f.what: f for f in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")}
 
     assert found["hardening: manager interface"].right is None
     assert found["hardening: HTTP"].right is None
@@ -419,7 +420,11 @@ def test_readable_files_with_passwords(tmp_path: Path) -> None:
     console = NoConsole(GONE)
 
     def told() -> list[str]:
-        return [f.detail for f in hardening_findings(tmp_path, console, "ringfence") if "files" in f.what]
+        return [
+            f.detail
+            for f in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")
+            if "files" in f.what
+        ]
 
     tmp_path.chmod(0o755)
     [line] = told()

@@ -8,6 +8,7 @@ from tests.support.console import ScriptedConsole
 from ringfence.features.audit.hardening import hardening_findings
 from ringfence.features.audit.provisioning import provisioning_findings
 from ringfence.findings import Finding
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 PHONES = ("001565abcdef.cfg", "cfg000B82AAAAAA.xml", "SEP0011AABBCCDD.cnf.xml", "0004f2aabbcc-phone.cfg")
 OTHERS = ("index.html", "000000000000000.cfg", "logo.png", "firmware-1.2.rom", "y000000000028.cfg.bak")
@@ -186,5 +187,5 @@ def test_hardening_contains_the_lines(tmp_path: Path) -> None:
     """An open folder is one of the findings."""
     (tmp_path / "asterisk.conf").touch()
     nginx(tmp_path, "server { root /tftpboot; }")
-    lines = list(hardening_findings(tmp_path, ScriptedConsole(), "ringfence", root=tmp_path))
+    lines = list(hardening_findings(AsteriskFiles(tmp_path), ScriptedConsole(), "ringfence", root=tmp_path))
     assert [line.what for line in lines if line.right is False] == ["hardening: provisioning"]

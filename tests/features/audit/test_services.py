@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.features.audit.services import AMI, HTTP, Manager, listening_at, read_services
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 STRONG = "f3Q9zLw27vTk"
 
@@ -19,10 +20,10 @@ def write(etc: Path, **files: str) -> None:
 
 def test_nothing_is_on_unless_it_is_switched_on(tmp_path: Path) -> None:
     """Without files, and with Asterisk's own samples, nothing listens."""
-    assert read_services(tmp_path).listeners == ()
+    assert read_services(AsteriskFiles(tmp_path)).listeners == ()
     write(tmp_path, manager="[general]\nenabled=no\n[a]\nsecret=1\n", http="[general]\nbindaddr=0.0.0.0\n")
 
-    services = read_services(tmp_path)
+    services = read_services(AsteriskFiles(tmp_path))
     assert (services.listeners, services.managers) == ((), ())
 
 
@@ -35,7 +36,7 @@ def test_configured_addresses(tmp_path: Path) -> None:
         manager="[general]\nenabled=yes\nport=5040\ntlsenable=yes\ntlsbindaddr=[2001:db8::1]:5041\n",
         http="[general]\nenabled=yes\nbindaddr=127.0.0.1\nbindport=8090\ntlsenable=yes\ntlsbindaddr=name:1\n",
     )
-    services = read_services(tmp_path)
+    services = read_services(AsteriskFiles(tmp_path))
 
     assert [(door.what, door.port, [str(a) for a in door.addresses]) for door in services.listeners] == [
         (AMI, 5040, ["::"]),
@@ -53,10 +54,10 @@ def test_configured_addresses(tmp_path: Path) -> None:
 def test_kernel_addresses_override_the_file(tmp_path: Path) -> None:
     """If the port is open, the kernel's addresses count."""
     write(tmp_path, manager="[general]\nenabled=yes\nbindaddr=127.0.0.1\nport=5999\n")
-    assert read_services(tmp_path).open_listeners(AMI) == []
+    assert read_services(AsteriskFiles(tmp_path)).open_listeners(AMI) == []
 
     with socket.create_server(("0.0.0.0", 5999)), socket.create_server(("::1", 5998), family=socket.AF_INET6):
-        [door] = read_services(tmp_path).open_listeners(AMI)
+        [door] = read_services(AsteriskFiles(tmp_path)).open_listeners(AMI)
         assert door.addresses == (ip_address("0.0.0.0"),)
         assert listening_at(5998) == {ip_address("::1")}
     assert listening_at(5999) == set()
@@ -81,7 +82,7 @@ read = all
 write = all
 """,
     )
-    services = read_services(tmp_path)
+    services = read_services(AsteriskFiles(tmp_path))
     own, admin = services.managers
 
     assert own == Manager(
@@ -101,16 +102,16 @@ def test_ari_users(tmp_path: Path) -> None:
         "[c]\ntype=user\npassword_format=crypt\npassword=$1$\n[d]\ntype=other\n"
     )
     write(tmp_path, ari=users)
-    assert read_services(tmp_path).ari == ("a", "b", "c")
-    assert read_services(tmp_path).weak_ari == ("b",)
+    assert read_services(AsteriskFiles(tmp_path)).ari == ("a", "b", "c")
+    assert read_services(AsteriskFiles(tmp_path)).weak_ari == ("b",)
     write(tmp_path, ari=f"[general]\nenabled=no\n{users}")
-    assert read_services(tmp_path).ari == ()
+    assert read_services(AsteriskFiles(tmp_path)).ari == ()
 
 
 def test_unread_files_are_named(tmp_path: Path) -> None:
     """A missing include makes the rest uncertain."""
     write(tmp_path, manager="[general]\nenabled=yes\nwebenabled=yes\n#include gone.conf\n")
-    services = read_services(tmp_path)
+    services = read_services(AsteriskFiles(tmp_path))
 
     assert [one.file for one in services.unread] == ["manager.conf"]
     assert services.webmanager
@@ -124,7 +125,7 @@ def test_only_the_first_general_section_counts(tmp_path: Path) -> None:
         http="[general]\nenabled=no\n[general]\nenabled=yes\n",
         ari="[general]\nenabled=no\n[general]\nenabled=yes\n[u]\ntype=user\npassword=x\n",
     )
-    services = read_services(tmp_path)
+    services = read_services(AsteriskFiles(tmp_path))
 
     [manager] = services.managers
     assert (manager.name, manager.read, manager.write) == ("a", frozenset({"call"}), frozenset({"system"}))

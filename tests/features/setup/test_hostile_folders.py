@@ -18,7 +18,7 @@ from ringfence.features.setup.journal import open_journal
 from ringfence.features.setup.plan import Plan, plan
 from ringfence.features.setup.session import SetupSession, Systemd
 from ringfence.file_rights import acting_as
-from ringfence.host.asterisk_conf import fault_of, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.file_changes import (
     FileState,
     file_state,
@@ -215,10 +215,10 @@ def test_reading_while_a_file_is_exchanged_with_a_link_and_a_fifo(tmp_path: Path
     with exchanged(folder, "manager.conf", "evil"), exchanged(folder, "evil", "fifo"):
         end = time.monotonic() + 3
         while time.monotonic() < end:
-            conf = read_conf(own, lambda _section, _name: True)
+            conf = AsteriskFiles(folder).read("manager.conf", lambda _section, _name: True)
             assert conf is not None
             seen.add(conf.section("general").last("of"))
-            fault_of(own)
+            AsteriskFiles(folder).fault_of("manager.conf")
     assert seen == {"asterisk", ""}
 
 
@@ -242,13 +242,13 @@ def test_an_included_fifo_or_link_is_a_file_that_cannot_be_read(tmp_path: Path, 
     link(folder / "b.more", trusted / "manager.conf")
     os.chown(folder, UID, GID)
 
-    conf = read_conf(folder / "manager.conf", lambda _section, _name: True)
+    conf = AsteriskFiles(folder).read("manager.conf", lambda _section, _name: True)
     assert conf is not None
     assert conf.sections == ()
     device = f"{folder}/manager.conf:2: /dev/zero is included, and cannot be read"
     assert [one.where for one in conf.unread] == [f"{folder}/b.more", f"{folder}/manager.conf:2"]
     assert conf.unread[1].text == f"{device}, so Asterisk refuses the file"
-    assert "is included, and cannot be read" in fault_of(folder / "manager.conf")
+    assert "is included, and cannot be read" in AsteriskFiles(folder).fault_of("manager.conf")
 
 
 def test_a_folder_of_root_that_others_may_write_to_has_no_links(tmp_path: Path, trusted: Path) -> None:

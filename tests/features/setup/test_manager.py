@@ -11,17 +11,18 @@ from tests.features.setup.test_asterisk import SERVER
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.manager import ManagerConf, checked_state, read_manager
+from ringfence.host.asterisk_conf import AsteriskFiles
 
 
 def read(folder: Path, text: str) -> ManagerConf:
     """Read a manager.conf with this text."""
     (folder / "manager.conf").write_text(text, "utf-8")
-    return read_manager(folder)
+    return read_manager(AsteriskFiles(folder))
 
 
 def test_settings_are_read_with_their_defaults(tmp_path: Path) -> None:
     """Without a file AMI is off; with one, each setting is read."""
-    assert read_manager(tmp_path) == ManagerConf(tmp_path / "manager.conf", None)
+    assert read_manager(AsteriskFiles(tmp_path)) == ManagerConf(tmp_path / "manager.conf", None)
 
     found = read(tmp_path, "[general]\nenabled = yes\nport = 5039\nwebenabled = on\n")
     assert (found.enabled, found.port, found.web, found.host, found.user) == (
@@ -86,10 +87,10 @@ def test_a_file_is_read_with_the_rights_of_asterisk(tmp_path: Path) -> None:
     try:
         for group in (4243, 4250):
             os.chown(file, 0, group)
-            assert checked_state(file, user) is not None
+            assert checked_state(AsteriskFiles(path), file.name, user) is not None
         os.chown(file, 0, 0)
         with pytest.raises(SetupError, match="cannot be read: Permission denied"):
-            checked_state(file, user)
+            checked_state(AsteriskFiles(path), file.name, user)
         assert (os.geteuid(), os.getegid()) == (0, 0)
     finally:
         shutil.rmtree(path)

@@ -26,7 +26,7 @@ from ringfence.features.setup.find import Found
 from ringfence.features.setup.manager import checked_state, read_manager
 from ringfence.features.setup.plan import LogPath, ami_host, log_path, own_address, plan
 from ringfence.features.setup.texts import manager_user
-from ringfence.host.asterisk_conf import fault_of
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.file_changes import FileChange, FileState, FolderChange, FolderState
 from ringfence.values.network import Network
@@ -69,7 +69,8 @@ def in_container(found: Found, address: str | None = "127.0.0.9") -> Found:
     No process has the number 0, so nothing of Asterisk's root folder is the same as here.
     """
     server = evolve(found.asterisk.server, pid=0, same_root=False, same_network=False)
-    return evolve(found, asterisk=evolve(found.asterisk, server=server, address=address))
+    files = AsteriskFiles(found.asterisk.files.folder, named=found.asterisk.files.folder)
+    return evolve(found, asterisk=evolve(found.asterisk, server=server, files=files, address=address))
 
 
 def test_a_compiled_asterisk_gets_every_file(host: Host) -> None:
@@ -352,8 +353,8 @@ def test_the_log_channel_adds_to_the_sections_that_exist(host: Host, logger: str
 
     lines = (host.etc / "ringfence.logger.conf").read_text("utf-8").split("\n")
     assert [line for line in lines if line.startswith(("[", "console"))] == added.split("|")
-    assert fault_of(host.etc / "logger.conf") == ""
-    known = read_asterisk(host.etc)
+    assert AsteriskFiles(host.etc).fault_of("logger.conf") == ""
+    known = read_asterisk(AsteriskFiles(host.etc))
     assert known is not None
     assert known.channels[host.paths.logs / "ringfence"] == {"notice", "security"}
     assert plan(host.found(), host.paths).changes == ()
@@ -373,7 +374,7 @@ def test_the_name_of_the_log_may_end_with_the_name_of_the_host(
     file = host.paths.logs / "ringfence.pbx"
     assert planned.log == LogPath(file, host.paths.logs / "ringfence", default=False)
     assert f'paths = ["{file}"]' in host.paths.config.read_text("utf-8")
-    known = read_asterisk(host.etc)
+    known = read_asterisk(AsteriskFiles(host.etc))
     assert known is not None
     assert known.channels == {file: {"notice", "security"}}
     assert plan(host.found(), host.paths).changes == ()
@@ -399,7 +400,7 @@ def test_ami_is_enabled_in_every_kind_of_file(host: Host, manager: str) -> None:
     for change in plan(host.found(), host.paths).changes:
         change.apply()
 
-    found = read_manager(host.etc)
+    found = read_manager(AsteriskFiles(host.etc))
     assert (found.enabled, found.bindaddr, found.user) == (True, "127.0.0.1", True)
 
 
@@ -438,7 +439,7 @@ def test_a_file_that_only_the_container_has_is_an_error(tmp_path: Path, name: st
 
     def planned() -> None:
         for main in ("manager.conf", "logger.conf"):  # read before the plan is made
-            checked_state(host.etc / main, None, found.asterisk.inside)
+            checked_state(found.asterisk.files, main)
         plan(found, host.paths)
 
     with pytest.raises(SetupError, match=rf"/{name} is a link to a file of Asterisk's container, which is"):

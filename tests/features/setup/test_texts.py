@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.docs.pages import text_of
 
 from ringfence.features.setup.texts import log_channel, logrotate, manager_user
-from ringfence.host.asterisk_conf import Section, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, Section
 from ringfence.values.secret import Secret
 
 LOG = Path("/var/log/ringfence/ringfence")
@@ -15,7 +15,7 @@ LOG = Path("/var/log/ringfence/ringfence")
 def sections(folder: Path, text: str, head: str = "") -> list[Section]:
     """Return every section of a text with all its options."""
     (folder / "x.conf").write_text(head + text, "utf-8")
-    found = read_conf(folder / "x.conf", lambda _section, _name: True)
+    found = AsteriskFiles(folder).read("x.conf", lambda _section, _name: True)
     assert found is not None
     return [section for section in found.sections if section.options]
 

@@ -15,6 +15,7 @@ from ringfence.features.fail2ban.other_guard import OtherGuard
 from ringfence.features.setup.find import Found, FoundAsterisk, Owner
 from ringfence.features.setup.manager import read_manager, text_of
 from ringfence.features.setup.texts import HostPaths, layout_of
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.console import Console, Server
 from ringfence.host.file_changes import file_state
 from ringfence.host.owned_files import may_change
@@ -76,11 +77,13 @@ class Host:
             1, UID, GID, (), ("asterisk",), "/usr/sbin/asterisk", same_root=True, same_network=True
         )
         logs = self.folder / "var/log/asterisk"
-        return FoundAsterisk(server, "22.1.0", self.etc, self.etc, logs, logs, ("PJSIP",), None, self.console)
+        return FoundAsterisk(
+            server, "22.1.0", AsteriskFiles(self.etc), logs, logs, ("PJSIP",), None, self.console
+        )
 
     def found(self) -> Found:
         """Return what setup finds here, read from the files as they are now."""
-        manager = read_manager(self.etc)
+        manager = read_manager(AsteriskFiles(self.etc))
         logger = file_state(self.etc / "logger.conf")
         texts = {"manager.conf": manager.text, "logger.conf": text_of(logger)}
         layout = layout_of(self.etc, lambda path: texts[path.name], may_change)

@@ -5,11 +5,10 @@ Asterisk reads from a database are not checked, because the files do not contain
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, is_true, joined
 from ringfence.host.asterisk_logging import is_loaded, read_modules, unread_of
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
@@ -139,14 +138,14 @@ _BROKEN_TLS = frozenset({"sslv2", "sslv3", "tlsv1", "tlsv1_1"})
 _OWN = frozenset({"general", "authentication", "callnumberlimits"})
 
 
-def read_accounts(folder: Path, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
-    """Read the accounts from the files in ``folder``.
+def read_accounts(files: AsteriskFiles, *, chan_sip: bool, iax2: bool, pjsip: bool) -> AsteriskAccounts:
+    """Read the accounts from Asterisk's files.
 
     Each of ``chan_sip``, ``iax2`` and ``pjsip`` is True if Asterisk has loaded that channel driver. The files
     of other drivers are not read.
     """
     read = {
-        name: read_conf(folder / name, _wanted, _is_secret) if loaded else None
+        name: files.read(name, _wanted, _is_secret) if loaded else None
         for name, loaded in {
             "sip.conf": chan_sip,
             "users.conf": chan_sip or iax2,
@@ -363,14 +362,14 @@ def _list(text: str) -> list[str]:
 _DRIVERS = {"chan_sip": "chan_sip", "iax2": "chan_iax2", "pjsip": "res_pjsip"}
 
 
-def accounts_in_force(folder: Path, console: Console) -> AsteriskAccounts:
-    """Return the accounts of the loaded drivers, from the files in ``folder``.
+def accounts_in_force(files: AsteriskFiles, console: Console) -> AsteriskAccounts:
+    """Return the accounts of the loaded drivers, from Asterisk's files.
 
     If the console shows the settings of chan_sip that are in force, these count: the file may have changed
     since Asterisk read it.
     """
-    drivers = {name: _is_loaded(folder, console, module) for name, module in _DRIVERS.items()}
-    accounts = read_accounts(folder, **drivers)
+    drivers = {name: _is_loaded(files, console, module) for name, module in _DRIVERS.items()}
+    accounts = read_accounts(files, **drivers)
     shown = settings_from(console.show("sip show settings") or "")
     guest_context = shown.get("allow unknown access")
     if guest_context is None:
@@ -383,7 +382,7 @@ def accounts_in_force(folder: Path, console: Console) -> AsteriskAccounts:
     )
 
 
-def _is_loaded(folder: Path, console: Console, module: str) -> bool:
+def _is_loaded(files: AsteriskFiles, console: Console, module: str) -> bool:
     """Whether Asterisk has loaded ``module``.
 
     The console decides, or modules.conf if the console does not answer. If a part of modules.conf cannot be
@@ -391,7 +390,7 @@ def _is_loaded(folder: Path, console: Console, module: str) -> bool:
     """
     shown = console.show(f"module show like {module}.so")
     if shown is None:
-        modules = read_modules(folder)
+        modules = read_modules(files)
         return is_loaded(modules, module) or bool(modules and modules.unread)
     return is_running(module, shown)
 

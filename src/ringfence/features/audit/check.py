@@ -12,6 +12,7 @@ from ringfence.features.audit.options import HARDENING
 from ringfence.features.audit.services import HTTP, read_services
 from ringfence.findings import Finding
 from ringfence.firewall.limits import GUESTS, LimitMode
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.console import Console
 from ringfence.host.hosts_file import hosts_line, knows_host
 from ringfence.values.text import printable
@@ -43,13 +44,12 @@ def findings(checked: Checked) -> Iterator[Finding]:
     )
 
 
-def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
+def page_findings(settings: Settings, files: AsteriskFiles) -> Iterator[Finding]:
     """Report, for each HTTPS port that other hosts may reach, whether the answers to strangers count.
 
     An answer counts as an attempt (rule ``unexplained``), unless strangers may read pages there.
-    ``folder`` has Asterisk's configuration files.
     """
-    doors = [door for door in read_services(folder).open_listeners(HTTP) if door.tls] if settings.wire else []
+    doors = [door for door in read_services(files).open_listeners(HTTP) if door.tls] if settings.wire else []
     for door in doors:
         what = f"wire: HTTPS on port {door.port}"
         if not settings.has_pages(door.port):
@@ -61,13 +61,12 @@ def page_findings(settings: Settings, folder: Path) -> Iterator[Finding]:
             yield Finding(None, what, f"{hidden}; fix: https_pages = false, or [asterisk.hep]")
 
 
-def rights_findings(folder: Path, user: str) -> Iterator[Finding]:
+def rights_findings(files: AsteriskFiles, user: str) -> Iterator[Finding]:
     """Report the rights that our manager user lacks. ``user`` is its name.
 
-    ``folder`` has Asterisk's configuration files. Yield nothing if the user has all rights that it needs, or
-    if its rights are unknown.
+    Yield nothing if the user has all rights that it needs, or if its rights are unknown.
     """
-    own = read_services(folder).manager(user)
+    own = read_services(files).manager(user)
     lacking = [f"{side} = {name}" for side, name in _RIGHTS if own and not own.may(side, name)]
     if lacking:
         yield Finding(

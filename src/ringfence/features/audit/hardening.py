@@ -16,6 +16,7 @@ from ringfence.features.audit.freepbx import MODULES, freepbx_findings
 from ringfence.features.audit.provisioning import provisioning_findings
 from ringfence.features.audit.services import AMI, HTTP, Services, read_services
 from ringfence.findings import Finding
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.console import Console
 from ringfence.values.text import printable
 
@@ -50,28 +51,28 @@ def open_to_strangers(accounts: AsteriskAccounts) -> str:
 
 
 def hardening_findings(
-    folder: Path, console: Console, user: str, root: Path = Path("/")
+    files: AsteriskFiles, console: Console, user: str, root: Path = Path("/")
 ) -> Iterator[Finding]:
-    """Yield the findings about weaknesses in Asterisk's files in ``folder`` and on its console.
+    """Yield the findings about weaknesses in Asterisk's files and on its console.
 
     ``user`` is the manager user with which ringfence logs in. ``root`` is the root folder of this host.
     """
-    if not (folder / "asterisk.conf").exists():
+    if not (files.folder / "asterisk.conf").exists():
         yield Finding(
             None,
             "hardening",
-            f"{folder} has no readable files of Asterisk; fix: run this as root, on Asterisk's host",
+            f"{files.folder} has no readable files of Asterisk; fix: run this as root, on Asterisk's host",
         )
         return
-    accounts = accounts_in_force(folder, console)
-    services = read_services(folder)
+    accounts = accounts_in_force(files, console)
+    services = read_services(files)
     dialplan = Dialplan(console)
     found = [
         *_unauthenticated(accounts, dialplan),
         *_passwords(accounts, services),
         *_managers(services, user),
         *_http(services),
-        *_readable_files(folder),
+        *_readable_files(files.folder),
         *freepbx_findings(root / MODULES),
         *provisioning_findings(root),
         *_summaries(accounts),

@@ -9,12 +9,11 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
-from pathlib import Path
 
 from attrs import evolve, frozen
 
 from ringfence.features.audit.accounts import is_weak
-from ringfence.host.asterisk_conf import Conf, Section, is_true, joined, read_conf
+from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, is_true, joined
 from ringfence.host.asterisk_logging import unread_of
 from ringfence.host.conf_reader import Unread
 from ringfence.netlink.sock_diag import LISTENING, address_of, port_of, sockets
@@ -108,15 +107,13 @@ class Services:
 AMI, HTTP = "AMI", "HTTP"
 
 
-def read_services(folder: Path) -> Services:
-    """Return the services that the files in ``folder`` configure.
+def read_services(files: AsteriskFiles) -> Services:
+    """Return the services that Asterisk's files configure.
 
     The addresses of a service come from the kernel's list of sockets, or else from the files.
     """
     read = {
-        name: read_conf(
-            folder / name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET
-        )
+        name: files.read(name, lambda _, option: option in _WANTED, lambda _, option: option in _SECRET)
         for name in ("manager.conf", "http.conf", "ari.conf")
     }
     manager, http, ari = (read[name] or Conf() for name in read)

@@ -18,6 +18,7 @@ from ringfence.features.setup.other_guards import other_guards
 from ringfence.features.setup.texts import LOGGER, MANAGER, HostPaths, Layout, layout_of
 from ringfence.file_rights import FileUser
 from ringfence.firewall import choose_backend
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.console import (
     OPTIONS,
     Console,
@@ -53,17 +54,16 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class FoundAsterisk:
     """The running Asterisk, and its folders.
 
-    ``conf`` and ``logs`` are the folders of its configuration and of its logs, as paths on this host.
-    ``conf_inside`` and ``logs_inside`` are the paths by which Asterisk names these folders. ``logs`` is None
-    if that folder has no path on this host. ``drivers`` are the running channel drivers that ringfence knows.
-    ``address`` is the IPv4 address of an Asterisk in another network namespace. It is None for an Asterisk in
-    this one, and also if the other namespace does not have exactly one address.
+    ``files`` are its configuration. ``logs`` is the folder of its logs as a path on this host, None if it
+    has none, and ``logs_inside`` the path by which Asterisk names it. ``drivers`` are the running channel
+    drivers that ringfence knows. ``address`` is the IPv4 address of an Asterisk in another network
+    namespace. It is None for an Asterisk in this one, and also if the other namespace does not have exactly
+    one address.
     """
 
     server: Server
     version: str
-    conf: Path
-    conf_inside: Path
+    files: AsteriskFiles
     logs: Path | None
     logs_inside: Path
     drivers: tuple[str, ...]
@@ -77,7 +77,7 @@ class FoundAsterisk:
         It does if its configuration folder has another path on this host than inside Asterisk's root folder,
         or if Asterisk is in another network namespace.
         """
-        return self.conf != self.conf_inside or not self.server.same_network
+        return self.files.named not in {None, self.files.folder} or not self.server.same_network
 
     @property
     def reader(self) -> Server | None:
@@ -87,11 +87,6 @@ class FoundAsterisk:
         wrongly fail, because on this host only root can enter the folders above the container's volume.
         """
         return None if self.contained else self.server
-
-    @property
-    def inside(self) -> Path | None:
-        """The path of its configuration folder in its own root folder; None if that is this host's."""
-        return None if self.server.same_root else self.conf_inside
 
 
 def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
@@ -146,8 +141,7 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     return FoundAsterisk(
         server,
         shown.get("version", "of an unknown version"),
-        conf,
-        Path(folder),
+        AsteriskFiles(conf, None if server.same_root and conf == Path(folder) else Path(folder)),
         log_folder if log_folder is not None and owner_of(log_folder) == [server.uid] else None,
         Path(logs),
         drivers_from(console.show("module show like chan_") or ""),
@@ -363,13 +357,13 @@ def find(paths: HostPaths) -> Found:
     """Inspect this host; raise SetupError if setup cannot work here. Changes nothing."""
     owner = service_owner()
     asterisk = find_asterisk()
-    manager = read_manager(asterisk.conf, asterisk.reader, asterisk.inside)
-    logger = checked_state(asterisk.conf / LOGGER, asterisk.reader, asterisk.inside)
+    manager = read_manager(asterisk.files, asterisk.reader)
+    logger = checked_state(asterisk.files, LOGGER, asterisk.reader)
     texts = {MANAGER: manager.text, LOGGER: text_of(logger)}
-    layout = layout_of(asterisk.conf, lambda path: texts[path.name], may_change)
+    layout = layout_of(asterisk.files.folder, lambda path: texts[path.name], may_change)
     exempt, notes = networks_to_exempt(asterisk)
     for notes_of in street.functions("setup", "notes"):
-        notes += notes_of(asterisk.conf, asterisk.console)
+        notes += notes_of(asterisk.files, asterisk.console)
     return Found(
         asterisk,
         layout,
@@ -401,7 +395,7 @@ def found_lines(found: Found) -> Iterator[str]:
     drivers = ", ".join(asterisk.drivers) or "no channel driver that ringfence knows"
     yield f"Asterisk  {printable(asterisk.version)}, process {asterisk.server.pid}, {drivers}"
     where = " in a container" if asterisk.contained else ""
-    yield f"layout    {found.layout.name}{where}, {asterisk.conf}"
+    yield f"layout    {found.layout.name}{where}, {asterisk.files.folder}"
     state = f"on {manager.bindaddr or 'every address'}, port {manager.port}" if manager.enabled else "off"
     yield f"AMI       {state}"
     yield f"firewall  {found.firewall}"

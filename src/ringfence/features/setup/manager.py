@@ -4,7 +4,7 @@ Also checks whether Asterisk would accept its files.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -13,15 +13,7 @@ from attrs import field, frozen
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.texts import LOGGER, MANAGER
-from ringfence.host.asterisk_conf import (
-    Conf,
-    Section,
-    every_option,
-    fault_of,
-    is_true,
-    leads_elsewhere,
-    read_conf,
-)
+from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, every_option, is_true
 from ringfence.host.console import Server
 from ringfence.host.file_changes import FileState, file_state
 from ringfence.values.network import Network, contains
@@ -78,22 +70,20 @@ def text_of(state: FileState | None) -> str:
     return state.content.decode("utf-8", "surrogateescape") if state is not None else ""
 
 
-def read_manager(folder: Path, reader: Server | None = None, inside: Path | None = None) -> ManagerConf:
-    """Read ``manager.conf`` in ``folder``.
+def read_manager(files: AsteriskFiles, reader: Server | None = None) -> ManagerConf:
+    """Read ``manager.conf``.
 
     Raise SetupError if Asterisk would refuse the file (see :func:`checked_state`). ``reader`` is
-    the process of Asterisk; with None, the file is checked with the rights of this process. ``inside`` is the
-    path by which Asterisk names ``folder`` if it has another root folder than this host; otherwise None.
+    the process of Asterisk; with None, the file is checked with the rights of this process.
     """
-    path = folder / "manager.conf"
-    state = checked_state(path, reader, inside)
-    conf = read_conf(
-        path,
+    path = files.folder / MANAGER
+    state = checked_state(files, MANAGER, reader)
+    conf = files.read(
+        MANAGER,
         lambda section, name: (
             (section == "general" and name in _GENERAL) or (section == USER and name in _RIGHTS)
         ),
         lambda section, name: section == USER and name == "secret",
-        inside=inside,
     )
     if state is None or conf is None:
         return ManagerConf(path, None)
@@ -114,30 +104,21 @@ def read_manager(folder: Path, reader: Server | None = None, inside: Path | None
 
 
 def require_effect(
-    folder: Path,
-    planned: Mapping[Path, bytes],
-    log: Path | None,
-    reader: Server | None = None,
-    address: str | None = None,
-    *,
-    inside: Path | None = None,
+    files: AsteriskFiles, log: Path | None, reader: Server | None = None, address: str | None = None
 ) -> None:
     """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
 
-    An error in an included file, for example, hides all that is added after it. ``folder`` has Asterisk's
-    configuration. ``planned`` are the contents of files after setup's changes. ``log`` is ringfence's log,
-    None without one. For ``reader`` and ``inside`` see :func:`read_manager`. ``address`` is the one at which
-    setup lets AMI listen; None if it did not change that.
+    An error in an included file, for example, hides all that is added after it. ``files`` have the contents
+    after setup's changes. ``log`` is ringfence's log, None without one. For ``reader`` see
+    :func:`read_manager`. ``address`` is the one at which setup lets AMI listen; None if it did not change
+    that.
     """
-    manager, logger = folder / MANAGER, folder / LOGGER
     with _acting_as(reader):
-        users = read_conf(manager, every_option, lambda _, name: name == "secret", planned, inside)
-        channels = read_conf(logger, every_option, planned=planned, inside=inside)
-        faults = [
-            fault_of(manager, planned, inside),
-            fault_of(logger, planned, inside) if log is not None else "",
-        ]
+        users = files.read(MANAGER, every_option, lambda _, name: name == "secret")
+        channels = files.read(LOGGER, every_option)
+        faults = [files.fault_of(MANAGER), files.fault_of(LOGGER) if log is not None else ""]
     users, channels = users or Conf(), channels or Conf()
+    manager, logger = files.folder / MANAGER, files.folder / LOGGER
     for path, fault in zip((manager, logger), faults, strict=True):
         if fault:
             raise SetupError(f"Asterisk would refuse {path} after setup's changes: {fault}; fix this first")
@@ -189,34 +170,30 @@ def _network(text: str) -> Network | None:
         return None
 
 
-def checked_state(path: Path, reader: Server | None = None, inside: Path | None = None) -> FileState | None:
-    """Return the state of a configuration file of Asterisk; None if it does not exist.
+def checked_state(files: AsteriskFiles, name: str, reader: Server | None = None) -> FileState | None:
+    """Return the state of the file ``name`` of Asterisk's configuration; None if it does not exist.
 
     Raise SetupError if Asterisk would refuse the file. It is checked with the rights of ``reader``,
     the process of Asterisk, because Asterisk reads it with these rights at the next reload. If Asterisk
-    cannot read the file then, it loses the settings of this file (for manager.conf, AMI). For ``inside`` see
-    :func:`read_manager`.
+    cannot read the file then, it loses the settings of this file (for manager.conf, AMI).
     """
-    require_here(path, inside)
-    state = file_state(path)
+    require_here(files, name)
+    state = file_state(files.folder / name)
     if state is None:
         return None
     with _acting_as(reader):
-        fault = fault_of(path, inside=inside)
+        fault = files.fault_of(name)
     if fault:
-        raise SetupError(f"Asterisk would refuse {path}: {fault}; fix this first")
+        raise SetupError(f"Asterisk would refuse {files.folder / name}: {fault}; fix this first")
     return state
 
 
-def require_here(path: Path, inside: Path | None) -> None:
-    """Raise SetupError if a file of Asterisk is a link to a file that is only in Asterisk's container.
-
-    For ``inside`` see :func:`read_manager`.
-    """
-    if leads_elsewhere(path, inside):
+def require_here(files: AsteriskFiles, name: str) -> None:
+    """Raise SetupError if the file ``name`` is a link to a file that is only in Asterisk's container."""
+    if files.leads_elsewhere(name):
         raise SetupError(
-            f"{path} is a link to a file of Asterisk's container, which is not on this host; fix: replace "
-            "the link by its target, or run ringfence beside Asterisk, in its container"
+            f"{files.folder / name} is a link to a file of Asterisk's container, which is not on this "
+            "host; fix: replace the link by its target, or run ringfence beside Asterisk, in its container"
         )
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.find import Found, host_path, reload_command, why_fixed, without_parts
@@ -108,12 +108,10 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     planner.logger()
     asterisk, log = found.asterisk, planner.log
     require_effect(
-        asterisk.conf,
-        planner.planned(),
+        evolve(asterisk.files, planned=planner.planned()),
         log.inside if log else None,
         asterisk.reader,
         planner.bound,
-        inside=asterisk.inside,
     )
     return Plan(tuple(planner.changes), tuple(planner.notes), planner.log)
 
@@ -126,7 +124,7 @@ def log_path(found: Found, paths: HostPaths) -> LogPath | None:
     logger.conf, the file's name ends with the name of Asterisk's host. That of a container is not known here.
     """
     asterisk = found.asterisk
-    suffix = name_suffix(read_logger(asterisk.conf, asterisk.inside))
+    suffix = name_suffix(read_logger(asterisk.files))
     if suffix and not asterisk.server.same_root:
         return None
     root = PROC / str(asterisk.server.pid)
@@ -183,8 +181,7 @@ class _Planner:
         self._configuration()
         if self.log is None:
             why = "the log folder of Asterisk's container is no volume of this host"
-            asterisk = self.found.asterisk
-            if name_suffix(read_logger(asterisk.conf, asterisk.inside)):
+            if name_suffix(read_logger(self.found.asterisk.files)):
                 why = "appendhostname in logger.conf adds the unknown name of Asterisk's container to it"
             self.notes.append(
                 f"no log is read: {why}; attempts that are hidden from AMI are seen on the wire only"
@@ -262,13 +259,12 @@ class _Planner:
 
     def logger(self) -> None:
         """Plan the change that makes Asterisk's log channel for ringfence, if it is missing."""
-        folder = self.found.asterisk.conf
-        conf = read_logger(folder, self.found.asterisk.inside) or Conf()
+        files = self.found.asterisk.files
+        conf = read_logger(files) or Conf()
         logs = self.found.asterisk.logs_inside
         known = [logs / name for name, _ in conf.section("logfiles").options]
         if self.log is None or self.log.inside in known:
             return
-        path = folder / LOGGER
         main = self._add(
             self.found.layout.logger,
             log_channel(
@@ -281,7 +277,7 @@ class _Planner:
             "a log for ringfence: notices and security events, without the text of callers' packets. "
             "dateformat applies to all of Asterisk's logs",
         )
-        self._main(path, self.found.logger, main, "Asterisk reads the log channel")
+        self._main(files.folder / LOGGER, self.found.logger, main, "Asterisk reads the log channel")
 
     def planned(self) -> dict[Path, bytes]:
         """Return the content that each changed file will have, by path."""
@@ -340,11 +336,11 @@ class _Planner:
         Return ``main``, with an additional line if it does not include the file yet. A new file gets the
         ``mode``, and ``reason`` is shown to the administrator.
         """
-        path = self.found.asterisk.conf / target.file
-        server = self.found.asterisk.server
-        top = folder_state(self.found.asterisk.conf) or FolderState(0o750, server.uid, server.gid)
+        files, server = self.found.asterisk.files, self.found.asterisk.server
+        path = files.folder / target.file
+        top = folder_state(files.folder) or FolderState(0o750, server.uid, server.gid)
         self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
-        require_here(path, self.found.asterisk.inside)
+        require_here(files, target.file)
         now = file_state(path)
         old = None if target.own else now
         whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text

@@ -254,7 +254,7 @@ def require_valid_files(asterisk: FoundAsterisk) -> None:
     Asterisk would then lose the settings of the refused file: AMI, or the log channels.
     """
     for name in (MANAGER, LOGGER):
-        checked_state(asterisk.conf / name, asterisk.reader, asterisk.inside)
+        checked_state(asterisk.files, name, asterisk.reader)
 
 
 def reload_asterisk(console: Console) -> None:
