@@ -407,29 +407,30 @@ def test_restricted_interfaces_are_no_fault(tmp_path: Path) -> None:
     assert {f.right for f in found.values()} == {None}
 
 
-def test_readable_files_with_passwords(tmp_path: Path) -> None:
-    """Files with passwords in a readable folder are reported; the fix can be pasted."""
-    for name, mode in (
+@pytest.mark.parametrize("name", ["asterisk", "a; reboot"])
+def test_readable_files_with_passwords(tmp_path: Path, name: str) -> None:
+    """Files with passwords in a readable folder are reported; the fix can be pasted, whatever its path is."""
+    folder = tmp_path / name
+    folder.mkdir()
+    for file, mode in (
         ("asterisk.conf", 0o644),
         ("pjsip.conf", 0o644),
         ("iax.conf", 0o640),
         ("sip.conf", 0o604),
     ):
-        (tmp_path / name).touch()
-        (tmp_path / name).chmod(mode)
+        (folder / file).touch()
+        (folder / file).chmod(mode)
     console = NoConsole(GONE)
 
     def told() -> list[str]:
-        return [
-            f.detail
-            for f in hardening_findings(AsteriskFiles(tmp_path), console, "ringfence")
-            if "files" in f.what
-        ]
+        found = hardening_findings(AsteriskFiles(folder), console, "ringfence")
+        return [finding.detail for finding in found if "files" in finding.what]
 
-    tmp_path.chmod(0o755)
+    folder.chmod(0o755)
     [line] = told()
-    assert line.endswith(f"; fix: chmod o= {tmp_path}/sip.conf {tmp_path}/pjsip.conf")
-    tmp_path.chmod(0o750)
+    shown = shlex.split(line.partition("; fix: ")[2])
+    assert shown == ["chmod", "o=", f"{folder}/sip.conf", f"{folder}/pjsip.conf"]
+    folder.chmod(0o750)
     assert told() == []
 
 

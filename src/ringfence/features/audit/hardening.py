@@ -6,6 +6,7 @@ intended is marked ``--``. Administrators show these lines to others. So no line
 exact reason why a password is weak.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
     names = [name for name in _WITH_PASSWORDS if (folder / name).is_file()]
     shown = [name for name in names if (folder / name).stat().st_mode & 0o004]
     if shown and folder.stat().st_mode & 0o001:
-        fix = f"fix: chmod o= {' '.join(str(folder / name) for name in shown)}"
+        fix = f"fix: chmod o= {shlex.join(str(folder / name) for name in shown)}"
         yield Finding(None, "hardening: files", f"every user of this host may read passwords; {fix}")
 
 
