@@ -395,6 +395,55 @@ def test_a_decoy_that_is_an_account(tmp_path: Path) -> None:
     assert line.endswith("fix: remove it from accounts in [rules.decoy]")
 
 
+_SAME_PATHS = """\
+set -eu
+mkdir "$1/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc
+$2
+shift 2
+exec "$@"
+"""
+"""Run a command where /etc has the files of ``$1/etc`` too, after another command ``$2``."""
+_IN_CONTAINER = "/etc/included.conf: it is included, and names a file of Asterisk's own host or container"
+
+
+@pytest.mark.asterisk
+@pytest.mark.parametrize(
+    ("mounted", "found"),
+    [
+        ("true", ["NO  decoy alice", _IN_CONTAINER]),
+        ("mount --bind {etc} /etc/asterisk", ["NO  decoy alice", _IN_CONTAINER]),
+        ("mount -t tmpfs none {etc}", ["hardening: not checked: Asterisk's files are only in its container"]),
+    ],
+    ids=["another path", "the same path", "no path"],
+)
+def test_a_containers_paths_are_not_those_of_this_host(
+    tmp_path: Path, mounted: str, found: list[str]
+) -> None:
+    """An Asterisk in a container has files at paths at which this host has others, of another Asterisk.
+
+    On this host, the folder of its configuration has another path, the same one, or none. The file that it
+    includes is only on this host, and so not the one that Asterisk means.
+    """
+    account = "[{0}]\ntype = endpoint\nauth = {0}\n[{0}]\ntype = auth\npassword = x\n"
+    host = tmp_path / "etc"
+    (host / "asterisk").mkdir(parents=True)
+    (host / "asterisk/asterisk.conf").write_text("[directories]\nastetcdir => /etc/asterisk\n", "utf-8")
+    (host / "asterisk/pjsip.conf").write_text(account.format("host"), "utf-8")
+    (host / "included.conf").write_text(account.format("included"), "utf-8")
+    with Lab.made("22", {"pjsip.conf": '#tryinclude "/etc/included.conf"\n'}) as lab:
+        command = mounted.format(etc=lab.asterisk.folder / "etc")
+        prefix = ["unshare", "--mount", "sh", "-c", _SAME_PATHS, "sh", str(tmp_path), command]
+        decoys = {"decoy": {"accounts": ["alice", "host", "included"]}}
+        ami = {"port": MANAGER_PORT, "secret": SECRET}
+        guard = Guard(tmp_path, ami=ami, rules=decoys, prefix=[*lab.network.in_pbx(), *prefix])
+        lines = guard.command("check", "--hardening").stdout.splitlines()
+
+    assert [text for text in found if not any(text in line for line in lines)] == []
+    assert [line for line in lines if "  decoy " in line and "alice" not in line] == []
+    assert any(line.startswith(("ok  trunks", "--  trunk")) for line in lines)
+
+
 def test_one_local_asterisk_is_needed(tmp_path: Path) -> None:
     """With several PBXs, or a remote one, /etc/asterisk is not checked."""
     guard = Guard(tmp_path, asterisk=[{"name": "far", "ami": {"host": "192.0.2.9", "enabled": False}}])

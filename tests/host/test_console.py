@@ -19,8 +19,7 @@ from tests.support.network import Network
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.find import find_asterisk, inspect
-from ringfence.file_rights import FileUser
-from ringfence.host.console import MAX_BYTES, SocketConsole, control_socket, local_console, servers
+from ringfence.host.console import MAX_BYTES, Server, SocketConsole, control_socket, local_console, servers
 from ringfence.host.processes import processes
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
@@ -91,8 +90,9 @@ def listener(folder: Path, act: str) -> Iterator[tuple[SocketConsole, int]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
+        server = Server(process.pid, NOBODY, NOBODY, (), (), "", same_root=True, same_network=True)
         try:
-            yield SocketConsole(process.pid, FileUser(NOBODY, NOBODY), timeout=1), process.pid
+            yield SocketConsole(server, timeout=1), process.pid
         finally:
             process.kill()
 
@@ -164,7 +164,7 @@ def test_the_real_asterisk_is_asked_although_fakes_run(folder: Path) -> None:
             stack.enter_context(fake(program, "60"))
         [server] = [one for one in servers() if one.pid == pbx.pid]
         assert (server.program, server.same_root, server.uid != 0) == ("/usr/sbin/asterisk", False, True)
-        console = SocketConsole(server.pid, FileUser(server.uid, server.gid))
+        console = SocketConsole(server)
         for command in ("core show settings", "pjsip show endpoints", "module show like chan_"):
             assert _steady(console.show(command)) == _steady(pbx.cli(command))
         assert console.show("no such thing") is None

@@ -29,6 +29,7 @@ from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
 from ringfence.host.listening import find_proxy_sockets
+from ringfence.host.mounts import local_files
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_WIRE, State
@@ -55,10 +56,11 @@ HostsOption = Annotated[
 class Checked(NamedTuple):
     """The input of the checks of features.
 
-    ``files`` has the configuration files of the Asterisk on this host, and ``console`` is its console. With
-    several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong.
-    ``hosts`` is the file with the names of hosts. ``wishes`` are what the options of features
-    ask for. ``report`` is the daemon's status; None if it does not answer.
+    ``files`` are the configuration files of the Asterisk on this host, and ``console`` is its console. With
+    several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong. It
+    is None too if the files are only in a container. ``hosts`` is the file with the names of hosts.
+    ``wishes`` are what the options of features ask for. ``report`` is the daemon's status; None if it does
+    not answer.
     """
 
     settings: Settings
@@ -84,7 +86,7 @@ def check(
     console = local_console(files) if here else NoConsole(_NOT_HERE)
     checked = Checked(
         settings,
-        AsteriskFiles(files) if here else None,
+        local_files(console, files) if here else None,
         console,
         hosts,
         frozenset(read_options("check", options)),
@@ -277,7 +279,7 @@ def _asterisk_findings(checked: Checked, report: Mapping[str, Any] | None) -> It
     for pbx in settings.asterisk:
         yield from log_findings(pbx, report, asterisk, alone=len(settings.asterisk) == 1)
     yield from asterisk_findings(asterisk, checked.console)
-    if checked.files:
+    if checked.files or not checked.console.problem:
         known = allowed_of(
             settings,
             _list_from_daemon(settings, "lists", side="allow") if report else None,

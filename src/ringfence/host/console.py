@@ -260,15 +260,14 @@ class NoConsole:
 
 
 class SocketConsole:
-    """The console of the Asterisk with process id ``pid``, which runs as ``user``.
+    """The console of the Asterisk ``server``.
 
     ``timeout`` is the limit for one answer in seconds. ``problem`` is why the console cannot be used; ""
     until a problem is known.
     """
 
-    def __init__(self, pid: int, user: FileUser, proc: Path = PROC, timeout: float = TIMEOUT) -> None:
-        self._pid = pid
-        self._user = user
+    def __init__(self, server: Server, proc: Path = PROC, timeout: float = TIMEOUT) -> None:
+        self.server = server
         self._proc = proc
         self._timeout = timeout
         self.problem = ""
@@ -298,10 +297,10 @@ class SocketConsole:
 
     def _connected(self) -> socket.socket:
         """Return a connection to Asterisk's control socket; raise OSError if another process owns it."""
-        path = control_socket(self._pid, self._proc)
+        path = control_socket(self.server.pid, self._proc)
         if path is None:
             raise OSError("it has no control socket (asterisk.ctl)")
-        root = os.open(self._proc / str(self._pid) / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(self._proc / str(self.server.pid) / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with opened_parent(path, root) as (folder, name), folder.acting() as descriptor:
                 end = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
@@ -318,13 +317,13 @@ class SocketConsole:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(self._timeout)
-            with acting_as(self._user):
+            with acting_as(FileUser(self.server.uid, self.server.gid)):
                 connection.connect(f"/proc/self/fd/{end}")
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         except BaseException:
             connection.close()
             raise
-        if _CREDENTIALS.unpack(credentials)[0] != self._pid:
+        if _CREDENTIALS.unpack(credentials)[0] != self.server.pid:
             connection.close()
             raise OSError("its control socket belongs to another process")
         return connection
@@ -342,7 +341,7 @@ def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
         if server.same_network or is_same(proc / str(server.pid) / "root/etc/asterisk", folder)
     ]
     if len(found) == 1:
-        return SocketConsole(found[0].pid, FileUser(found[0].uid, found[0].gid), proc)
+        return SocketConsole(found[0], proc)
     if found:
         return NoConsole(f"several Asterisks run here: {names_of(found)}")
     return NoConsole("no running Asterisk is visible here (fix: start it, or run this as root)")

@@ -1,13 +1,12 @@
 """The running Asterisk: its process among others, its console, and its folders on this host."""
 
-import os
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
-from ringfence.features.setup.find import drivers_from, find_asterisk, host_path, inspect, reload_command
+from ringfence.features.setup.find import drivers_from, find_asterisk, inspect, reload_command
 from ringfence.host.console import Server, is_console, servers
 
 SERVER = Server(
@@ -118,27 +117,3 @@ def test_an_asterisk_that_does_not_answer_is_an_error(proc: Path) -> None:
 def test_drivers_that_run_are_listed() -> None:
     """A module that is loaded and not running detects nothing."""
     assert drivers_from(MODULES) == ("PJSIP", "chan_sip")
-
-
-def test_a_folder_is_found_through_the_mounts_of_both_sides(tmp_path: Path) -> None:
-    """A folder of a container is a volume of this host, or it is only in the container."""
-    volume, root = tmp_path / "volume", tmp_path / "root"
-    (volume / "conf").mkdir(parents=True)
-    (root / "etc").mkdir(parents=True)
-    (root / "etc/asterisk").symlink_to(volume / "conf")  # as if it were mounted there
-    (root / "image").mkdir()
-    proc = tmp_path / "proc"
-    (proc / "9").mkdir(parents=True)
-    (proc / "self").mkdir()
-    (proc / "9/root").symlink_to(root)
-    rows = "1 0 8:1 /x/conf /etc/asterisk rw - ext4 /dev/a rw\n2 0 0:9 / / rw - overlay overlay rw\n"
-    (proc / "9/mountinfo").write_text(rows, "ascii")
-    (proc / "self/mountinfo").write_text(f"1 0 8:1 /x {volume} rw - ext4 /dev/a rw\n", "ascii")
-
-    assert host_path(proc / "9", Path("/etc/asterisk")) == volume / "conf"
-    assert host_path(proc / "9", Path("/image")) is None
-
-
-def test_an_own_folder_has_the_same_path() -> None:
-    """Without a container the path is the same on both sides."""
-    assert host_path(Path(f"/proc/{os.getpid()}"), Path("/etc")) == Path("/etc")

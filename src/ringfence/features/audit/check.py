@@ -19,6 +19,7 @@ from ringfence.values.text import printable
 
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 """The rights (side, class) by which ringfence's manager user gets events, phones and trunks."""
+_CONTAINED = "Asterisk's files are only in its container; fix: make their folder a volume"
 
 
 def findings(checked: Checked) -> Iterator[Finding]:
@@ -26,7 +27,8 @@ def findings(checked: Checked) -> Iterator[Finding]:
     files, console, settings = checked.files, checked.console, checked.settings
     if files is None:
         if HARDENING in checked.wishes:
-            yield Finding(None, "hardening", f"not checked: {console.problem}")
+            yield Finding(None, "hardening", f"not checked: {console.problem or _CONTAINED}")
+        yield from look_up_findings(console)
         return
     user = str(settings.asterisk[0].ami.username)
     yield from rights_findings(files, user)

@@ -16,21 +16,20 @@ from ringfence.errors import HostError, SetupError
 from ringfence.features.setup.manager import ManagerConf, checked_state, read_manager, text_of
 from ringfence.features.setup.other_guards import other_guards
 from ringfence.features.setup.texts import LOGGER, MANAGER, HostPaths, Layout, layout_of
-from ringfence.file_rights import FileUser
 from ringfence.firewall import choose_backend
-from ringfence.host.asterisk_conf import AsteriskFiles
+from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.console import (
     OPTIONS,
     Console,
     Server,
     SocketConsole,
-    is_same,
     likely_servers,
     names_of,
     owner_of,
 )
 from ringfence.host.console_tables import Trunk, identifies_from, peers_from, settings_from
 from ringfence.host.file_changes import FileState
+from ringfence.host.mounts import files_of, host_path
 from ringfence.host.owned_files import exists, may_change
 from ringfence.host.processes import PROC, processes
 from ringfence.host.routes import read_local_networks
@@ -45,9 +44,7 @@ from ringfence.values.text import printable
 # of both show where its folders are on this host.
 
 
-_FOLDER = Path("/etc/asterisk")
 _MODULE = re.compile(r"(chan_pjsip|chan_sip|chan_iax2)\.so +.* (?:Running|Not Running) +[a-z]+ *")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 @frozen
@@ -94,7 +91,7 @@ def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
 
     :func:`~ringfence.host.console.likely_servers` decides which Asterisk counts.
     """
-    found = likely_servers(_FOLDER, proc)
+    found = likely_servers(FOLDER, proc)
     if not found:
         raise SetupError(
             "no running Asterisk is visible here; fix: start it (systemctl start asterisk), or run this "
@@ -119,29 +116,29 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     Raise SetupError if it does not report its folders, or if its configuration folder has no path on this
     host.
     """
-    console = SocketConsole(server.pid, FileUser(server.uid, server.gid), proc)
+    console = SocketConsole(server, proc)
     shown = settings_from(console.show("core show settings") or "")
     folder, logs = shown.get("configuration directory"), shown.get("log directory")
     if folder is None or logs is None:
         why = console.problem or "its console does not know `core show settings`"
         raise SetupError(f"Asterisk (process {server.pid}) cannot be asked for its folders: {why}")
-    root = proc / str(server.pid)
-    conf = host_path(root, Path(folder))
-    if conf is None:
+    files = files_of(server, Path(folder), proc)
+    if files is None:
         raise SetupError(
             f"the configuration folder of Asterisk (process {server.pid}), {printable(folder)}, is only in "
             "its container, and changes there are lost with it; fix: make that folder a volume"
         )
-    if not _is_asterisks(conf, server):
+    if not _is_asterisks(files.folder, server):
         raise SetupError(
-            f"Asterisk (process {server.pid}) reports {printable(str(conf))} as its configuration folder, "
-            "which is neither its user's nor a folder of root with modules.conf; fix: check its asterisk.conf"
+            f"Asterisk (process {server.pid}) reports {printable(str(files.folder))} as its configuration "
+            "folder, which is neither its user's nor a folder of root with modules.conf; fix: check its "
+            "asterisk.conf"
         )
-    log_folder = host_path(root, Path(logs))
+    log_folder = host_path(proc / str(server.pid), Path(logs))
     return FoundAsterisk(
         server,
         shown.get("version", "of an unknown version"),
-        AsteriskFiles(conf, None if server.same_root and conf == Path(folder) else Path(folder)),
+        files,
         log_folder if log_folder is not None and owner_of(log_folder) == [server.uid] else None,
         Path(logs),
         drivers_from(console.show("module show like chan_") or ""),
@@ -176,59 +173,6 @@ def drivers_from(text: str) -> tuple[str, ...]:
     rows = [match for line in text.split("\n") if (match := _MODULE.fullmatch(line))]
     names = {"chan_pjsip": "PJSIP", "chan_sip": "chan_sip", "chan_iax2": "IAX2"}
     return tuple(names[row[1]] for row in rows if "Not Running" not in row[0])
-
-
-def host_path(root: Path, inside: Path) -> Path | None:
-    """Return the path on this host of a folder that a process sees as ``inside``.
-
-    ``root`` is the folder /proc/PID of the process. Return None if the folder has no path on this host. An
-    example is a folder in the image of a container.
-    """
-    seen = root / "root" / str(inside).lstrip("/")
-    if is_same(seen, inside):
-        return inside
-    source = _mount_of(_mounts(root / "mountinfo"), inside)
-    for device, top, point in reversed(_mounts(root.parent / "self" / "mountinfo")):
-        if source is None or device != source[0]:
-            continue
-        if Path(source[1]).is_relative_to(top):
-            path = Path(point) / Path(source[1]).relative_to(top)
-            if is_same(seen, path):
-                return path
-    return None
-
-
-def why_fixed(path: Path, proc: Path = PROC) -> str:
-    """Return why root cannot replace a file of this host; "" if it can."""
-    if not os.access(path, os.W_OK):
-        return "it is read-only"
-    points = {point for _, _, point in _mounts(proc / "self" / "mountinfo")}
-    return "it is a mount of its own, as in a container" if str(path.resolve()) in points else ""
-
-
-def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str] | None:
-    """Return the device on which a path is, and the path within that device; None if no mount contains it."""
-    for device, top, point in sorted(mounts, key=lambda mount: len(mount[2]), reverse=True):
-        if path.is_relative_to(point):
-            return device, str(Path(top) / path.relative_to(point))
-    return None
-
-
-def _mounts(file: Path) -> list[tuple[str, str, str]]:
-    """Return the mounts in a file ``mountinfo`` (proc(5)); none if the file cannot be read.
-
-    Each mount is the number of a device, the folder on this device that is mounted, and the mount point.
-    """
-    try:
-        lines = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    except OSError:
-        return []
-    rows = [line.split(" ") for line in lines if line]
-    return [(row[2], _unescaped(row[3]), _unescaped(row[4])) for row in rows]
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def _address(server: Server, proc: Path) -> str | None:

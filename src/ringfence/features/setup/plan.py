@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import define, evolve, field, frozen
 
 from ringfence.errors import HostError, SetupError
-from ringfence.features.setup.find import Found, host_path, reload_command, why_fixed, without_parts
+from ringfence.features.setup.find import Found, reload_command, without_parts
 from ringfence.features.setup.manager import (
     PORT,
     ManagerConf,
@@ -55,6 +55,7 @@ from ringfence.host.file_changes import (
     folder_state,
 )
 from ringfence.host.hosts_file import full_name, hosts_line, knows_host
+from ringfence.host.mounts import host_path, why_fixed
 from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC
 from ringfence.host.routes import read_addresses

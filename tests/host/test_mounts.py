@@ -1,0 +1,30 @@
+"""Paths on this host of folders of a process with another root folder."""
+
+import os
+from pathlib import Path
+
+from ringfence.host.mounts import host_path
+
+
+def test_a_folder_is_found_through_the_mounts_of_both_sides(tmp_path: Path) -> None:
+    """A folder of a container is a volume of this host, or it is only in the container."""
+    volume, root = tmp_path / "volume", tmp_path / "root"
+    (volume / "conf").mkdir(parents=True)
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/asterisk").symlink_to(volume / "conf")  # as if it were mounted there
+    (root / "image").mkdir()
+    proc = tmp_path / "proc"
+    (proc / "9").mkdir(parents=True)
+    (proc / "self").mkdir()
+    (proc / "9/root").symlink_to(root)
+    rows = "1 0 8:1 /x/conf /etc/asterisk rw - ext4 /dev/a rw\n2 0 0:9 / / rw - overlay overlay rw\n"
+    (proc / "9/mountinfo").write_text(rows, "ascii")
+    (proc / "self/mountinfo").write_text(f"1 0 8:1 /x {volume} rw - ext4 /dev/a rw\n", "ascii")
+
+    assert host_path(proc / "9", Path("/etc/asterisk")) == volume / "conf"
+    assert host_path(proc / "9", Path("/image")) is None
+
+
+def test_an_own_folder_has_the_same_path() -> None:
+    """Without a container the path is the same on both sides."""
+    assert host_path(Path(f"/proc/{os.getpid()}"), Path("/etc")) == Path("/etc")
