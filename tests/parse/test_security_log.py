@@ -46,6 +46,18 @@ def test_an_account_and_a_session_of_any_text_are_kept() -> None:
     assert (result.account, result.session, result.tampered) == ('a"b', b'c"d', False)
 
 
+@pytest.mark.parametrize("account", [b"bob", b'b"ob'])
+def test_a_nonce_that_was_not_returned_proves_nothing(account: bytes) -> None:
+    """Asterisk's own value is not the client's, also in a line that can be read from its ends only."""
+    line = HEAD.replace(b"InvalidAccountID", b"InvalidPassword").replace(b"PJSIP", b"SIP")
+    line += account + b'",SessionID="c' + TAIL + b',Challenge="ours"'
+    returned = b',ReceivedChallenge="theirs",ReceivedHash="hash"'
+    for more, expected in ((b"", (b"", b"")), (returned, (b"theirs", b"hash"))):
+        event = parse_line(line + more, SOURCE, 0.0)
+        assert isinstance(event, SecurityEvent)
+        assert (event.challenge, event.response) == expected
+
+
 SUCCESS = HEAD.replace(b"InvalidAccountID", b"SuccessfulAuth")
 
 

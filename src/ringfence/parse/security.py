@@ -158,7 +158,7 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     elif kind is EventKind.SUCCESSFUL_AUTH:
         used = found["UsingPassword"]
     elif kind in WITH_DETAILS:
-        acl_name, challenge, response = details_of(found.groupdict(b""))
+        acl_name, challenge, response = details_of(kind, found.groupdict(b""))
     details = acl_name, challenge, response
     return build_event(source, kind, service, time, account, session, remote, *details, used)
 
@@ -218,7 +218,7 @@ def parse_tampered(packet: bytes, source: SourceId) -> SecurityEvent | None:
             fields.setdefault(_NAMES[name], value)
     account = packet[head.end() : tail.start()].removeprefix(b"AccountID: ").removesuffix(EOL)
     session, _, remote = tail.groups()
-    details = details_of(fields)
+    details = details_of(kind, fields)
     event = build_event(source, kind, head["service"], head["time"], account, session, remote, *details)
     return evolve(event, tampered=True) if event is not None else None
 
@@ -244,17 +244,16 @@ def _last_tail(packet: bytes, end: int | None = None) -> re.Match[bytes] | None:
     return None
 
 
-def details_of(fields: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
+def details_of(kind: EventKind, fields: Mapping[str, bytes]) -> tuple[bytes, bytes, bytes]:
     """Return the ACL's name, and the challenge and response that the client sent, from an event's headers.
 
-    chan_sip calls its own value ``Challenge`` and the client's value ``ReceivedChallenge``. If
-    ``ReceivedChallenge`` is present, it is returned, even if it is empty.
+    In InvalidPassword (chan_sip), ``Challenge`` is Asterisk's own value, which proves nothing about the
+    client. Asterisk leaves out the client's value if it is empty.
     """
-    return (
-        fields.get("ACLName", b""),
-        fields.get("ReceivedChallenge", fields.get("Challenge", b"")),
-        fields.get("ReceivedHash") or fields.get("Response", b""),
-    )
+    own = kind is EventKind.INVALID_PASSWORD
+    names = ("ACLName", "ReceivedChallenge", "ReceivedHash") if own else ("ACLName", "Challenge", "Response")
+    acl_name, challenge, response = (fields.get(name, b"") for name in names)
+    return acl_name, challenge, response
 
 
 def build_event(
@@ -415,6 +414,8 @@ class _Shape:
     address: int
     challenge: int
     response: int
+    received_challenge: int
+    received_hash: int
     acl_name: int
     password: int
 
@@ -438,16 +439,17 @@ _ROWS = (
 
 
 def _shape(names: list[str]) -> _Shape:
-    def at(*wanted: str) -> int:
-        return next((names.index(name) for name in wanted if name in names), len(names))
+    def at(name: str) -> int:
+        return names.index(name) if name in names else len(names)
 
     return _Shape(
         account=at("AccountID"),
         session=at("SessionID"),
         address=at("RemoteAddress"),
-        # If the message has ``ReceivedHash``, ``Challenge`` is Asterisk's value, not the client's.
-        challenge=at("ReceivedChallenge", *([] if "ReceivedHash" in names else ["Challenge"])),
-        response=at("ReceivedHash", "Response"),
+        challenge=at("Challenge"),
+        response=at("Response"),
+        received_challenge=at("ReceivedChallenge"),
+        received_hash=at("ReceivedHash"),
         acl_name=at("ACLName"),
         password=at("UsingPassword"),
     )
@@ -523,7 +525,9 @@ def parse_line(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: AR
     if kind is None or service not in _LINE_SERVICES or severity not in _SEVERITIES:
         return Reason.UNKNOWN_WORDING
     acl_name = challenge = response = b""
-    if kind in WITH_DETAILS:
+    if kind is EventKind.INVALID_PASSWORD:  # see :func:`details_of`
+        challenge, response = values[shape.received_challenge], values[shape.received_hash]
+    elif kind in WITH_DETAILS:
         acl_name, challenge = values[shape.acl_name], values[shape.challenge]
         response = values[shape.response]
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
@@ -581,7 +585,7 @@ def _event_of(
         account,
         session[:middle] if middle >= 0 else session,
         remote,
-        *details_of(fields),
+        *details_of(kind, fields),
         used,
     )
     if event is None:
