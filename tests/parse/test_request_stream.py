@@ -17,6 +17,7 @@ from ringfence.parse.request_stream import (
 )
 from ringfence.parse.requests import parse_requests
 from ringfence.values.event import Transport
+from ringfence.values.packet import CopiedRequest
 
 KEY = b"connection"
 FIRST = SEQUENCES - 100  # the numbers wrap soon
@@ -256,14 +257,52 @@ def test_the_room_for_answers(scale: int, window: int) -> None:
     assert streams.room(KEY, 0) == (True, False)
 
 
-def test_a_repeated_syn_does_not_make_the_window_larger() -> None:
-    """The kernel keeps the options of the first SYN; those of a new connection count."""
+@pytest.mark.parametrize("numbers", [[1_000], [2_000, 1_000], [2_000, 3_000, 1_000]])
+def test_another_syn_does_not_make_the_window_larger(numbers: list[int]) -> None:
+    """The kernel keeps the options of the first SYN, and ignores one with another number."""
     streams = RequestStreams()
-    for scale in (0, 14):
-        streams.begin(KEY, FIRST, scale)
+    streams.begin(KEY, 1_000, 0)
+    for number in numbers:
+        streams.begin(KEY, number, 14)
     assert streams.room(KEY, 1) == (False, True)
-    streams.begin(KEY, FIRST + 9, 14)
+
+
+@pytest.mark.parametrize("data", [ASK, b"no SIP\0\r\n\r\n"])
+def test_a_syn_within_a_connection_does_not_make_the_window_larger(data: bytes) -> None:
+    """The kernel ignores it, whether the connection can be read or not."""
+    streams = RequestStreams()
+    streams.begin(KEY, 1_000, 0)
+    streams.read(KEY, 1_001, data)
+    streams.read(KEY, 1_001 + len(data), b"OPTI")
+    assert streams.begin(KEY, 1_000 + len(data + b"OPTI"), 14)
+    assert streams.room(KEY, 1) == (False, True)
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_new_connection_has_a_scale_of_its_own(copied: bool) -> None:  # noqa: FBT001 - a parameter
+    """A host may use its port again, also after a connection whose SYN was not copied."""
+    streams = RequestStreams()
+    if copied:
+        streams.begin(KEY, 1_000, 0)
+    streams.read(KEY, 1_001, ASK)
+    streams.begin(KEY, 2_000, 14)
     assert streams.room(KEY, 1) == (True, False)
+
+
+def test_a_syn_with_data_names_the_scale() -> None:
+    """The kernel ignores its data, and keeps its options when it comes again without them."""
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
+    syn = syn[:32] + b"\x60" + syn[33:40]  # a header of 24 bytes
+    streams = RequestStreams()
+
+    def begin(scale: bytes, data: bytes) -> list[CopiedRequest] | None:
+        return parse_requests(segment_like(syn, 0, b"\x03\x03" + scale + b"\0" + data, 0x02), streams)
+
+    [unread] = begin(b"\x00", ASK) or []
+    assert unread.unread
+    assert begin(b"\x0e", b"") == []
+    [closed] = parse_requests(segment_like(syn[:34] + b"\0\1" + syn[36:], 1, b"\0" * 4 + ASK), streams) or []
+    assert closed.diverted
 
 
 def test_what_this_host_acknowledges() -> None:

@@ -38,7 +38,7 @@ from collections import OrderedDict
 
 from attrs import Factory, define
 
-from ringfence.parse.packet import SEQUENCES
+from ringfence.parse.packet import MOST_SCALE, SEQUENCES
 
 MOST_STREAMS = 4_096
 MOST_BYTES = 8 << 20
@@ -173,11 +173,12 @@ class RequestStreams:
         sender may also send a SYN within its connection: Asterisk ignores it, and the bytes after it would be
         misread.
         """
-        known = self._streams.get(connection)
-        if known is not None and known.next == (sequence + 1) % SEQUENCES:
-            scale = min(scale, known.scale)  # the kernel keeps the options of the first SYN
+        known, first = self._streams.get(connection), (sequence + 1) % SEQUENCES
+        # The kernel keeps the options of the first SYN, and ignores a SYN with another number.
+        if known is not None and (known.unread or not known.received or known.next == first):
+            scale = min(scale, known.scale)
         self._forget(connection)
-        self._add(connection, _Stream((sequence + 1) % SEQUENCES, scale=scale))
+        self._add(connection, _Stream(first, scale=scale))
         return known is not None and known.received
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
@@ -224,7 +225,7 @@ class RequestStreams:
         if stream is not None:
             self._give_up(stream, stream.first)
         else:
-            self._add(connection, _Stream(0, unread=True))
+            self._add(connection, _Stream(0, scale=MOST_SCALE, unread=True))
 
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.

@@ -176,11 +176,12 @@ def _heads_in(
     Asterisk does not get an urgent byte, so it would read another text.
     """
     _, _, sequence, begins, data = segment
+    was_read = begins and streams.begin(connection, sequence, tcp_scale(payload))
     if may_be_cut or is_urgent(payload) or (begins and data):
         streams.lose(connection)
         return None
     if begins:
-        return None if streams.begin(connection, sequence, tcp_scale(payload)) else []
+        return None if was_read else []
     return streams.read(connection, sequence, data) if data else []
 
 
