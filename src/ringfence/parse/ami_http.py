@@ -160,7 +160,6 @@ class HttpCheck:
     def _begin(self, now: float) -> None:
         if not self._suspect and self._off >= ENOUGH:
             self.deadline = now + HOLD_WITHIN
-            self._size = 0
         self._suspect = True
         # No new question is needed while an earlier one has no reply: that reply will come after this event.
         self.wanted = not self._waiting
@@ -170,14 +169,14 @@ class HttpCheck:
         self.enabled = _VALUES.get(value.partition(EOL_TEXT)[0]) if found else None
         self._off = min(self._off + 1, ENOUGH) if self.enabled is False else 0
         self._waiting = self.wanted = self._suspect = False
-        if self.enabled is not False:
-            return self._give_up()
-        held, self._held, self.deadline = self._held, [], None
-        return held
+        return self._end_hold() if self.enabled is False else self._give_up()
 
     def _give_up(self) -> list[AmiItem]:
-        held, self._held, self.deadline = self._held, [], None
-        return list(_as_forgeable(held))
+        return list(_as_forgeable(self._end_hold()))
+
+    def _end_hold(self) -> list[AmiItem]:
+        held, self._held, self._size, self.deadline = self._held, [], 0, None
+        return held
 
     def _is_trusted(self, item: AmiItem) -> bool:
         """Whether ``item`` is an answer to ringfence, or can do no harm if a client has forged it.

@@ -48,7 +48,6 @@ from ringfence.parse.stream import Streams
 from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
-    MOST_SESSION,
     Service,
     Transport,
     short_account,
@@ -283,7 +282,7 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
     width = (len(connection) - _PORTS) // 2
     local, remote = packed_address(connection[:width]), packed_address(connection[width : 2 * width])
     ports = connection[2 * width :]
-    local_port, port = int.from_bytes(ports[:2], "big"), int.from_bytes(ports[2:], "big")
+    local_port, port = int.from_bytes(ports[:2]), int.from_bytes(ports[2:])
     # Even the status may be incomplete: "SIP/2.0 4". A sender that keeps the rest from leaving was refused.
     whole = message if len(message) >= _STATUS else (message + _REFUSED[len(message) :])
     return parse_message(whole, remote, port, local, local_port, Transport.TCP)
@@ -324,9 +323,7 @@ def parse_message(
     else:
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     accepted = _is_accepted(head, nonce)
-    call_id = call_id if len(call_id) <= MOST_SESSION else short_session(call_id)
-    nonce = nonce[:MOST_KEPT]
-    account = account if len(account) <= MOST_ACCOUNT and account.isascii() else short_account(account)
+    call_id, nonce, account = short_session(call_id), nonce[:MOST_KEPT], short_account(account)
     return Challenge(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),

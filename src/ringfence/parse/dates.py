@@ -93,14 +93,14 @@ class DateReader:
         for index, form in enumerate(_FORMS):
             found = form.fullmatch(text)
             if found is not None:
-                fields = found.groupdict()
+                fields = {name: value for name, value in found.groupdict().items() if value}
                 candidates = self._candidates(fields, now)
                 if index == _SLASHED:
                     candidates += self._candidates(fields | {"M": fields["D"], "D": fields["M"]}, now)
                 return min(candidates, key=lambda seconds: _distance(seconds, now), default=None)
         return None
 
-    def _candidates(self, fields: dict[str, bytes | None], now: float) -> list[float]:
+    def _candidates(self, fields: dict[str, bytes], now: float) -> list[float]:
         """Return the possible moments of a date (seconds since the epoch).
 
         Usually one is returned, and two if a clock change repeats the hour. A time without a date gives the
@@ -108,9 +108,8 @@ class DateReader:
         groups of the pattern that matched.
         """
         today = datetime.fromtimestamp(now, self._zone)
-        if fields.get("Y"):
-            written = fields["Y"] or b""
-            years = [int(written) + (2000 if len(written) == 2 else 0)]  # noqa: PLR2004 - two digits
+        if "Y" in fields:
+            years = [int(fields["Y"]) + (2000 if len(fields["Y"]) == 2 else 0)]  # noqa: PLR2004 - two digits
         else:
             years = [today.year + 1 - back for back in range(_YEARS_BACK + 2)]
         if "D" not in fields:
@@ -120,27 +119,26 @@ class DateReader:
                 for day in [today - timedelta(days=back)]
                 for seconds in self._moments(day.year, day.month, day.day, fields)
             ]
-        month = _MONTHS.get((fields["B"] or b"").lower(), 0) if "B" in fields else int(fields["M"] or 0)
+        month = _MONTHS.get(fields["B"].lower(), 0) if "B" in fields else int(fields["M"])
         for year in years:
-            moments = self._moments(year, month, int(fields["D"] or 0), fields)
-            if moments and (fields.get("Y") or min(moments) <= now + _AHEAD):
+            moments = self._moments(year, month, int(fields["D"]), fields)
+            if moments and ("Y" in fields or min(moments) <= now + _AHEAD):
                 return moments
         return []
 
-    def _moments(self, year: int, month: int, day: int, fields: dict[str, bytes | None]) -> list[float]:
-        hour = int(fields["h"] or 0)
-        if fields["half"]:
+    def _moments(self, year: int, month: int, day: int, fields: dict[str, bytes]) -> list[float]:
+        hour = int(fields["h"])
+        if "half" in fields:
             hour = hour % _NOON + (_NOON if fields["half"] in b"Pp" else 0)
-        fraction = (fields["f"] or b"").ljust(6, b"0")[:6]
+        fraction = fields.get("f", b"").ljust(6, b"0")[:6]
         try:
-            moment = datetime(
-                year, month, day, hour, int(fields["m"] or 0), 0, tzinfo=self._zone_of(fields["zone"])
-            )
+            zone = self._zone_of(fields.get("zone"))
+            moment = datetime(year, month, day, hour, int(fields["m"]), tzinfo=zone)
             both = {moment.replace(fold=fold).timestamp() for fold in (0, 1)}
         except (ValueError, OverflowError):
             return []
         # A leap second (60) becomes the first second of the next minute.
-        return [seconds + int(fields["s"] or 0) + int(fraction) / 1e6 for seconds in sorted(both)]
+        return [seconds + int(fields.get("s", 0)) + int(fraction) / 1e6 for seconds in sorted(both)]
 
     def _zone_of(self, written: bytes | None) -> tzinfo | None:
         if written in (b"Z", b"UTC", b"GMT"):

@@ -212,7 +212,7 @@ def _frame_in(packet: bytes) -> _Frame | None:
     whole = ip_payload(packet)
     if whole is None or whole[0] != UDP or len(whole[3]) < _UDP_HEADER:
         return None
-    length = int.from_bytes(whole[3][4:6], "big") - _UDP_HEADER
+    length = int.from_bytes(whole[3][4:6]) - _UDP_HEADER
     chunks = _chunks(whole[3][_UDP_HEADER:], length)
     if chunks is None or chunks.get(_PROTOCOL) != _TCP or chunks.get(_KIND) != _SIP:
         return None
@@ -223,7 +223,7 @@ def _frame_in(packet: bytes) -> _Frame | None:
     ports = [chunks.get(kind, b"") for kind in (_SOURCE_PORT, _TARGET_PORT)]
     if {len(source), len(target)} != {known[2]} or {len(port) for port in ports} != {_PORT}:
         return None
-    source_port, target_port = (int.from_bytes(port, "big") for port in ports)
+    source_port, target_port = (int.from_bytes(port) for port in ports)
     payload, uuid = chunks.get(_PAYLOAD, b""), chunks.get(_UUID, b"")
     cut = len(whole[3]) - _UDP_HEADER < length
     if not (payload or cut):
@@ -238,7 +238,7 @@ def _chunks(data: bytes, total: int) -> dict[int, bytes] | None:
 
     ``total`` is the datagram's length, of which ``data`` has the beginning. The last chunk may be cut off.
     """
-    if not data.startswith(_MAGIC) or int.from_bytes(data[4:_BEGIN], "big") != total or len(data) > total:
+    if not data.startswith(_MAGIC) or int.from_bytes(data[4:_BEGIN]) != total or len(data) > total:
         return None
     found: dict[int, bytes] = {}
     at = _BEGIN

@@ -10,7 +10,6 @@ from attrs import define, frozen
 
 from ringfence.parse.address import parse_source
 from ringfence.values.event import (
-    MOST_SESSION,
     EventKind,
     SecurityEvent,
     Service,
@@ -192,10 +191,8 @@ def make_event(
     remote = parse_source(address, transport, has_port=has_port)
     if remote is None:
         return Reason.NOT_AN_ADDRESS
-    account = short_account(account)
-    session = session if len(session) <= MOST_SESSION else short_session(session)
     return SecurityEvent(
-        *(source, kind, service, remote, time, account, session, acl_name),
+        *(source, kind, service, remote, time, short_account(account), short_session(session), acl_name),
         forgeable=forgeable,
         evidence=short_account(evidence),
     )

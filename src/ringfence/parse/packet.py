@@ -39,14 +39,14 @@ def ip_payload(packet: bytes) -> tuple[int, bytes, bytes, bytes, bool] | None:
     version = packet[0] >> 4
     if version == 4:  # noqa: PLR2004 - IPv4
         header = (packet[0] & 0x0F) * 4
-        total = int.from_bytes(packet[2:4], "big")
-        fragment = int.from_bytes(packet[6:8], "big")
+        total = int.from_bytes(packet[2:4])
+        fragment = int.from_bytes(packet[6:8])
         if not _IPV4_HEADER <= header <= total or fragment & _FRAGMENT_OFFSET:
             return None
         may_be_cut = bool(fragment & _MORE_FRAGMENTS) or total > len(packet)
         return packet[9], packet[12:16], packet[16:20], packet[header:total], may_be_cut
     if version == 6 and len(packet) >= _IPV6_HEADER:  # noqa: PLR2004 - IPv6
-        total = _IPV6_HEADER + int.from_bytes(packet[4:6], "big")
+        total = _IPV6_HEADER + int.from_bytes(packet[4:6])
         source, target, payload = packet[8:24], packet[24:40], packet[_IPV6_HEADER:total]
         found = _behind_extensions(packet[6], payload)
         if found is None:
@@ -70,7 +70,7 @@ def _behind_extensions(kind: int, payload: bytes) -> tuple[int, bytes, bool] | N
         size = _EXTENSION
         if kind != _IPV6_FRAGMENT:
             size += header[1] * _EXTENSION
-        elif int.from_bytes(header[2:4], "big") >> 3:
+        elif int.from_bytes(header[2:4]) >> 3:
             return None
         else:
             fragment = fragment or bool(header[3] & 1)  # without more fragments, it is whole
@@ -99,12 +99,12 @@ def udp_datagram(payload: bytes, *, may_be_cut: bool, jumbo: bool = False) -> tu
     data is missing at the end, unless it ``may_be_cut``. ``jumbo``: the length 0 stands for that of the
     whole payload, as Linux reads it in IPv6 (RFC 2675).
     """
-    length = int.from_bytes(payload[4:6], "big") or (len(payload) if jumbo else 0)
+    length = int.from_bytes(payload[4:6]) or (len(payload) if jumbo else 0)
     if len(payload) < _UDP_HEADER or length < _UDP_HEADER:
         return None
     if length > len(payload) and not may_be_cut:
         return None
-    ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+    ports = int.from_bytes(payload[:2]), int.from_bytes(payload[2:4])
     return *ports, payload[_UDP_HEADER:length]
 
 
@@ -118,8 +118,8 @@ def tcp_segment(payload: bytes) -> tuple[int, int, int, bool, bytes] | None:
     header = (payload[12] >> 4) * 4
     if not _TCP_HEADER <= header <= len(payload):
         return None
-    ports = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
-    return *ports, int.from_bytes(payload[4:8], "big"), bool(payload[13] & _SYN), payload[header:]
+    ports = int.from_bytes(payload[:2]), int.from_bytes(payload[2:4])
+    return *ports, int.from_bytes(payload[4:8]), bool(payload[13] & _SYN), payload[header:]
 
 
 def is_urgent(payload: bytes) -> bool:
@@ -129,7 +129,7 @@ def is_urgent(payload: bytes) -> bool:
 
 def tcp_window(payload: bytes) -> int:
     """Return the receive window field of a TCP segment, not yet multiplied by the connection's scale."""
-    return int.from_bytes(payload[14:16], "big")
+    return int.from_bytes(payload[14:16])
 
 
 def tcp_scale(payload: bytes) -> int:

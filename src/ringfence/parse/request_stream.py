@@ -304,10 +304,10 @@ def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
         stream.keep(new)
         found += _consume(stream, new)
         follows = (one for one in stream.early if not 0 < (one - stream.next) % SEQUENCES < _HALF)
-        sequence = next(follows, -1)
-        if sequence < 0:
+        waiting = next(follows, None)
+        if waiting is None:
             return found
-        data = stream.early.pop(sequence)
+        sequence, data = waiting, stream.early.pop(waiting)
 
 
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
@@ -316,7 +316,7 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
     If this raises an error, ``stream.pending`` is as before.
     """
     found: list[bytes] = []
-    buffer = stream.pending + data if stream.pending else data
+    buffer = stream.pending + data
     at = min(stream.skip, len(buffer))
     stream.skip -= at
     while at < len(buffer):
@@ -390,7 +390,7 @@ def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int |
     if len(buffer) < start:
         return None
     if size:
-        length = int.from_bytes(buffer[start - size - _MASK : start - _MASK], "big")
+        length = int.from_bytes(buffer[start - size - _MASK : start - _MASK])
     if len(stream.fragments) + length > MOST_MESSAGE:
         raise _UnreadError
     end = start + length
@@ -407,7 +407,7 @@ def _frame(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int |
 def _unmasked(data: bytes, mask: bytes) -> bytes:
     """Return the content of a masked WebSocket frame (RFC 6455 §5.3)."""
     key = (mask * (len(data) // _MASK + 1))[: len(data)]
-    return (int.from_bytes(data, "big") ^ int.from_bytes(key, "big")).to_bytes(len(data), "big")
+    return (int.from_bytes(data) ^ int.from_bytes(key)).to_bytes(len(data))
 
 
 def _only_head(message: bytes) -> bytes:

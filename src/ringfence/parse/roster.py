@@ -427,10 +427,10 @@ class ContactTracker:
         return self._change((Service.PJSIP, name), uri, contact, status, gone=status == "Removed")
 
     def _peer(self, event: RosterEvent) -> Contact | None:
-        channel, slash, name = event.headers.get("Peer", "").partition("/")
+        channel, _, name = event.headers.get("Peer", "").partition("/")
         service = _CHANNELS.get(channel)
         status = event.headers.get("PeerStatus", "")
-        if service is None or not slash or not name or status in ("", "Rejected"):
+        if service is None or not name or status in ("", "Rejected"):
             return None
         old = self._at.get((service, name), {}).get("")
         contact = old.contact if old is not None else None

@@ -237,13 +237,13 @@ def _earlier(one: int, other: int) -> int:
 def _consume(stream: _Stream, data: bytes) -> list[bytes]:
     """Return the heads of the answers that ``data`` completes; keep the incomplete message in ``stream``."""
     found: list[bytes] = []
-    buffer = stream.pending + data if stream.pending else data
+    buffer = stream.pending + data
     at = min(stream.skip, len(buffer))
     stream.skip -= at
     scanned, stream.scanned = stream.scanned, 0
     while at < len(buffer):
         if not stream.synced:
-            if buffer.startswith(b"SIP/2.0 ", at) and at == 0:
+            if at == 0 and buffer.startswith(b"SIP/2.0 "):
                 stream.synced = True  # a segment usually begins with an answer
                 continue
             match = _ANSWER.search(buffer, at)
@@ -284,7 +284,7 @@ def _frame(buffer: bytes, at: int) -> tuple[int, int, bool] | None:
     if len(buffer) < start:
         return None
     if size:
-        length = int.from_bytes(buffer[start - size : start], "big")
+        length = int.from_bytes(buffer[start - size : start])
     if length > MOST_PENDING:
         return at, at + 1, False
     return None if len(buffer) < start + length else (start, start + length, True)

@@ -209,7 +209,7 @@ def _count(stream: _Stream, acknowledged: int, data: bytes, *, pages: bool) -> i
         at += len(part)
         if len(stream.head) < _HEADER:
             break
-        kind, major, length = stream.head[0], stream.head[1], int.from_bytes(stream.head[3:], "big")
+        kind, major, length = stream.head[0], stream.head[1], int.from_bytes(stream.head[3:])
         if not _FIRST <= kind <= _LAST or major != _MAJOR or length > _MOST_RECORD:
             stream.synced, stream.head = False, b""
             break
@@ -273,7 +273,7 @@ def parse_exchange(
         streams.begin(connection)
         return []
     address = packed_address(target)
-    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED], "big")
+    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED])
     answers, asked, opens = streams.read(
         connection, sequence, acknowledged, data, pages=has_pages(local_port)
     )
