@@ -162,6 +162,12 @@ def test_one_question_at_a_time() -> None:
     assert not wanted(peer)
 
 
+def test_each_question_has_an_id_of_its_own() -> None:
+    """Asterisk repeats the ActionID in its reply, so each action needs another one."""
+    http = Peer().decoder.http
+    assert len({http.ask() for _ in range(3)}) == 3
+
+
 def test_a_success_at_the_manager_asks_nothing() -> None:
     """A successful login names a user of manager.conf, so nothing in it can be forged."""
     peer = Peer()
@@ -217,6 +223,18 @@ def test_held_items_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(items) >= 100 - 10_000 // len(FORGED_TLS)
     assert {event.forgeable for event in events(items)} == {True}
     assert MOST_HELD == 4 * 2**20
+
+
+def test_as_many_bytes_are_held_as_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte more ends the wait, and each wait counts from 0."""
+    peer = Peer("No", "No")
+    for most, passed in ((len(FAILED), 0), (len(FAILED) - 1, 1), (len(FAILED), 0)):
+        monkeypatch.setattr(ami_http, "MOST_HELD", most)
+        peer.receive(FAILED)
+        assert deadline(peer) is not None
+        items = peer.decoder.tick(HOLD)
+        assert (len(items), deadline(peer) is None) == (passed, bool(passed))
+        peer.answer("No")
 
 
 def test_a_reply_with_another_id_ends_nothing() -> None:

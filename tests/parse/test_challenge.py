@@ -448,6 +448,7 @@ MAKINGS = [
     b'x;q="' + TRUE,
     b'x;received=198.19.77.77;q="' + TRUE + b';x="a"',
     b"x;q=\\" + TRUE,
+    b'x"y' + TRUE + b';x="a\\"b"',
     b"198.18.0.2:5;rport=5062;maddr=198.19.77.77;received=198.19.200.7;branch=z9",
     b"x;received=198.19.77.77;y;rport=5;maddr=198.19.77.77;received=198.19.200.7",
     b"a:5" + TRUE + b';x=";received=198.19.77.77;"',
@@ -585,6 +586,7 @@ def test_the_fast_pattern_and_the_steps_agree(
         max_size=4,
     ),
 )  # fmt: skip
+@example(b"200 OK", b"h:1", b"a", b"", b"' failed for '", [])
 def test_an_ordinary_answer_is_read_as_any_other(
     status: bytes, via: bytes, call_id: bytes, name: bytes, to: bytes, more: list[bytes]
 ) -> None:
@@ -763,6 +765,15 @@ def test_a_connection_is_followed_from_its_first_segment() -> None:
     assert continues(second, streams)
     [answer] = parse_answers(second, streams)
     assert (answer.call_id, answer.transport) == (b"mm", Transport.TCP)
+
+
+def test_a_success_counts_in_a_connection_that_was_copied_from_its_syn() -> None:
+    """Without the SYN, the text may be a sender's, which Asterisk forwards in the middle of a message."""
+    success = ipv4(tcp(CHAN_SIP_403.replace(b"403 Forbidden", b"200 OK")), kind=6)
+    streams = Streams()
+    assert parse_answers(success, streams) == []
+    assert parse_answers(ipv4(SYN, kind=6), streams) == []
+    assert [answer.status for answer in parse_answers(success, streams)] == [200]
 
 
 @pytest.mark.parametrize("packet", [b"", ipv4(udp(b"x")), ipv4(SYN[:19], kind=6)])

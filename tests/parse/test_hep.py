@@ -482,6 +482,17 @@ def test_a_request_whose_head_is_cut_off_may_have_credentials(more: bytes) -> No
         assert found.message.call_ids == (CALL_ID,)
 
 
+def test_a_second_request_behind_the_copy_may_have_credentials() -> None:
+    """Of two requests with one Call-ID, the copy of their read has the harmless one alone."""
+    reader = exports()
+    filler = (SIZE - 1_000) // 2 - len(register(b"other"))
+    text = register(b"other", body=b"x" * filler) * 2 + register()
+    text += register(more=b"X: " + b"x" * 2_000 + b"\r\n" + CREDENTIALS)
+    found = [reader.read(cut(chunks(text, outgoing=False)), sure=True) for _ in range(2)]
+    messages = [one.message for one in found if one is not None and isinstance(one.message, CopiedRequest)]
+    assert [(one.unread, one.credentials) for one in messages] == [(False, False), (True, True)]
+
+
 def test_a_request_behind_the_copy_may_have_credentials() -> None:
     """A long harmless request fills the copy of a read; what follows it may be a guess."""
     text = register(b"other", body=b"x" * 9_000) + register(more=CREDENTIALS)

@@ -257,6 +257,20 @@ def test_security_messages_are_skipped_and_the_others_are_read(name: str) -> Non
     assert (reader.counts.lines, reader.counts.standby, reader.counts.events) == (4, 2, 2)
 
 
+@pytest.mark.parametrize("size", [LOG_CUT, LOG_CUT + 1])
+def test_a_line_that_asterisk_may_have_cut_is_not_skipped(size: int) -> None:
+    """A longer line may hold the beginning of the next message; of the skipped ones the last is a sample."""
+    line = EVENT.replace(b'"0x1"', b'"' + b"x" * (size - len(EVENT) + 4) + b'"')
+    assert len(line) == size + 1
+    reader = LogReader(SOURCE)
+    reader.skips_security = True
+    results = reader.receive(line, NOW)
+    assert reader.counts.standby == 1
+    assert ([one.reason for one in results], reader.sample) == (
+        ([], line[:-1]) if size == LOG_CUT else ([Reason.STANDBY], None)
+    )
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("skips", [False, True], ids=["primary", "standby"])
 def test_no_line_of_an_account_is_a_message(name: str, skips: bool) -> None:  # noqa: FBT001
@@ -441,6 +455,16 @@ def test_a_message_far_behind_an_open_one_keeps_its_own_end() -> None:
     for between, found in ((b"", ["192.0.2.7"]), (quiet, ["192.0.2.7", "192.0.2.8"])):
         reader = LogReader(SOURCE)
         assert named(reader.receive(OPEN + between + call, NOW) + reader.end(NOW)) == found
+
+
+def test_a_step_of_a_dialplan_with_a_prefix_ends_as_one_without() -> None:
+    """A log of the format [plain] looks like a console's, and has the prefix before each step."""
+    step = P + b"VERBOSE[1][C-1]: pbx.c:1 f: Executing [1\n" + CONSOLE
+    for end, found in ((b'@public:1] NoOp("a", "") in new stack\n', []), (b"x\n", ["192.0.2.7"])):
+        assert named(LogReader(SOURCE).receive(CONSOLE.replace(b".7", b".8") + step + end, NOW)) == [
+            "192.0.2.8",
+            *found,
+        ]
 
 
 def test_an_end_far_behind_a_call_revokes_nothing_on_a_console() -> None:

@@ -8,7 +8,7 @@ from tests.parse.corpus import SOURCE
 
 from ringfence.parse.line_result import OpenMessage, Reason
 from ringfence.parse.notices import parse_distributor, parse_session
-from ringfence.values.event import SecurityEvent
+from ringfence.values.event import UNNAMED, SecurityEvent
 from ringfence.values.fast import evolve
 
 PLANTS = st.sampled_from(
@@ -65,6 +65,10 @@ def test_a_request_with_several_addresses_has_a_reading_for_each() -> None:
     assert found == [("203.0.113.9", 5060, True), ("192.0.2.7", 40_000, True)]
     assert result == evolve(result.readings[0], readings=result.readings)
     assert result.readings[1].session == b"c' failed for 'no address' (callid: d"
+    assert {one.method for one in result.readings} == {"REGISTER"}
+    old = parse_distributor(line.replace(b"'REGISTER' ", b""), SOURCE, 0.0)
+    assert isinstance(old, SecurityEvent)
+    assert {one.method for one in old.readings} == {UNNAMED}
 
 
 def test_a_request_with_too_many_addresses_is_ambiguous() -> None:

@@ -315,6 +315,15 @@ def test_the_call_id_that_asterisk_uses_is_found(line: bytes, call_id: bytes) ->
     assert short_session(call_id) in with_call_id(line)
 
 
+def test_white_space_in_a_long_call_id_stays() -> None:
+    """chan_sip shortens it; the parser does not in a line of more than 1024 bytes, which bounds the time."""
+    for size, shortened in ((1023, True), (1024, False)):
+        call_id = b"  a" * 341 + b"b" * (size - 3 * 341)
+        found = with_call_id(b"Call-ID:x" + call_id + b"\r\n")
+        by_chan_sip = b"x" + call_id.replace(b"  ", b" ")
+        assert found == tuple(map(short_session, ([by_chan_sip] * shortened) + [b"x" + call_id]))
+
+
 def test_only_call_id_lines_are_read() -> None:
     """A name must begin a line and end at its colon; at most four values are returned."""
     assert with_call_id(b"X-Call-ID: a\r\nCall-IDs: b\r\nIn: c\r\nSubject: Call-ID: d\r\n") == ()

@@ -74,6 +74,17 @@ def test_a_contact_of_asterisks_database() -> None:
     )
 
 
+def test_a_contact_without_a_path_is_behind_no_proxy() -> None:
+    """A contact in the database without a path counts as one with an empty path."""
+    event = tree()
+    kept = json.loads(event.headers["Val"])
+    del kept["path"]
+    event = RosterEvent(event.name, event.action, {**event.headers, "Val": json.dumps(kept)})
+
+    assert entries("DBGetTree", event) == entries("DBGetTree", tree(path=""))
+    assert len(entries("DBGetTree", event)) == 1
+
+
 def test_a_contact_that_is_listed_with_its_status() -> None:
     """Only Asterisk's status ``Reachable`` makes a contact reachable."""
     phone = contact(Service.PJSIP, "carol", "198.18.1.13", until=1795193477.0, reachable=True)
@@ -148,6 +159,15 @@ def test_where_no_endpoint_stands_the_key_names_the_account() -> None:
 def test_a_peer(action: str, recorded: bytes, expected: Contact) -> None:
     """A peer is at the address to which Asterisk sends; it is reachable if it answers there in time."""
     assert entries(action, item(recorded)) == (ListedContact(expected),)
+
+
+def test_a_peer_without_a_status_is_not_reachable() -> None:
+    """Nothing shows that such a phone answers."""
+    event = item(rosters.SIP_PEER)
+    headers = {name: value for name, value in event.headers.items() if name != "Status"}
+    (listed,) = entries("SIPpeers", RosterEvent(event.name, event.action, headers))
+
+    assert listed == ListedContact(contact(Service.SIP, "dave", "198.18.1.21"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from ringfence.values.event import Transport
         ("sips:sip.carrier.example;transport=tls", SipTarget("sip.carrier.example", None, Transport.TLS)),
         ("sips:sip.carrier.example", SipTarget("sip.carrier.example", None, Transport.TLS)),
         ("sip:204;a=b@[2001:db8::5]:5062", SipTarget("2001:db8::5", 5062, Transport.UDP)),
+        ("<sip:192.0.2.7>", SipTarget("192.0.2.7", None, Transport.UDP)),
         ("<sip:[::ffff:192.0.2.7];lr>", SipTarget("::ffff:192.0.2.7", None, Transport.UDP)),
         ("sip:x@y.invalid;transport=ws;ob", SipTarget("y.invalid", None, Transport.WS)),
         ("sip:x@192.0.2.7;transport=sctp", SipTarget("192.0.2.7", None, Transport.UNKNOWN)),

@@ -175,6 +175,7 @@ def test_tampered_parsing_uses_the_first_head_and_the_last_tail() -> None:
         ]
     )
     real = packet(EventKind.CHALLENGE_RESPONSE_FAILED, account=forged, session=b"real")
+    real = real.replace(b"\r\nResponse: R\r\n", b"\r\nResponse: R: \r\n")
     assert parse_tampered(bare(real), SOURCE) == SecurityEvent(
         SOURCE,
         EventKind.CHALLENGE_RESPONSE_FAILED,
@@ -185,9 +186,16 @@ def test_tampered_parsing_uses_the_first_head_and_the_last_tail() -> None:
         b"real",
         "",
         b"C",
-        b"R",
+        b"R: ",
         tampered=True,
     )
+
+
+def test_a_tampered_event_names_the_account_without_the_end_of_its_line() -> None:
+    """An account with a newline keeps it, and nothing of what Asterisk writes around it."""
+    event = parse_tampered(bare(packet(account=b"al\r\nice\r\n")), SOURCE)
+    assert event is not None
+    assert event.account == "al\r\nice\r\n"
 
 
 @pytest.mark.parametrize(

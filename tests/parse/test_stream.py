@@ -149,6 +149,16 @@ def test_answers_after_a_hole_and_in_a_late_segment_are_read() -> None:
     assert read(streams, FINE + REFUSED, behind + len(ANSWER) + len(REFUSED)) == [REFUSED]
 
 
+def test_a_hole_of_one_byte_is_filled_once() -> None:
+    """A segment fills a hole of one byte, even if it begins before it and ends behind it."""
+    streams = begun()
+    assert read(streams, ANSWER) == [ANSWER]
+    assert read(streams, ANSWER, len(ANSWER) + 1) == [ANSWER]
+    assert len(streams._streams[KEY].holes) == 1
+    assert read(streams, b"\n", len(ANSWER)) == []
+    assert streams._streams[KEY].holes == []
+
+
 def test_the_number_of_holes_is_bounded() -> None:
     """Only the latest holes are remembered; a late segment in an older one does not count."""
     streams = begun()
@@ -266,6 +276,15 @@ def test_a_forgotten_connection_still_counts_its_incomplete_answer() -> None:
         assert b"c" in streams
         assert {name for name, _ in streams.cut()} == {b"a", b"b", b"c"}
         assert streams.pending <= 2 * len(ANSWER)
+
+
+def test_incomplete_answers_may_fill_the_bound() -> None:
+    """With as many bytes as are kept, no connection is forgotten."""
+    streams = Streams(most_bytes=2 * len(ANSWER[:-1]))
+    for name in (b"a", b"b"):
+        streams.begin(name, 0)
+        streams.read(name, 1, ANSWER[:-1])
+    assert streams.pending == 2 * len(ANSWER[:-1])
 
 
 def test_incomplete_answers_that_are_not_fetched_are_bounded() -> None:
