@@ -160,6 +160,9 @@ class World:
 
     def placed(self, wanted: Iterable[tuple[Key, float]], news: News) -> None:
         """Model an order to place bans. Which ban of a full set gives way is read in the facts."""
+        wanted = [*wanted]
+        if news is not News.KNOWN:
+            self.insisted -= {key for key, _ in wanted}
         made = [fact.bans for fact in self.told.facts if isinstance(fact, Placed | Restored)]
         taken = {(ban.network, ban.scope) for bans in made for ban in bans}
         late = []

@@ -425,6 +425,21 @@ def test_a_failed_unban_of_an_allowed_address_is_retried(world: World) -> None:
     assert (world.in_kernel(), world.in_store(), world.enforcer.firewall_error) == ({}, {}, "")
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_failed_unban_does_not_end_a_later_ban(world: World, refused: bool) -> None:  # noqa: FBT001 - a column
+    """A removal that the kernel refused is not tried again when the address is banned by force meanwhile."""
+    world.decide()
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    world.allow(_192_0_2_1="the gateway")
+    if not refused:
+        world.backend.refuses.clear()
+    world.enforcer.ban([SUBJECT], 2 * HOUR, "by hand", force=True)
+    world.backend.refuses.clear()
+    world.wait(5)
+
+    assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": 2 * HOUR - 5}
+
+
 def test_a_friend_is_not_put_back(world: World) -> None:
     """A stored ban of an address that is allowed by now is ended when the daemon starts."""
     world.decide()

@@ -202,6 +202,9 @@ class Book:
         If a set was full, a ban that ends earlier is removed, and the new ban is added again. ``now`` is in
         seconds since the epoch.
         """
+        if news is not News.KNOWN:  # a removal that the kernel refused was of an earlier ban
+            for ban in bans:
+                self._failed_unbans.pop(_key(ban), None)
         final, pairs = [*answers], [*zip(bans, answers, strict=True)]
         full = [number for number, one in enumerate(answers) if isinstance(one.error, SetFullError)]
         others = [pair for pair in pairs if not isinstance(pair[1].error, SetFullError)]
