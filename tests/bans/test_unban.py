@@ -265,6 +265,42 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
 
 
+def test_while_a_network_is_unbanned_new_bans_are_placed(world: World) -> None:
+    """An unban of a network with many bans works in parts, and a ban that is placed between two stays."""
+    many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
+    world.enforcer.ban(many, 3_600.0, "")
+    unbanned = []
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            unbanning = group.create_task(unban(world.enforcer, [ip_network("198.18.0.0/15")]))
+            while not unbanning.done():
+                await asyncio.sleep(0)
+                unbanned.append(world.enforcer.book.counts.unbanned)
+                if unbanned[-1] == CHUNK:
+                    world.decide()
+        assert unbanning.result() == UnbanResult()
+
+    asyncio.run(main())
+    assert [*dict.fromkeys(unbanned)] == [0, CHUNK, 2 * CHUNK]
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+def test_while_enforcement_is_off_no_part_is_banned(world: World) -> None:
+    """If enforcement is switched off during a long unban, the rest of a wider ban is not banned."""
+    world.decide(ip_network("198.18.0.0/15"), scope=Scope.SIP)
+    many = [ip_network((0xC6120000 + number, 32)) for number in range(CHUNK)]
+    world.enforcer.ban(many, 3_600.0, "")
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(world.enforcer.switch_off)
+        await unban(world.enforcer, [ip_network("198.18.0.0/16")])
+
+    with pytest.raises(ControlError, match="switched off"):
+        asyncio.run(main())
+    assert world.in_kernel() == {}
+
+
 def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     """A new friend loses claimed bans and a rule's network ban; its other bans and those of others stay."""
     friend, other = ip_address("192.0.2.1"), ip_network("192.0.2.2")

@@ -103,8 +103,8 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """Remove the bans of ``networks``, of wider networks that contain them, and of networks within them.
 
-    While the command waits for the disk, at most two seconds for each network, the daemon continues to place
-    bans.
+    While the command waits for the disk, at most two seconds for each network and each ``CHUNK`` bans, the
+    daemon continues to place bans.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -118,38 +118,50 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
-        for key in found:
-            parts = without(network_of(key)[0], whole_sender(network))
-            failed = _split(enforcer, key, parts)
+        for number, key in enumerate(found):
+            if number and number % CHUNK == 0:
+                await asyncio.sleep(0)
+                enforcer.require_enforcing()
+            banned = network_of(key)[0]
+            parts = without(banned, whole_sender(network))
+            failed = _split(enforcer, key, parts) if parts else []
             if parts and not failed:
                 pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
-                notes.append(f"{network_of(key)[0]}: the rest of it stays banned, in {pieces}")
+                notes.append(f"{banned}: the rest of it stays banned, in {pieces}")
             problems += failure_lines(failed)
-            banned = network_of(key)[0]
             if not parts and banned.prefixlen < network.prefixlen:
                 notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
-        problems += failure_lines(await _unban_recorded(enforcer, list(found)))
+        problems += await _unban_in_parts(enforcer, list(found))
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 
 async def unban_all(enforcer: Enforcer) -> int:
     """Remove every ban, and return the number of bans that the kernel had.
 
-    ``CHUNK`` bans are removed at a time, so that a new ban does not wait for all of them. Raise ControlError
-    if the kernel refuses to remove some.
+    Raise ControlError if the kernel refuses to remove some.
     """
     enforcer.require_enforcing()
     bans = listed(enforcer.backend, enforcer.ledger.all_keys())
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
-    keys, problems = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))], list[str]()
+    keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
+    problems = await _unban_in_parts(enforcer, keys)
+    if problems:
+        raise ControlError("; ".join(problems[:20]))
+    return len(inside)
+
+
+async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int]) -> list[str]:
+    """Remove bans, ``CHUNK`` at a time, so that a new ban does not wait for all of them.
+
+    Return a line for each that the kernel refused to remove.
+    """
+    problems = list[str]()
     for start in range(0, len(keys), CHUNK):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
         problems += failure_lines(await _unban_recorded(enforcer, keys[start : start + CHUNK]))
         await asyncio.sleep(0)
-    if problems:
-        raise ControlError("; ".join(problems[:20]))
-    return len(inside)
+    return problems
 
 
 async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
