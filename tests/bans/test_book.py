@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_network
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from ringfence import ledger as ledgers
 from ringfence.ban_facts import Adopted, Fact, Forgotten, News, Over, Placed, Refused, Restored
-from ringfence.bans.book import Batch, Book, Steps, T
+from ringfence.bans.book import CHUNK, Batch, Book, Steps, T, in_parts
 from ringfence.bans.exempt import Exempt
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome
@@ -352,6 +353,14 @@ def test_the_kernel_gets_whole_seconds(left: float, asked: int) -> None:
     network = ip_network("192.0.2.1")
     ban = Ban(network, since=0.0, expires=left, rule="guess", reason="")
     assert next(Book(Ledger()).add([ban], News.NEW, 0.0)) == Batch([Add(network, asked)])
+
+
+def test_parts_have_a_limited_length() -> None:
+    """Each part has as many items as one call to the kernel may change, and the last one has the rest."""
+    parts = [*in_parts(range(2 * CHUNK + 1))]
+    assert [len(part) for part in parts] == [CHUNK, CHUNK, 1]
+    assert [*chain.from_iterable(parts)] == [*range(2 * CHUNK + 1)]
+    assert [*in_parts(())] == []
 
 
 @settings(max_examples=4 * settings().max_examples)

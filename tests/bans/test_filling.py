@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from ipaddress import ip_network
+from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
@@ -36,6 +37,7 @@ class Written(MemoryBackend, ListContents):
         self.error: FirewallError | None = None
         self.call: Callable[[], None] | None = None
         self.on_first_step: Callable[[], object] = lambda: None
+        self.on_step: Callable[[], object] = lambda: None
         self.filler = Filler(self, self)
 
     def contents(self, target: NetworkList) -> list[Network]:
@@ -51,6 +53,7 @@ class Written(MemoryBackend, ListContents):
             yield None
             for _ in range(20):
                 self.steps.append(which)
+                self.on_step()
                 if self.error is not None:
                     raise self.error
                 yield self.call
@@ -120,6 +123,38 @@ def test_networks_that_must_pass_are_written_before_any_is_dropped(written: Writ
     order = [*written.rolls]
     dropping = [order.index(one) for one in network_lists.every() if one.drops is not None]
     assert order.index(network_lists.ALLOW) < min(dropping)
+
+
+def test_a_short_list_that_takes_long_is_continued_later(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the work on a short list takes long, a task continues it; a call to the kernel does not count."""
+    now = 1_000.0
+    monkeypatch.setattr(filling, "time", SimpleNamespace(monotonic=lambda: now))
+    written.wanted |= {network_lists.FRIENDS: FEW}
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def step() -> None:
+        written.call = (lambda: pass_time(100.0)) if len(written.steps) == 1 else None
+        pass_time(1.0 if len(written.steps) == 3 else 0.0)
+
+    written.on_step = step
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(written.filler.run())
+            await asyncio.sleep(0)
+            written.filler.fill(network_lists.FRIENDS)
+            assert len(written.steps) == 3
+            assert written.filler.filling == {network_lists.FRIENDS}
+            await written.until_done()
+            task.cancel()
+
+    asyncio.run(run())
+    assert written.rolls == written.wanted
 
 
 def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:

@@ -10,6 +10,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World
 from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import SetFullError
+from ringfence.firewall.contract import MAX_TIMEOUT
 from ringfence.ledger import key_of
 from ringfence.values.ban import Origin, Scope
 
@@ -25,6 +26,7 @@ NETWORK = ip_network("192.0.2.1")
         (600.0, 1_602.5, False),  # a shorter ban than the one that was unbanned
         (600.0, 1_597.5, False),  # a later ban
         (1_000_000.0, 1_000.0 + 30 * DAY, True),  # not renewed yet
+        (1_000_000.0, 1_000.0 + MAX_TIMEOUT / 2, False),  # renewed already, if it were the same ban
         (31 * DAY, 1_000.0 + 30 * DAY, False),
     ],
 )
@@ -34,6 +36,12 @@ def test_an_element_with_the_same_end_was_unbanned(left: float, expires: float, 
     assert unbanned_keys({key_of(NETWORK): left}, ended, 1_000.0, 1_000.0) == (
         {key_of(NETWORK)} if same else set()
     )
+
+
+def test_a_ban_that_the_kernel_lacks_hides_no_other() -> None:
+    """The kernel may have lost one unbanned ban; it still has another one."""
+    ended = [(OTHER, Scope.FULL, 1_600.0), (NETWORK, Scope.FULL, 1_600.0)]
+    assert unbanned_keys({key_of(NETWORK): 600.0}, ended, 1_000.0, 1_000.0) == {key_of(NETWORK)}
 
 
 def test_the_time_that_a_listing_takes_counts() -> None:

@@ -6,7 +6,7 @@ changes for the kernel, and each receives the kernel's answers. In between they 
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from math import ceil, isfinite
 from typing import TypeVar
 
@@ -45,6 +45,15 @@ _NARROWER = {
 """The narrower scopes of each scope: a ban of the scope drops all that bans of these drop."""
 
 
+T = TypeVar("T")
+
+
+def in_parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield ``items`` in parts of ``CHUNK``, so that a new ban can go between two of them."""
+    for start in range(0, len(items), CHUNK):
+        yield items[start : start + CHUNK]
+
+
 @define
 class BanCounts:
     """Numbers of bans since the daemon's start.
@@ -80,7 +89,6 @@ class Batch:
     recorded: float = 0.0
 
 
-T = TypeVar("T")
 Steps = Generator[Batch | Fact, Sequence[Outcome], T]
 
 
@@ -292,8 +300,8 @@ class Book:
         """
         bans = [_adopted(key, now, left if isfinite(left) else ADOPTED_FOR) for key, left in found.items()]
         endless = [ban for ban in bans if not isfinite(found[_key(ban)])]
-        for start in range(0, len(endless), CHUNK):
-            yield from self.ask(_adding(endless[start : start + CHUNK], now))
+        for part in in_parts(endless):
+            yield from self.ask(_adding(part, now))
         for ban in bans:
             self._confirm(ban, now, ban.expires - now)
         if bans:

@@ -13,7 +13,7 @@ import structlog
 from attrs import frozen
 
 from ringfence.ban_facts import Adopted, ClockSet, Fact, Listener, NotRemoved, Placed, Refused
-from ringfence.bans.book import CLOCK_STEP, Batch, Book, Steps, T
+from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
 from ringfence.bans.filling import Filler, ListContents
@@ -98,8 +98,7 @@ class Enforcer:
             for check in self.verification.untried:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing = True
-        before, self.ledger.offset = self.ledger.offset, self.clock.wall() - self.clock.mono()
-        if abs(step := self.ledger.offset - before) > CLOCK_STEP:
+        if step := self.book.follow_clock(self.clock.wall() - self.clock.mono()):
             self._report(ClockSet(step))
         try:
             restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))

@@ -199,7 +199,6 @@ class Filler:
 
     def _written(self, target: NetworkList) -> None:
         self._empty.discard(target)
-        self._backoffs.pop(target, None)
         if target in self.unfilled:
             self.unfilled.discard(target)
             self._log.info("lists.written", list=str(target))

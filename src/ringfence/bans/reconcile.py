@@ -6,7 +6,7 @@ reports a change by another program, this check is made at once. It reports no c
 there the rules alone are also checked five times a second (``Backend.rules_differ``, 0.1 milliseconds). Every
 minute, and after damage, all bans of the kernel are read and compared with the ledger:
 
-* Bans that the kernel lacks are restored, ``CHUNK`` at a time, so that a new ban waits only some
+* Bans that the kernel lacks are restored, ``book.CHUNK`` at a time, so that a new ban waits only some
   milliseconds.
 * Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
 * Bans that the ledger lacks are adopted with their timeout. If they have no end, they end a day later. Bans
@@ -23,7 +23,7 @@ from attrs import define, frozen
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
-from ringfence.bans.book import CHUNK
+from ringfence.bans.book import in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import FirewallError, StoreError
@@ -206,16 +206,14 @@ class Reconciler:
             return
         unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
         self._missing = len(missing)
-        for start in range(0, len(unknown), CHUNK):
-            self._adopt({key: unknown[key] for key in list(unknown)[start : start + CHUNK]})
+        for part in in_parts([*unknown]):
+            self._adopt({key: unknown[key] for key in part})
             await asyncio.sleep(0)
-        for start in range(0, len(missing), CHUNK):
-            lost = enforcer.book.restore(missing[start : start + CHUNK], enforcer.now())
-            self.counts.restored += enforcer.apply(lost)
-            self._missing = max(0, self._missing - CHUNK)  # refused bans are pending, not missing
+        for part in in_parts(missing):
+            self.counts.restored += enforcer.apply(enforcer.book.restore(part, enforcer.now()))
+            self._missing -= len(part)  # refused bans are pending, not missing
             await asyncio.sleep(0)
-        for start in range(0, len(found.mistimed), CHUNK):
-            part = found.mistimed[start : start + CHUNK]
+        for part in in_parts(found.mistimed):
             enforcer.apply(enforcer.book.renew(part, enforcer.now()))
             await asyncio.sleep(0)
         if missing or unknown:

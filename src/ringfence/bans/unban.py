@@ -15,7 +15,7 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News
-from ringfence.bans.book import CHUNK, failure_lines
+from ringfence.bans.book import CHUNK, failure_lines, in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
@@ -156,10 +156,10 @@ async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int]) -> list[str]:
     Return a line for each that the kernel refused to remove.
     """
     problems = list[str]()
-    for start in range(0, len(keys), CHUNK):
+    for part in in_parts(keys):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
-        problems += failure_lines(await _unban_recorded(enforcer, keys[start : start + CHUNK]))
+        problems += failure_lines(await _unban_recorded(enforcer, part))
         await asyncio.sleep(0)
     return problems
 
