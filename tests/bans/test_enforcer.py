@@ -167,6 +167,7 @@ def test_what_the_store_lost_is_adopted(world: World, monkeypatch: pytest.Monkey
     ]
     [ban] = recorded_bans(world.store, world.now)
     assert (ban.origin, ban.rule, ban.attempts) == (Origin.ADOPTED, "adopted", ())
+    assert ban.reason == "found in the kernel"
     assert world.held()
 
 

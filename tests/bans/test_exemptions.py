@@ -43,6 +43,12 @@ def test_without_a_word_only_this_host_itself_is_exempt() -> None:
     assert Exempt().never_banned.networks == frozenset(ITSELF)
 
 
+def test_a_large_part_of_the_internet_is_refused_with_its_reason() -> None:
+    """An administrator reads why a very wide network is not banned, and how to ban it."""
+    reason = "is a large part of the internet, so it is not banned; --force bans it anyway"
+    assert too_wide(ip_network("10.0.0.0/7")) == reason
+
+
 def test_the_detector_gets_allowed_and_protected_networks() -> None:
     """The detector receives all exempt networks, allowed and protected."""
     assert EXEMPT.never_banned.networks == EXEMPT.allowed.networks | EXEMPT.protected.keys()

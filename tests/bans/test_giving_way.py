@@ -2,21 +2,24 @@
 
 from ipaddress import ip_network
 
+from attrs import evolve
+
 from ringfence.bans.book import GivingWay
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.values.ban import Ban, Scope
+from ringfence.values.network import Network
 
 
-def ban(address: str, expires: float) -> Ban:
+def ban(address: str, expires: float, scope: Scope = Scope.FULL) -> Ban:
     """Return a ban that ends at ``expires``."""
-    return Ban(ip_network(address), since=0.0, expires=expires, rule="guess")
+    return Ban(ip_network(address), since=0.0, expires=expires, rule="guess", scope=scope)
 
 
 def ledger(*bans: Ban) -> Ledger:
     """Return a ledger of these bans."""
     made = Ledger()
     for one in bans:
-        made.put(key_of(one.network, Scope.FULL), Record.of(one))
+        made.put(key_of(one.network, one.scope), Record.of(one))
     return made
 
 
@@ -51,3 +54,23 @@ def test_a_ban_that_was_replaced_after_the_search_keeps_no_other() -> None:
     )
 
     assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)
+
+
+def test_the_bans_of_each_set_are_searched_apart() -> None:
+    """A search for the bans of one set finds none for another: an IP version, a length or a scope."""
+    short = [
+        ban("192.0.2.1", 10.0),
+        ban("192.0.2.0/25", 11.0),
+        ban("2001:db8::1", 12.0),
+        ban("192.0.2.1", 13.0, Scope.SIP),
+    ]
+    kept = ledger(*short, *(evolve(one, network=_next(one.network), expires=20.0) for one in short))
+    giving_way = GivingWay()
+
+    for one in short:
+        assert giving_way.next(kept, evolve(one, expires=60.0)) == key_of(one.network, one.scope)
+
+
+def _next(network: Network) -> Network:
+    """Return the network of the same size behind ``network``."""
+    return ip_network((int(network.broadcast_address) + 1, network.prefixlen))

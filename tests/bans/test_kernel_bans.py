@@ -7,12 +7,12 @@ import pytest
 from tests.support.world import OTHER, START, SUBJECT, World, said
 
 from ringfence import ledger
-from ringfence.ban_facts import Over, Placed
+from ringfence.ban_facts import Forgotten, Over, Placed
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR, RULES
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import Add, FirewallPlan
-from ringfence.ledger import key_of, network_of
+from ringfence.ledger import key_of, network_of, scope_of
 from ringfence.values.ban import BanEnd, Scope
 
 FLOOD = next(rule for rule in RULES if rule.name == "flood")
@@ -230,9 +230,55 @@ def test_a_ban_longer_than_the_kernel_counts_is_renewed(world: World) -> None:
 
     assert min(seen[:-5]) >= 40
     assert max(seen) <= 100
+    assert len(world.backend.batches) == HOUR / 60  # not at each tick
     assert world.now == START + HOUR
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
     assert world.enforcer.book.counts.placed == 1
+
+
+@pytest.mark.parametrize(("longer", "left"), [(0.0, {Scope.FULL}), (1.0, {Scope.FULL, Scope.SIP})])
+def test_a_ban_of_the_sip_ports_ends_unless_it_lasts_longer(
+    world: World, longer: float, left: set[Scope]
+) -> None:
+    """A full ban that lasts as long as the ban of the SIP ports replaces it, a shorter one does not."""
+    world.decide(scope=Scope.SIP, seconds=HOUR + longer)
+    world.decide(seconds=HOUR)
+
+    assert {scope_of(key) for key in world.enforcer.ledger.keys()} == left  # noqa: SIM118 - no mapping
+
+
+def test_a_newer_ban_replaces_a_lost_one_that_is_refused(world: World) -> None:
+    """If the kernel has lost a ban and refuses a newer one too, the end of the lost ban is reported."""
+    world.decide()
+    world.backend.lose()
+    world.backend.refuses[SUBJECT] = FirewallError("no memory")
+    world.enforcer.ban([SUBJECT], 2 * HOUR, "by hand")
+    asyncio.run(world.reconciler.compare())
+
+    assert world.ended == [(SUBJECT, Scope.FULL, BanEnd.REPLACED)]
+
+
+def test_each_refused_removal_is_tried_again(world: World) -> None:
+    """If the kernel refuses to remove one ban and later another, both are removed in the end."""
+    for subject in (SUBJECT, OTHER):
+        world.decide(subject)
+        world.backend.refuses[subject] = FirewallError("no answer")
+    for subject in (SUBJECT, OTHER):
+        world.enforcer.apply(world.enforcer.book.unban_with_retry([key_of(subject)]))
+    world.backend.refuses.clear()
+    world.wait(1)
+
+    assert world.in_kernel() == world.in_store() == {}
+
+
+def test_bans_that_wait_are_forgotten_when_ringfence_is_switched_off(world: World) -> None:
+    """The listeners learn of each refused ban, with its scope, that it is not tried any more."""
+    world.backend.refuses[SUBJECT] = FirewallError("no memory")
+    world.decide(scope=Scope.SIP)
+    world.enforcer.switch_off()
+
+    forgotten = [fact for fact in world.facts if isinstance(fact, Forgotten)]
+    assert forgotten == [Forgotten(SUBJECT, Scope.SIP)]
 
 
 def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
