@@ -110,6 +110,21 @@ def test_waiting_writes_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "dropped" in best_effort.lacks
 
 
+def test_a_state_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit, writes without a key are dropped: no other write records the state of a key."""
+    monkeypatch.setattr("ringfence.store.writer.MOST_KEPT", 2)
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        best_effort.write(disk.write(1), key="state")
+        for number in (2, 3, 4):
+            best_effort.write(disk.write(number))
+        disk.full = False
+        best_effort.retry()
+
+    assert (disk.written, best_effort.dropped) == ([1, 4], 2)
+
+
 def test_a_write_that_can_never_succeed_stops_no_other() -> None:
     """Damage and a defect are reported, and the writes behind them are done."""
 

@@ -25,8 +25,8 @@ from ringfence.threads import Threads
 MOST_KEPT = 10_000
 """The maximum number of writes that wait. A write that records a ban with its attempts takes some 3 KiB.
 
-Beyond this number, the oldest is dropped. Then :attr:`BestEffort.diverged` asks for a comparison with the
-ledger.
+Beyond this number, the oldest without a key is dropped. Then :attr:`BestEffort.diverged` asks for a
+comparison with the ledger.
 """
 WAIT = 2.0
 """Seconds that :meth:`BestEffort.recorded` waits at most for the disk."""
@@ -36,6 +36,10 @@ _Ts = TypeVarTuple("_Ts")
 _Action = Callable[[], object]
 Later = Callable[[_Action], object]
 """A queue of writes, such as :class:`Writer`: it is called with a write."""
+
+
+class _NoKey:
+    """The key of a waiting write that was passed without one: each is another."""
 
 
 def at_once(action: _Action) -> object:
@@ -100,10 +104,11 @@ class BestEffort:
             if key is not None:
                 self._kept.pop(key, None)
             elif len(self._kept) >= MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
+                # A state, such as the off switch, is recorded by no other write.
+                del self._kept[next(one for one in self._kept if isinstance(one, _NoKey))]
                 self.dropped += 1
                 self.diverged = True
-            self._kept[object() if key is None else key] = partial(action, *arguments)
+            self._kept[_NoKey() if key is None else key] = partial(action, *arguments)
         return self._queue()
 
     def write_once(self, action: _Action) -> object:
@@ -113,7 +118,7 @@ class BestEffort:
     def write_now(self, action: Callable[[*_Ts], object], *arguments: *_Ts) -> None:
         """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
         with self._changing:
-            self._kept[object()] = partial(action, *arguments)
+            self._kept[_NoKey()] = partial(action, *arguments)
         self.write_kept()
 
     def finish_record(self, action: Callable[[*_Ts], object], *arguments: *_Ts) -> None:
