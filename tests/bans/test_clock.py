@@ -7,6 +7,7 @@ from tests.support.world import OTHER, SUBJECT, World
 
 from ringfence.ban_facts import ClockSet
 from ringfence.detect.rules import HOUR
+from ringfence.values.ban import BanEnd, Scope
 
 AHEAD = 3_600.0
 
@@ -76,6 +77,39 @@ def test_a_ban_right_after_the_clock_was_set_has_its_length(world: World, ahead:
         for ban in world.records.running(world.clock.wall())
     }
     assert world.in_kernel() == left == recorded
+
+
+def recorded(world: World) -> dict[str, float]:
+    """Return the recorded bans, each with the seconds that it has left."""
+    now = world.clock.wall()
+    return {str(ban.network): round(ban.expires - now) for ban in world.records.running(now)}
+
+
+def test_bans_that_are_recorded_late_have_their_times(world: World) -> None:
+    """If the clock is set while a slow disk waits to record all bans, their times move once."""
+    world.enforcer.ban([SUBJECT], HOUR, "")
+    world.store.bans.end([(SUBJECT, Scope.FULL)], world.now, BanEnd.REMOVED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store.best_effort, "_later", lambda _: None)
+        world.enforcer.record_all()
+        world.ahead = AHEAD
+        world.wait(10.0)
+    world.store.best_effort.retry()
+
+    assert recorded(world) == {"192.0.2.1/32": HOUR - 10}
+
+
+def test_a_clock_that_was_set_while_writes_were_dropped_is_recorded(world: World) -> None:
+    """If the disk missed that the clock was set, the next start moves no ban that was recorded since."""
+    world.enforcer.ban([SUBJECT], HOUR, "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.store.bans, "record_clock", lambda *_: None)
+        world.ahead = AHEAD
+        world.wait(10.0)
+    world.enforcer.record_all()
+    world.restart()
+
+    assert recorded(world) == world.in_kernel() == {"192.0.2.1/32": HOUR - 10}
 
 
 def test_a_set_clock_is_reported_once(world: World) -> None:

@@ -6,11 +6,11 @@ All functions are synchronous, and called from one event loop. So nothing else r
 leads to a ban and the netlink exchange that places it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from math import ceil, inf
 
 import structlog
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ringfence.ban_facts import Adopted, ClockSet, Fact, Listener, NotRemoved, Placed, Refused
 from ringfence.bans.book import Batch, Book, Steps, T
@@ -36,12 +36,17 @@ from ringfence.values.text import printable
 
 @frozen
 class _BansOf:
-    """Bans made from records in memory. Each iteration builds them again, so that none takes memory."""
+    """Bans made from records in memory. Each iteration builds them again, so that none takes memory.
 
-    records: Mapping[int, Record]
+    ``records`` has the key and the record of each, with its begin and its end. Those in the record move when
+    the clock is set.
+    """
+
+    records: Sequence[tuple[int, Record, float, float]]
 
     def __iter__(self) -> Iterator[Ban]:
-        return (ban_of(key, record) for key, record in self.records.items())
+        for key, record, since, expires in self.records:
+            yield evolve(ban_of(key, record), since=since, expires=expires)
 
 
 class Enforcer:
@@ -326,9 +331,15 @@ class Enforcer:
         self.apply(self.book.exclude(exempt, now, restored=restored))
 
     def record_all(self) -> None:
-        """Make the store record exactly the bans in force. It may lack some, and still have ended ones."""
+        """Make the store record exactly the bans in force, and the clock of their times.
+
+        It may lack some bans, still have ended ones, and have missed that the clock was set.
+        """
+        now = self.now()
         pending = frozenset(map(network_of, self.ledger.pending))
-        self.records.replace(_BansOf(dict(self.ledger.items())), pending, self.now())
+        bans = [(key, one, one.since, one.expires) for key, one in self.ledger.items()]
+        self.records.replace(_BansOf(bans), pending, now)
+        self.records.queue_clock_record(self.ledger.offset, self.clock.boot(), 0.0, now)
 
     # -- time
 
