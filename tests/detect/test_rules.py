@@ -9,6 +9,8 @@ from ringfence.detect.rules import (
     MINUTE,
     RETURN_WITHIN,
     RULES,
+    By,
+    Claimed,
     FriendLimit,
     Rule,
     counted_rule,
@@ -47,6 +49,7 @@ def test_guess_is_five_in_ten_minutes() -> None:
         ("distributed", 8, HOUR, GUESS.ban),
         ("decoy", 1, DAY, (7 * DAY,)),
         ("manager", 3, 10 * MINUTE, (DAY,)),
+        ("unexplained", 20, 9 * MINUTE, GUESS.ban),
     ],
 )
 def test_the_numbers_are_those_that_are_promised(
@@ -55,6 +58,75 @@ def test_the_numbers_are_those_that_are_promised(
     """Each rule has the documented number, window and lengths of bans."""
     rule = BY_NAME[name]
     assert (rule.attempts, rule.window, rule.ban, rule.enabled) == (attempts, window, ban, True)
+
+
+def test_friends_have_higher_limits() -> None:
+    """Of a friend, these rules need so many attempts, and the other rules do not apply."""
+    limits = {
+        rule.name: [(one.number, one.window, one.each, one.more) for one in rule.for_friends]
+        for rule in RULES
+        if rule.for_friends
+    }
+    assert limits == {
+        "guess": [(180, 600.0, 0, 0), (20, 30.0, 0, 2), (20, 600.0, 2, 0)],
+        "enumeration": [(20, 600.0, 0, 0)],
+        "probe": [(300, 3_600.0, 0, 0)],
+        "manager": [(300, 600.0, 0, 0)],
+        "slow": [(60, 86_400.0, 2, 0)],
+        "unexplained": [(12, 540.0, 0, 0)],
+    }
+
+
+@pytest.mark.parametrize(("accounts", "needed"), [(0, 20), (1, 22), (10, 40), (11, 40)])
+def test_a_friends_limit_grows_with_its_accounts(accounts: int, needed: int) -> None:
+    """Each account raises the limit, and from the eleventh on none does."""
+    assert FriendLimit(20, 30.0, more=2).needed(accounts) == needed
+
+
+def test_each_rule_counts_its_kinds_of_attempts() -> None:
+    """A rule counts these kinds of attempts, of one sender unless it names another group."""
+    guess, probe, manager = AttemptKind.GUESS, AttemptKind.PROBE, AttemptKind.MANAGER
+    assert {rule.name: ({*rule.counts}, rule.by) for rule in RULES} == {
+        "guess": ({guess}, By.SUBJECT),
+        "decoy": ({guess, manager}, By.SUBJECT),
+        "enumeration": ({guess}, By.SUBJECT),
+        "probe": ({probe}, By.SUBJECT),
+        "manager": ({manager}, By.SUBJECT),
+        "slow": ({guess, probe}, By.SUBJECT),
+        "prefix": ({guess, probe, manager}, By.PREFIX),
+        "distributed": ({guess}, By.ACCOUNT),
+        "unexplained": ({AttemptKind.UNEXPLAINED}, By.SUBJECT),
+        "flood": ({AttemptKind.FLOOD}, By.SUBJECT),
+    }
+
+
+def test_some_rules_have_a_condition_of_their_own() -> None:
+    """These are the rules with more conditions than a number of attempts."""
+    assert {rule.name for rule in RULES if rule.of.unknown} == {"enumeration"}
+    assert {rule.name: rule.addresses for rule in RULES if rule.addresses} == {"prefix": 3}
+    assert {rule.name: rule.strangers for rule in RULES if rule.strangers} == {"distributed": 2}
+    assert {rule.name: rule.accounts for rule in RULES if rule.accounts is not None} == {"decoy": frozenset()}
+    assert {rule.name for rule in RULES if rule.insists} == {"slow"}
+
+
+def test_bans_on_unproven_evidence_are_short_and_few() -> None:
+    """They last ten minutes, half an hour and two hours on return within a day, 600 of them a minute."""
+    claimed = Claimed()
+    assert (claimed.ban, claimed.returns_within) == ((600.0, 1_800.0, 7_200.0), 86_400.0)
+    assert claimed.per_minute == 600
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "several"),
+    [
+        ("guess", "guess", "guesses"),
+        ("enumeration", "account that does not exist", "accounts that do not exist"),
+        ("slow", "attempt", "attempts"),
+    ],
+)
+def test_a_rule_has_words_for_what_it_counts(name: str, one: str, several: str) -> None:
+    """The words are those of the rule, of its only kind of attempts, or those for attempts."""
+    assert (BY_NAME[name].one, BY_NAME[name].several) == (one, several)
 
 
 @pytest.mark.parametrize(("number", "proven", "claimed"), [(1, 1, 2), (2, 1, 2), (3, 2, 3), (5, 4, 5)])
@@ -126,5 +198,5 @@ def test_every_rule_can_be_used(rule: Rule) -> None:
 
 def test_bans_are_counted_under_the_names_of_the_rules() -> None:
     """A ban is counted under its rule or the administrator, and under ``other`` if its rule is unknown."""
-    rules = "guess", "elsewhere", "admin", "removed"
-    assert [counted_rule(rule) for rule in rules] == ["guess", "elsewhere", "admin", "other"]
+    rules = "guess", "elsewhere", "bare_address", "admin", "removed"
+    assert [counted_rule(rule) for rule in rules] == ["guess", "elsewhere", "bare_address", "admin", "other"]
