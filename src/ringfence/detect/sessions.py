@@ -80,7 +80,6 @@ from ringfence.values.event import (
     Service,
     SourceId,
     Transport,
-    short_session,
 )
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address, is_one_host, sender_key
@@ -241,7 +240,7 @@ def session_id(event: SecurityEvent) -> bytes:
     if session:  # nearly all events
         return session
     if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
-        return short_session(b"account %b" % event.account.encode("utf-8", "replace"))
+        return b"account %d" % hash(event.account)
     if event.service is _SIP and event.acl_name == "device_must_match_acl":
         return b"port %d" % event.remote.port
     return session
