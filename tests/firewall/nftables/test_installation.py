@@ -1,7 +1,9 @@
 """The rules of our table: added for a ban, refused by the kernel, and changed by other programs."""
 
 import subprocess
+from collections.abc import Mapping
 from ipaddress import ip_network
+from itertools import chain
 
 import pytest
 from tests.firewall.nftables.test_backend import BANS, BOTH
@@ -73,8 +75,8 @@ def test_a_ban_adds_the_rules_that_nft_writes(
     backend.open()
     installation = backend._installation
     if friends != "friends6":
-        installation.make_empty(friends, 6)
-        installation.switch_list("friends6", friends)
+        for call in chain(installation.make_empty(friends, 6), installation.switch_list("friends6", friends)):
+            call()
     backend.apply(WITHOUT_SETS)
     added = nft_state.read_state(backend._kernel)
     assert installation.require().state == added
@@ -194,9 +196,9 @@ def test_a_flush_while_rules_are_written_is_noticed(
     """What another program changes after our rules were read again is found by the next check."""
     real, reads = nft_state.read_state, 0
 
-    def read_state(kernel: NetlinkConnection) -> TableState | None:
+    def read_state(kernel: NetlinkConnection, names: Mapping[str, str]) -> TableState | None:
         nonlocal reads
-        state, reads = real(kernel), reads + 1
+        state, reads = real(kernel, names), reads + 1
         if reads == 2:  # the rules stand
             run("nft", "flush", "ruleset")
         return state

@@ -1,5 +1,6 @@
 """Network lists of nftables: only differences are sent, and steady addresses are always found."""
 
+import asyncio
 import itertools
 import threading
 from collections.abc import Callable
@@ -13,15 +14,18 @@ from hypothesis import given
 from tests.support.lists import write_list
 from tests.support.netns import run
 
+from ringfence.bans.filling import Filler, ListContents
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
-from ringfence.firewall.contract import Add, Health, ListSteps
+from ringfence.firewall.contract import Add, FirewallPlan, Health, ListSteps, Remove
+from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.nftables import backend as nft_backend
 from ringfence.firewall.nftables import elements as nft_elements
-from ringfence.firewall.nftables import static_sets
+from ringfence.firewall.nftables import installation, static_sets
 from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.state import read_sets, read_state
 from ringfence.firewall.nftables.static_sets import Difference, Ranges
+from ringfence.firewall.requirements import FinishedProgram
 from ringfence.netlink.connection import (
     NetlinkConnection,
     NetlinkError,
@@ -467,3 +471,192 @@ def test_short_batches_are_enough(backend: NftablesBackend, monkeypatch: pytest.
     write_list(backend, network_lists.DENY, MANY[:2_000])
     assert in_use(backend, MANY[0])
     assert not in_use(backend, MANY[-1])
+
+
+def next_nft(steps: ListSteps) -> Callable[[], None]:
+    """Carry out steps; return the next call that runs nft."""
+    for call in steps:
+        if isinstance(getattr(call, "__self__", None), installation._Program):
+            assert call is not None
+            return call
+        if call is not None:
+            call()
+    pytest.fail("nft is not run")
+
+
+class Switching:
+    """A replacement of a long list that has come to the switch: ``nft`` runs in a thread.
+
+    ``nft`` begins when ``release`` is set, at the latest when another caller has to wait for it.
+    """
+
+    def __init__(self, backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.release, self.begun, real = threading.Event(), threading.Event(), installation.run_nft
+        loop = threading.get_ident()
+
+        def run_nft(program: str, text: str, *, check: bool = False) -> int:
+            if threading.get_ident() != loop:
+                self.begun.set()
+                assert self.release.wait(20)
+            return real(program, text, check=check)
+
+        write_list(backend, network_lists.DENY, MANY)
+        backend._lists.forget()
+        self.steps = backend.replace_list_in_steps(network_lists.DENY, MANY[1:])
+        next_nft(self.steps)()  # makes the other set
+        call = next_nft(self.steps)
+        monkeypatch.setattr(installation, "run_nft", run_nft)
+        self.future = ThreadPoolExecutor(1).submit(call)
+        assert self.begun.wait(20)
+
+    def end(self) -> None:
+        """Let ``nft`` begin, and complete the replacement."""
+        self.release.set()
+        self.future.result(20)
+        for call in self.steps:
+            assert call is None
+
+
+WITHOUT_SET = Add(ip_network("198.18.0.0/19"), 60)
+
+
+@pytest.mark.kernel
+def test_bans_go_on_during_a_switch(backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nft lets the rules use the other set, bans are placed and removed, and nothing is damage."""
+    epoch, switching = backend._foreign.epoch, Switching(backend, monkeypatch)
+    one, other = ip_network("198.18.0.1"), ip_network("198.18.0.2")
+    done = backend.apply([Add(one, 60), Add(other, 60), Remove(one)])
+    assert [outcome.error for outcome in done] == [None] * 3
+    run("nft", "add", "table", "inet", "other")  # so our rules are suspect
+    write_list(backend, network_lists.ALLOW, nets("192.0.2.1"))
+    health = backend.health()
+    switching.end()
+    assert health == backend.health() == Health(elements=1)
+    assert [element.network for element in backend.list()] == [other]
+    assert in_use(backend, MANY[-1])
+    assert not in_use(backend, MANY[0])
+    assert backend._foreign.epoch == epoch
+    assert not backend.open().repaired
+
+
+def _ban_another_length(backend: NftablesBackend) -> None:
+    assert [one.error for one in backend.apply([WITHOUT_SET])] == [None]
+
+
+def _change_the_plan(backend: NftablesBackend) -> None:
+    backend.plan = FirewallPlan(log=True)
+    assert not backend.open().repaired
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("change", [_ban_another_length, _change_the_plan])
+def test_another_change_waits_for_the_switch(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch, change: Callable[[NftablesBackend], None]
+) -> None:
+    """A new set of bans and the rules of another plan are made after the switch, and the list is complete."""
+    switching = Switching(backend, monkeypatch)
+    threading.Timer(0.2, switching.release.set).start()
+    change(backend)
+    assert in_use(backend, MANY[-1])
+    switching.end()
+    assert backend.health().damage is None
+    assert in_use(backend, MANY[-1])
+    assert backend._installation.require().state == read_state(backend._kernel, {"deny4": "deny4_2"})
+
+
+@pytest.mark.kernel
+def test_no_rules_remain_after_a_switch(backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all rules are removed during a switch, nft does not write them again afterwards."""
+    switching = Switching(backend, monkeypatch)
+    threading.Timer(0.2, switching.release.set).start()
+    backend.flush()
+    assert not backend.is_present()
+    switching.future.result(20)
+    switching.steps.close()
+    assert not backend.is_present()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_switch_that_fails_leaves_the_old_list(
+    backend: NftablesBackend,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """If nft is killed, the list reports it, also if a ban has waited for nft; the old list is in use."""
+    switching = Switching(backend, monkeypatch)
+    monkeypatch.setattr(installation, "run_program", lambda *_: FinishedProgram(1, -9, "", ""))
+    switching.release.set()
+    switching.future.result(20)
+    monkeypatch.undo()
+    if finished:
+        _ban_another_length(backend)
+    with pytest.raises(FirewallError, match=r"failed \(-9\)"):
+        switching.end()
+    assert in_use(backend, MANY[0])
+    assert backend.health().damage is None
+    write_list(backend, network_lists.DENY, MANY[1:])
+    assert not in_use(backend, MANY[0])
+
+
+@pytest.mark.kernel
+def test_a_list_that_no_rule_uses_is_switched(netns: None) -> None:
+    """If the plan does not use a list, its switch is not damage either."""
+    backend = NftablesBackend(FirewallPlan(dropped=()))
+    backend.open()
+    for _ in range(3):
+        write_list(backend, network_lists.DENY, MANY)
+        backend._lists.forget()
+        assert backend.health() == Health(elements=0)
+        run("nft", "add", "table", "inet", "other")
+        assert backend.health() == Health(elements=0)
+    backend.close()
+
+
+@pytest.mark.kernel
+def test_the_event_loop_goes_on_during_a_switch(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nft runs for a long list, the event loop runs other tasks."""
+    write_list(backend, network_lists.DENY, MANY)
+    backend._lists.forget()
+    real, running, ticks = installation.run_nft, threading.Event(), threading.Semaphore(0)
+
+    def run_nft(program: str, text: str, *, check: bool = False) -> int:
+        running.set()
+        assert ticks.acquire(timeout=20)  # the loop goes on
+        assert ticks.acquire(timeout=20)
+        running.clear()
+        return real(program, text, check=check)
+
+    async def tick() -> None:
+        while True:
+            if running.is_set():
+                ticks.release()
+            await asyncio.sleep(0.001)
+
+    async def go() -> None:
+        filler = Filler(backend, Denied())
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(filler.run()), group.create_task(tick())]
+            await asyncio.sleep(0)
+            filler.fill(network_lists.DENY)
+            async with asyncio.timeout(60):
+                while filler.filling:  # noqa: ASYNC110 - any number of turns
+                    await asyncio.sleep(0.01)
+            assert filler.error == ""
+            for task in tasks:
+                task.cancel()
+
+    monkeypatch.setattr(installation, "run_nft", run_nft)
+    asyncio.run(go())
+    assert in_use(backend, MANY[-1])
+    assert not in_use(backend, MANY[0])
+
+
+class Denied(ListContents):
+    """The wanted contents of the lists: all but one of ``MANY`` are denied."""
+
+    def contents(self, target: NetworkList) -> list[Network]:
+        """Return the networks of a list."""
+        return MANY[1:] if target is network_lists.DENY else []

@@ -557,6 +557,7 @@ class NftablesBackend:
         """
         self._require_capability()
         _require_kernel(self._kernel)
+        self._installation.finish()
         refusals = self._kernel.transact(messages.delete_table(TABLE))
         if refusals and refusals[0].code != errno.ENOENT:
             raise NetlinkError(refusals[0].code, b"")
@@ -566,6 +567,7 @@ class NftablesBackend:
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
+        self._installation.finish()
         self._lists.close()
         self._kernel.close()
         self._foreign.close()

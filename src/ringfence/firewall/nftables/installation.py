@@ -3,12 +3,19 @@
 ``nft -f -`` writes them in one transaction of some five milliseconds. This happens at the start, after a
 change of the plan, after another program changed our table, and after a long network list was filled into its
 alternate set. All of these are rare, so they may start a process. When rules are replaced, the sets keep all
-their elements. A table that exists at the start is adopted. No ban waits for ``nft``: the first ban of a
-prefix length adds its set and rules without a process (:meth:`Installation.add_sets`).
+their elements. A table that exists at the start is adopted. A ban in an existing set never waits for ``nft``.
+The first ban of a prefix length adds its set and rules without a process (:meth:`Installation.add_sets`).
+
+A long list must not stop the event loop. So another thread runs ``nft`` when the rules shall use the
+alternate set (:class:`RuleChange`). ``nft`` does not delete the old set: when a program closes its netlink
+socket, Linux 6.18 waits until deleted elements are freed (0.2 s for 250 000), and no ban can be placed
+meanwhile. Ringfence's own socket stays open, so it deletes the set.
 """
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
@@ -20,6 +27,7 @@ from ringfence.firewall.contract import (
     fragments_requirement,
     not_open_error,
 )
+from ringfence.firewall.nftables import messages
 from ringfence.firewall.nftables.ruleset import (
     DROPPING,
     REASSEMBLING,
@@ -194,6 +202,97 @@ def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
         raise FirewallError(f"refused: {error}") from error
 
 
+# -- changes the rules in steps: the event loop goes on while another thread runs ``nft``
+
+
+T = TypeVar("T")
+Steps = Generator[Callable[[], None], None, T]
+"""Yields calls that may wait for a process. Each must be made before the next step, in any thread.
+
+The steps themselves belong to the event loop.
+"""
+
+
+class _Program:
+    """A transaction of ``nft``: ``commands`` is its text. Another thread may carry it out."""
+
+    def __init__(self, commands: str) -> None:
+        self._commands = commands
+        self._lock = threading.Lock()
+        self._result: int | FirewallError | None = None
+
+    def run(self) -> None:
+        """Carry the transaction out, unless this was done. If another thread does so now, wait for it."""
+        with self._lock:
+            if self._result is None:
+                try:
+                    self._result = run_nft(find_nft(), self._commands)
+                except FirewallError as error:
+                    self._result = error
+
+    def port(self) -> int:
+        """Return the netlink port of ``nft``, which has run; raise FirewallError if it failed."""
+        if isinstance(self._result, FirewallError):
+            raise self._result
+        return self._result or 0
+
+
+class RuleChange:
+    """A change of the table that is carried out in ``steps``, by one caller.
+
+    Any other caller can :meth:`finish` it at once, before it changes the table itself.
+    """
+
+    def __init__(self, steps: Steps[None]) -> None:
+        self._steps = steps
+        self._error: FirewallError | None = None
+        self._call = self._next()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the change is complete, or has failed."""
+        return self._call is None
+
+    def carry_out(self) -> Steps[None]:
+        """Carry the change out in steps. If the caller closes the generator, complete it at once.
+
+        Raise FirewallError if the change failed.
+        """
+        try:
+            while (call := self._call) is not None:
+                yield call
+                if self._call is call:  # else another caller has finished the change meanwhile
+                    self._call = self._next()
+        finally:
+            self.finish()
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        """Complete the change at once; wait for a thread that makes one of its calls."""
+        while self._call is not None:
+            self._call()
+            self._call = self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        try:
+            return next(self._steps, None)
+        except FirewallError as error:
+            self._error = error
+            return None
+
+
+def _complete(steps: Steps[T]) -> T:
+    """Make the calls of ``steps`` at once, and return the result."""
+    while True:
+        try:
+            call = next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        call()
+
+
 _TRIES = 3
 
 
@@ -243,6 +342,7 @@ class Installation:
         self._kernel = kernel
         self._foreign = foreign
         self._fragments: Fragments | None = None  # what the kernel accepted; None: not asked since then
+        self._change: RuleChange | None = None  # the latest change in steps
 
     def install(self, plan: FirewallPlan) -> InstallResult:
         """Write the table for ``plan``, and repair changes by other programs.
@@ -251,10 +351,11 @@ class Installation:
         Idempotent. Raise FirewallError if the table cannot be written, or if it has a set of another type
         with one of our names.
         """
+        self.finish()
         self._foreign.read()
         self._foreign.confirm_rules()  # before the table is read: a later change makes it suspect again
         try:
-            before, previous = read_state(self._kernel), self.table
+            before, previous = read_state(self._kernel, self.list_names), self.table
             if before is not None:
                 require_own_sets(before)
                 if previous is None:
@@ -280,15 +381,20 @@ class Installation:
         """Record that the table was removed."""
         self.table = self._fragments = None
 
+    def finish(self) -> None:
+        """Complete a change in steps at once, if there is one (:class:`RuleChange`)."""
+        if self._change is not None:
+            self._change.finish()
+
     def damage(self) -> str | None:
         """Return a message about what another program has changed in our table, None if nothing.
 
         The table is read and compared only if another program may have changed it since it was last found in
-        order.
+        order. During a change in steps it is not compared: the next call does so.
         """
-        if not self._foreign.suspect:
+        if not self._foreign.suspect or (self._change is not None and not self._change.ended):
             return None
-        damage = difference(self.require().state, read_state(self._kernel))
+        damage = difference(self.require().state, read_state(self._kernel, self.list_names))
         if damage is None:
             self._foreign.confirm_rules()
         return damage
@@ -299,6 +405,7 @@ class Installation:
         No process is started. ``fill`` puts bans into the sets as soon as they stand. Return None if all of
         the sets exist now, else the error.
         """
+        self.finish()
         table = self.require()
         new = wanted - table.state.bans
         try:
@@ -316,26 +423,57 @@ class Installation:
             return error
         return None
 
-    def switch_list(self, base: str, name: str) -> None:
+    def switch_list(self, base: str, name: str) -> Steps[None]:
         """Rewrite the rules so that they use the set ``name`` for the list with the base name ``base``.
 
         The set that the list used before is deleted. Raise FirewallError if the rules cannot be written.
         """
-        before = dict(self.list_names)
+        return self._in_steps(self._switch_list(base, name))
+
+    def make_empty(self, name: str, version: int) -> Steps[None]:
+        """Make an empty set ``name`` for a list of IP ``version``. If the set exists, remove its elements."""
+        return self._in_steps(self._make_empty(name, version))
+
+    def _in_steps(self, steps: Steps[None]) -> Steps[None]:
+        """Carry out ``steps``. Other changes of the table first complete them."""
+        self.finish()
+        self._change = RuleChange(steps)
+        yield from self._change.carry_out()
+
+    def _switch_list(self, base: str, name: str) -> Steps[None]:
+        """Do what :meth:`switch_list` describes.
+
+        Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
+        """
+        table, before = self.require(), read_state(self._kernel, self.list_names)
+        self._refuse_damage(difference(table.state, before))
+        names, old = dict(self.list_names), self.list_names.get(base, base)
         self.list_names[base] = name
         try:
-            self._rewrite()
+            rules = ruleset(
+                table.plan,
+                table.state.bans,
+                inner=table.inner,
+                fragments=table.fragments,
+                names=self.list_names,
+            )
+            state = yield from self._write(rules, before)
         except FirewallError:
-            self.list_names = before
+            self.list_names = names
             raise
+        self.table = evolve(table, state=state)
+        if not self._kernel.transact(messages.delete_set(TABLE, old)):
+            self._foreign.commits += 1
 
-    def make_empty(self, name: str, version: int) -> None:
-        """Make an empty set ``name`` for a list of IP ``version``. If the set exists, remove its elements."""
-        self._foreign.read(self._run(find_nft(), empty_set(name, version)))
+    def _make_empty(self, name: str, version: int) -> Steps[None]:
+        self._foreign.read((yield from self._run(empty_set(name, version))))
 
-    def _run(self, tool: str, commands: str) -> int:
-        """Carry out one transaction, text for nft (at the path ``tool``); return its netlink port."""
-        port = run_nft(tool, commands)
+    def _run(self, commands: str) -> Steps[int]:
+        """Carry out one transaction, text for nft; return its netlink port. Raise FirewallError."""
+        program = _Program(commands)
+        with self._foreign.deferred():
+            yield program.run
+        port = program.port()
         self._foreign.commits += 1
         return port
 
@@ -353,11 +491,12 @@ class Installation:
         for tried, inner, wire, limits in variants(plan):
             try:
                 rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
-                state = self._write(rules, before)
+                unused = before.replaceable if before is not None else ()
+                state = _complete(self._write(rules, before, unused))
             except (FirewallUnsupportedError, FirewallToolError):
                 raise
             except FirewallError as error:
-                refused, before = refused or error, read_state(self._kernel)
+                refused, before = refused or error, read_state(self._kernel, self.list_names)
             else:
                 return InstalledTable(
                     plan,
@@ -371,44 +510,30 @@ class Installation:
         self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
 
-    def _rewrite(self) -> None:
-        """Write the rules of the installed plan again.
-
-        Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
-        """
-        table, before = self.require(), read_state(self._kernel)
-        self._refuse_damage(difference(table.state, before))
-        rules = ruleset(
-            table.plan,
-            table.state.bans,
-            inner=table.inner,
-            fragments=table.fragments,
-            names=self.list_names,
-        )
-        self.table = evolve(table, state=self._write(rules, before))
-
     def _refuse_damage(self, damage: str | None) -> None:
         """Raise FirewallError if there is damage; only :meth:`install` repairs and reports it."""
         if damage is not None:
             self._foreign.mark_suspect()
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
 
-    def _write(self, rules: Ruleset, before: TableState | None) -> TableState:
+    def _write(
+        self, rules: Ruleset, before: TableState | None, unused: Iterable[str] = ()
+    ) -> Steps[TableState]:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
 
+        Delete those of the sets ``unused`` that ``rules`` does not have.
         If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
         """
-        tool = find_nft()
         for _ in range(_TRIES):
             ports: list[int] = []
             if before is not None and before.table.dormant:
                 # The kernel refuses chain changes in the transaction that wakes a dormant table. So another
                 # transaction wakes it first.
-                ports.append(self._run(tool, f"add table inet {TABLE}\n"))
+                ports.append((yield from self._run(f"add table inet {TABLE}\n")))
             stale = before.stale_chains(rules) if before is not None else ()
-            unused = before.replaceable if before is not None else ()
-            ports.append(self._run(tool, ruleset_text(rules, stale=stale, unused=unused)))
-            state = read_state(self._kernel)
+            text = ruleset_text(rules, stale=stale, unused=unused)
+            ports.append((yield from self._run(text)))
+            state = read_state(self._kernel, self.list_names)
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):
                 return state

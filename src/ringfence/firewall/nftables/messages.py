@@ -65,6 +65,7 @@ class MessageType(enum.IntEnum):
     GETRULE = 0xA07
     NEWSET = 0xA09
     GETSET = 0xA0A
+    DELSET = 0xA0B
     NEWSETELEM = 0xA0C
     GETSETELEM = 0xA0D
     DELSETELEM = 0xA0E
@@ -211,6 +212,11 @@ def get_counters(table: str, *, family: int = INET) -> bytes:
 def delete_table(name: str, *, family: int = INET) -> bytes:
     """Build the message that deletes a table with all its contents; the error is ENOENT if there is none."""
     return message(MessageType.DELTABLE, 0, family, text(1, name))
+
+
+def delete_set(table: str, name: str) -> bytes:
+    """Build the message that deletes a set with its elements; the error is EBUSY if a rule names the set."""
+    return message(MessageType.DELSET, 0, INET, text(1, table), text(2, name))
 
 
 def add_set(table: str, name: str, version: int, size: int) -> bytes:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
+from types import MappingProxyType
 
 from attrs import evolve, field, frozen
 
@@ -138,8 +139,13 @@ class TableState:
         )
 
 
-def read_state(kernel: NetlinkConnection) -> TableState | None:
-    """Read the state of our table; None if it does not exist."""
+def read_state(
+    kernel: NetlinkConnection, names: Mapping[str, str] = MappingProxyType({})
+) -> TableState | None:
+    """Read the state of our table; None if it does not exist.
+
+    ``names`` has the present names of the sets of network lists, as :func:`ruleset`.
+    """
     try:
         [table] = messages.tables_of(kernel.request(messages.get_table(TABLE)))
         # The kernel lists the chains of every table. Some hosts have thousands, so only ours are parsed.
@@ -150,7 +156,7 @@ def read_state(kernel: NetlinkConnection) -> TableState | None:
         if error.code == errno.ENOENT:
             return None
         raise
-    unused = _unused([head.name for head in sets if base_name(head.name)], rules)
+    unused = _unused([head.name for head in sets if base_name(head.name)], rules, names)
     return TableState(
         table,
         tuple(chain for chain in chains if chain.table == TABLE),
@@ -186,17 +192,18 @@ def read_added(kernel: NetlinkConnection, before: TableState, bans: Collection[B
     return evolve(before, rules=tuple(rules), sets=(*before.sets, *heads))
 
 
-def _unused(list_sets: Sequence[str], rules: Sequence[NftRule]) -> frozenset[str]:
+def _unused(list_sets: Sequence[str], rules: Sequence[NftRule], names: Mapping[str, str]) -> frozenset[str]:
     """Return the names in ``list_sets`` (sets for network lists) that are unused.
 
-    The second set of a list (``deny4_2``) is unused if no rule names it. The first one (``deny4``) is unused
-    if no rule names it and a rule names the second one.
+    A set is unused if no rule names it, and a rule names the other set of the list. If no rule names either,
+    because the plan does not use the list, the one that is not its present set by ``names`` is unused.
     """
     named = {name for name in list_sets if any(name.encode() + b"\0" in rule.body for rule in rules)}
     return frozenset(
         name
         for name in list_sets
-        if name not in named and (name != base_name(name) or alternate_name(name) in named)
+        if name not in named
+        and (alternate_name(name) in named or name != names.get(base := base_name(name) or name, base))
     )
 
 

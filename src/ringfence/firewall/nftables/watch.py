@@ -169,6 +169,7 @@ class ForeignChanges:
         self._connections = connections
         self._monitor: ChangeMonitor | None = None
         self._pauses = 0
+        self._deferred = False
         self._commits_before = 0
         self._suspect = False
         self._changed = False
@@ -204,8 +205,10 @@ class ForeignChanges:
         """Read the waiting notifications, and record what they report.
 
         ``own`` are the netlink ports of processes that ringfence started. Changes from these ports are not
-        recorded.
+        recorded. Nothing is read while such a process may run (:meth:`deferred`).
         """
+        if self._deferred:
+            return
         if self._monitor is None:
             self._suspect = True
             self.epoch += 1
@@ -232,14 +235,24 @@ class ForeignChanges:
         return changed
 
     @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Leave the notifications unread while a process of ringfence runs, whose port is not known yet."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    @contextmanager
     def unmonitored(self) -> Iterator[None]:
         """Stop listening while the caller changes many elements.
 
         The caller adds its transactions to ``commits``. If the kernel has counted more, another program may
         have changed our table, and this is recorded. The kernel does not count a transaction that changes
-        nothing. Uses may overlap: the last one to end compares.
+        nothing. Uses may overlap: the last one to end compares. Listening goes on during :meth:`deferred`:
+        the transaction of the process is not in ``commits`` yet.
         """
-        if self._monitor is None:
+        if self._monitor is None or self._deferred:
             yield
             return
         if not self._pauses:
