@@ -180,6 +180,24 @@ def test_friends_are_remembered(tmp_path: Path) -> None:
         job.close()
 
 
+@pytest.mark.parametrize("step", [-86_400.0, 30 * 86_400.0])
+def test_a_set_clock_leaves_what_friends_asked_for(tmp_path: Path, step: float) -> None:
+    """When the clock is set, the time since then stays, also for a later start of the daemon."""
+    with judging(tmp_path, OBSERVE) as found:
+        found.made.side.common.listeners.append(found.rule)
+        found.ask(ALICE)
+        found.made.now += 3_600
+        found.made.ahead = step
+        assert found.state["watched"] == 3_600
+        assert found.state["without_name"] == 1
+        found.rule._tick()
+        found.made.store.best_effort.write_kept()
+        again = Judging(found.made, configured(OBSERVE))
+        assert (again.state["watched"], again.state["without_name"]) == (3_600, 1)
+        found.made.now += 7 * 86_400
+        assert found.state["without_name"] == 0
+
+
 def test_a_friend_is_no_longer_named_when_its_host_is_a_domain(tmp_path: Path) -> None:
     """An administrator who adds the host that ``ringfence check`` names is not told it again for a week."""
     with judging(tmp_path, OBSERVE) as found:

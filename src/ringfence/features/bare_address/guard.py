@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from ringfence.ban_facts import ClockSet
 from ringfence.config.schema import Settings
 from ringfence.detect.history import pack_network
 from ringfence.detect.judge import ClaimedLimit
@@ -87,12 +88,12 @@ class BareAddress(Feature):
     ) -> None:
         self._side, self._effects, self._connections = side, effects, connections
         self._mode, self._domains = mode_of(settings), domains_of(settings)
-        self._clock = side.common.clock
+        self._now = side.kernel.enforcer.now
         self._claims = ClaimedLimit(settings.claims())
         self._asterisk = settings.asterisk[0].name
         self._table = HabitTable(side.common.store.connection)
         self._best_effort = side.common.store.best_effort
-        now = self._clock.wall()
+        now = self._now()
         nothing: tuple[float, list[tuple[Address, Habit]]] = now, []
         self._habits = Habits(*self._best_effort.read(self._table.load, nothing, now))
         self._hosts = self._domains
@@ -110,7 +111,7 @@ class BareAddress(Feature):
         named = asked.target.names(self._hosts) or self._is_trunks(asked.target)
         if detector.friends.has(address):
             host = asked.target.line
-            if self._habits.record(address, host, self._clock.wall(), named=named):
+            if self._habits.record(address, host, self._now(), named=named):
                 accounts = ", ".join(self._accounts(address))
                 self._log.warning(
                     "bare_address.friend", address=str(address), accounts=accounts, host=printable(host)
@@ -146,7 +147,7 @@ class BareAddress(Feature):
             transport=remote.transport,
             account="",
             event=EventKind.BARE_ADDRESS,
-            time=self._clock.wall(),
+            time=self._now(),
             trusted=True,
             sources=(WIRE,),
             credentials=False,
@@ -166,7 +167,12 @@ class BareAddress(Feature):
         return [Judgement(attempt, subject, Disposition.COUNTED, decision)]
 
     def on_fact(self, fact: Fact) -> None:
-        """Use a new configuration, except for the table ``[bare_address]``: that needs a restart."""
+        """Use a new configuration, except for the table ``[bare_address]``: that needs a restart.
+
+        If the wall clock was set, move the times at which friends asked.
+        """
+        if isinstance(fact, ClockSet):
+            self._habits.move(fact.seconds)
         if isinstance(fact, Settings):
             self._asterisk = fact.asterisk[0].name
             if fact.claims() != self._claims.terms:
@@ -184,7 +190,7 @@ class BareAddress(Feature):
 
     def finish(self) -> None:
         """Queue what friends asked for since the last call, to be written to the database."""
-        rows, now = self._habits.take_changed(), self._clock.wall()
+        now, rows = self._now(), self._habits.take_changed()
         self._best_effort.write(self._table.save, self._habits.began, now, rows)
 
     def _find_hosts(self) -> None:
@@ -206,7 +212,7 @@ class BareAddress(Feature):
 
     def _state(self) -> dict[str, Any]:
         """Return the mode, since when friends are watched, and those that ask for no name of the PBX."""
-        now = self._clock.wall()
+        now = self._now()
         bare = self._habits.without_name(now)
         return {
             "mode": str(self._mode),

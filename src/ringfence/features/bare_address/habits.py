@@ -75,6 +75,13 @@ class Habits:
         since = now - WATCH_FOR
         return [one for one in self._known.items() if one[1].bare > since]
 
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much."""
+        self.began += seconds
+        self._changed = {**self._known, **self._changed}
+        for habit in self._changed.values():
+            habit.named, habit.bare = habit.named + seconds, habit.bare + seconds
+
     def take_changed(self) -> Sequence[tuple[Address, Habit]]:
         """Return what has changed since the last call."""
         changed, self._changed = self._changed, {}
