@@ -119,6 +119,21 @@ def test_contacts_have_the_same_limit_and_trunks_have_none(why: FriendReason, nu
     assert sum(friends.admits(reason(sender(one), why=why)) for one in range(30)) == number
 
 
+def test_an_account_makes_64_friends_in_a_network_on_its_first_day() -> None:
+    """The kernel copies the packets of so many friends, whether a login or a contact made them."""
+    friends = Friends()
+    for number in range(100):
+        why = FriendReason.REGISTERED if number % 2 else FriendReason.AUTHENTICATED
+        one = reason(f"2001:db8::{number:x}", why=why)
+        if friends.admits(one):
+            friends.add(one)
+    assert {*friends.addresses()} == {ip_address(f"2001:db8::{number:x}") for number in range(64)}
+    assert friends.first_day.addresses == {*friends.addresses()}
+    friends.move(100.0)
+    friends.expire(DAY + 100.0)
+    assert friends.admits(reason("2001:db8::ff", since=DAY + 100.0))
+
+
 # -- guesses that come from new friends
 
 
@@ -274,9 +289,10 @@ def test_a_guilty_account_is_guilty_after_a_restart() -> None:
     friends.add(reason(sender(2), since=900.0))
     friends.add(reason(sender(3), "bob", since=900.0))
     detector = Detector(RULES, friends=friends)
-    detector.restore_friends({guessing(*ALICE).subject}, 5.0, now)
+    detector.restore_friends({guessing(*ALICE).subject}, now)
     assert [friends.new.is_tainted(network(one), now) for one in (1, 2, 3)] == [True, False, False]
     assert not friends.admits(reason(sender(4), since=now))
     assert friends.admits(reason(sender(4), "bob", since=now))
     assert detector.observed(5.0) == {ip_address(sender(2)), ip_address(sender(3))}
-    assert detector.observed(5.0 + DAY - 100.0) == set()
+    friends.expire(now + DAY - 100.0)
+    assert detector.observed(5.0) == set()

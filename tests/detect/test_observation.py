@@ -2,7 +2,16 @@
 
 from ipaddress import ip_address
 
-from ringfence.detect.observation import MANY, MOST, MOST_COUNTED, MOST_TOGETHER, NEW_FOR, Observation
+from ringfence.detect.observation import (
+    MANY,
+    MOST,
+    MOST_COUNTED,
+    MOST_TOGETHER,
+    NEW_FOR,
+    FirstDay,
+    Observation,
+)
+from ringfence.values.network import Address, sender_of
 
 FIRST = int(ip_address("198.18.0.0"))
 
@@ -49,45 +58,54 @@ def test_a_login_without_a_call_id_explains_one_refusal() -> None:
 
 def test_other_addresses_of_a_new_friends_network_are_new_as_well() -> None:
     """They are new for as long as the friend is, and only if the same account works there."""
-    observation = Observation()
+    day = FirstDay()
     first, second, elsewhere = map(ip_address, ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
-    observation.on_new_friend("204", first, 10.0)
-    assert not observation.on_login("204", first, 20.0)
-    assert not observation.on_login("300", second, 20.0)
-    assert not observation.on_login("204", elsewhere, 20.0)
-    assert observation.on_login("204", second, 20.0)
-    assert {*observation.addresses(9.0 + NEW_FOR)} == {first, second}
-    assert observation.is_new(second, 9.0 + NEW_FOR)
-    assert not observation.is_new(second, 10.0 + NEW_FOR)
-    assert not observation.on_login("204", second, 10.0 + NEW_FOR)
+    begin(day, "204", first, 10.0)
+    assert all([admits(day, "204", first), admits(day, "300", second), admits(day, "204", elsewhere)])
+    assert day.addresses == {first}
+    assert admits(day, "204", second)
+    day.expire(9.0 + NEW_FOR)
+    assert day.addresses == {first, second}
+    day.expire(10.0 + NEW_FOR)
+    assert admits(day, "204", second)
+    assert day.addresses == set()
 
 
 def test_an_address_is_new_while_one_of_its_accounts_is() -> None:
-    """An account that is new again counts once, from its latest time."""
-    observation, friend = Observation(), ip_address(FIRST)
-    observation.on_new_friend("204", friend, 0.0)
-    observation.on_new_friend("300", friend, 5.0)
-    observation.on_new_friend("204", friend, 10.0)
-    assert observation.is_new(friend, 9.0 + NEW_FOR)
-    assert not observation.is_new(friend, 10.0 + NEW_FOR)
+    """An account that is new again counts once, from its latest time; a clock that is set changes nothing."""
+    day, friend = FirstDay(), ip_address(FIRST)
+    begin(day, "204", friend, 0.0)
+    begin(day, "300", friend, 5.0)
+    begin(day, "204", friend, 10.0)
+    day.move(100.0)
+    day.expire(109.0 + NEW_FOR)
+    assert day.addresses == {friend}
+    day.expire(110.0 + NEW_FOR)
+    assert day.addresses == set()
 
 
 def test_new_friends_are_bounded() -> None:
     """Those new for longest are discarded first, and one account has room for some addresses of a /64."""
-    observation = Observation()
+    day = FirstDay()
     for number in range(MOST + 1):
-        observation.on_new_friend("204", ip_address(FIRST + number), float(number))
-    assert not observation.is_new(ip_address(FIRST), 2_000.0)
-    assert len(observation.addresses(2_000.0)) == MOST
+        begin(day, "204", ip_address(FIRST + number), float(number))
+    assert day.addresses == {ip_address(FIRST + number) for number in range(1, MOST + 1)}
     network = int(ip_address("2001:db8::"))
-    observation.on_new_friend("204", ip_address(network), 2_000.0)
-    for number in range(1, MOST_TOGETHER):
-        address = ip_address(network + number)
-        assert observation.has_room("204", address, 2_000.0)
-        assert observation.on_login("204", address, 2_000.0)
+    begin(day, "204", ip_address(network), 2_000.0)
+    assert all(admits(day, "204", ip_address(network + number)) for number in range(1, MOST_TOGETHER))
     last = ip_address(network + MOST_TOGETHER)
-    assert not observation.has_room("204", last, 2_000.0)
-    assert not observation.on_login("204", last, 2_000.0)
-    assert observation.has_room("204", ip_address(network), 2_000.0)
-    assert observation.has_room("205", last, 2_000.0)
-    assert len(observation.addresses(2_000.0)) == MOST - 1 + MOST_TOGETHER
+    assert not admits(day, "204", last)
+    assert admits(day, "204", ip_address(network))
+    assert admits(day, "205", last)
+    assert last not in day.addresses
+    assert len(day.addresses) == MOST - 1 + MOST_TOGETHER
+
+
+def begin(day: FirstDay, account: str, address: Address, since: float) -> None:
+    """Record that an account works at an address for the first time."""
+    day.begin(account, sender_of(address), address, since)
+
+
+def admits(day: FirstDay, account: str, address: Address) -> bool:
+    """Record that an account works at another address; return whether it has room."""
+    return day.admits(account, sender_of(address), address)

@@ -614,7 +614,7 @@ def test_the_answers_to_an_old_friend_are_not_counted() -> None:
 def test_twelve_answers_to_a_new_friend_are_a_ban_of_tcp() -> None:
     """An attacker that has logged in hides its guesses on other connections."""
     detector = Detector(RULES)
-    [login, _] = [one for one in detector.observe(LOGIN, 5.0) if not isinstance(one, Judgement)]
+    [login] = [one for one in detector.observe(LOGIN, 5.0) if not isinstance(one, Judgement)]
     assert isinstance(login, Login)
     detector.friends.add(login.friend)
     assert all(one.decision is None for one in judged(detector, 11, 10.0))

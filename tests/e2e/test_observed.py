@@ -1,21 +1,29 @@
 """Observed friends: hidden guesses from a phone's address count, and a phone that works makes no attempt."""
 
 import time
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_uncounted import friend_at
+from tests.e2e.test_uncounted import friend_at, friends
 from tests.support.asterisk_files import PASSWORD
-from tests.support.daemon import until
+from tests.support.daemon import Guard, until
 from tests.support.guarded import NO_LOGS, guarded
 from tests.support.lab import Lab
 from tests.support.sip_raw import OTHER_REALM, Digest, Raw, calling, guesses, request_of
+
+from ringfence.values.network import Network
 
 pytestmark = pytest.mark.asterisk
 
 UNCOUNTED = 20  # refusals before a friend is observed
 FRIEND = 20  # a friend's guesses in a minute
 PAUSE = 0.05
+
+
+def contacts_in(network: Network, guard: Guard) -> set[str]:
+    """Return the daemon's friends in a network."""
+    return {one for one in friends(guard) if ip_address(one) in network}
 
 
 @pytest.mark.parametrize("backend", ["ipset", pytest.param("nftables", marks=pytest.mark.long)])
@@ -42,3 +50,16 @@ def test_a_phone_with_a_hundred_lamps_makes_no_attempt(open16: Lab, tmp_path: Pa
         time.sleep(2.0)
         assert guard.attempts_of(source) == []
         assert guard.banned() == set()
+
+
+def test_one_register_with_ninety_contacts_makes_64_friends(open22: Lab, tmp_path: Path) -> None:
+    """Asterisk takes them all (``max_contacts = 100``), whatever addresses of one /64 they name."""
+    source, network = "198.19.78.4", ip_network("2001:db8:78::/64")
+    hosts = [b"alice@[2001:db8:78::%x]" % number for number in range(1, 91)]
+    with guarded(open22, tmp_path) as guard, calling(open22, source) as caller:
+        assert caller.guess(Raw(contact=b">, <sip:".join(hosts)), PASSWORD) == 200
+        assert open22.asterisk.cli("pjsip show contacts").count("[2001:db8:78::") == 90
+        until(lambda: len(contacts_in(network, guard)) >= 64, "the friends")
+        assert caller.guess(Raw(contact=b"alice@192.0.2.78"), PASSWORD) == 200
+        until(lambda: "192.0.2.78" in friends(guard), "a later contact")
+        assert len(contacts_in(network, guard)) == 64

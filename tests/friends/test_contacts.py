@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+import pytest
 from tests.friends.world import (
     AUTHENTICATED,
     REACHABLE,
@@ -59,6 +60,22 @@ def test_contacts_of_one_account_make_few_friends_and_those_of_many_make_many(wo
     after = world.again()
     after.keeping.on_roster(roster(*shared))
     assert len(after.keeping.friends) == 500 + 16
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["roster", "changes"])
+def test_contacts_in_one_network_make_64_friends_on_their_first_day(world: World, *, listed: bool) -> None:
+    """A contact may name any address of a /64, and the kernel copies the packets of 64 of them."""
+    world.keeping.on_roster(roster())
+    contacts = [contact(f"2001:db8::{number:x}") for number in range(1, 101)]
+    if listed:
+        world.later(roster(*contacts))
+    else:
+        for one in contacts:
+            world.keeping.on_contact(one)
+    world.keeping.on_login(success("2001:db8::ff"))
+    friends = world.keeping.friends
+    assert {*friends.addresses()} == {one.address for one in contacts[:64]}
+    assert friends.first_day.addresses == {*friends.addresses()}
 
 
 def test_a_contact_missing_in_the_roster_ends_soon(world: World) -> None:

@@ -21,9 +21,11 @@ def test_an_address_that_cannot_be_a_phone_is_not_recorded(world: World, where: 
 
 def test_one_account_does_not_displace_the_others(world: World) -> None:
     """One account with many addresses has only its latest ones as friends, up to a limit."""
-    world.keeping.on_login(success(PHONE, "bob"))
+    world.keeping.on_login(success("2001:db8::0", "alice"))
+    world.wait(86_400.0)  # from then on, it may make more friends in this network
+    world.keeping.on_login(success(PHONE, "bob", time=world.now))
     for number in range(MOST_ADDRESSES + 10):
-        world.keeping.on_login(success(f"2001:db8::{number:x}", "alice"))
+        world.keeping.on_login(success(f"2001:db8::{number:x}", "alice", time=world.now))
 
     assert len(world.keeping.friends) == MOST_ADDRESSES + 1
     assert world.ties("2001:db8::9") == {}

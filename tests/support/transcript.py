@@ -26,14 +26,14 @@ from ringfence.detect.judgement import (
     Observe,
     Pinging,
 )
-from ringfence.detect.rules import RULES, Claimed
+from ringfence.detect.rules import HOUR, RULES, Claimed
 from ringfence.detect.sessions import MAX_SESSIONS
 from ringfence.ledger import Record, key_of
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Proof
 from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent
-from ringfence.values.friend import Contact, Friend
+from ringfence.values.friend import Contact, Friend, FriendReason
 from ringfence.values.network import Address, Network, NetworkSet
 from ringfence.values.packet import Challenge, CopiedRequest
 
@@ -304,6 +304,7 @@ class Player:
             self._follows(detector.observe_requests([entry], self._now, PBX))
         elif isinstance(entry, Contact):
             self._follows(detector.observe_contact(entry, self._now))
+            self._befriend(entry)
         elif isinstance(entry, Tick):
             self._tick()
         else:
@@ -330,6 +331,15 @@ class Player:
         else:
             assert isinstance(entry, Exempt)
             detector.exempt = NetworkSet(ip_network(network) for network in entry.networks)
+
+    def _befriend(self, contact: Contact) -> None:
+        """Make the address of a contact a friend, like the friend registry, if its account may."""
+        if contact.gone:
+            return
+        times = self._wall, self._wall, self._wall + HOUR
+        friend = Friend(contact.asterisk, contact.address, contact.account, FriendReason.REGISTERED, *times)
+        if self._detector.friends.admits(friend):
+            self._detector.friends.add(friend)
 
     def _ban(self, network: Network, seconds: float, scope: Scope) -> None:
         bans, until = self._detector.bans, self._wall + seconds

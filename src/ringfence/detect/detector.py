@@ -276,7 +276,7 @@ class Detector:
         if self._attribution.proxies.serves(exchange.local_port):
             return
         by_tls = exchange.transport is Transport.TLS
-        new = by_tls and self._observation.is_new(exchange.address, now)
+        new = by_tls and exchange.address in self.friends.first_day.addresses
         guest = by_tls and self._attribution.confirmation.sources.guests
         if new or not (guest or self._subjects.find(exchange.address).friend):
             self._exchanges.observe(exchange, now)
@@ -505,11 +505,8 @@ class Detector:
         diverted = self._attribution.is_diverted(event.remote.address, now)
         # ``tick`` reports an account that makes too many friends.
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
-        observable = self._observation.has_room(friend.account, friend.address, now)
-        if not permitted or not observable or not self.friends.admits(friend):
-            return [*alarms, Login(friend, befriends=False, guessed=guessed, proven=not diverted)]
-        login = Login(friend, guessed=guessed)
-        return [*alarms, login, *self._observe_if_new(friend.account, friend.address, now)]
+        befriends = permitted and self.friends.admits(friend)
+        return [*alarms, Login(friend, befriends=befriends, guessed=guessed, proven=not diverted)]
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
         """Handle that Asterisk refused a request after its login; end the friendship that the login made.
@@ -522,25 +519,12 @@ class Detector:
         self.friends.revoke(identity_of(friend))
         return (Estranged((friend,)),)
 
-    def _observe_if_new(self, account: str, address: Address, now: float) -> Sequence[Observe]:
-        """Return an Observe (the kernel must copy the packets of ``address``) if ``account`` is new there."""
-        if not self.friends.worked_near(account, address):
-            self._observation.on_new_friend(account, address, now)
-        elif not self._observation.on_login(account, address, now):
-            return ()
-        return (Observe(address),)
-
-    def restore_friends(self, guilty: Collection[str], now: float, wall: float) -> None:
+    def restore_friends(self, guilty: Collection[str], wall: float) -> None:
         """Restore at the start which friends are new, and from which accounts guesses came (``new_friends``).
 
         ``guilty`` has the subjects of the active alarms ``friend.guessing``, which name those accounts.
         """
         new = self.friends.restore_new(wall)
-        for friend in new:
-            since = now - max(0.0, wall - friend.since)
-            self._observation.on_new_friend(friend.account, friend.address, since)
-        for friend in self.friends.all():
-            self._observation.on_login(friend.account, friend.address, now)
         for account in {account_of(friend) for friend in new}:
             if guessing(*account).subject in guilty:
                 self.friends.restore_guilt(account, wall)
@@ -561,15 +545,12 @@ class Detector:
     def observe_contact(self, contact: Contact, now: float) -> Sequence[Effect]:
         """Handle a phone's registered contact; return an alarm if guesses failed at its address before.
 
-        Also return that the address must be observed if the account is new there. A contact that is gone has
-        no effect.
-
-        The contact may come from a login with a guessed password that the events do not show.
+        A contact that is gone has no effect. The contact may come from a login with a guessed password that
+        the events do not show.
         """
         if contact.gone:
             return ()
-        alarms = self._friend_attempts.on_contact(contact, now)
-        return [*alarms, *self._observe_if_new(contact.account, contact.address, now)]
+        return self._friend_attempts.on_contact(contact, now)
 
     def unshielded(self, now: float) -> frozenset[Address]:
         """Return the addresses of friends whose packets the kernel must copy now, because of their guesses.
@@ -586,7 +567,8 @@ class Detector:
 
     def observed(self, now: float) -> frozenset[Address]:
         """Return the friends, new or refused often, whose packets the kernel must copy (``observation``)."""
-        return frozenset(one for one in self._observation.addresses(now) if self.friends.has(one))
+        addresses = self._observation.addresses(now) | self.friends.first_day.addresses
+        return frozenset(one for one in addresses if self.friends.has(one))
 
     # -- judging attempts -------------------------------------------------------------------------------
 

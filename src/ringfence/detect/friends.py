@@ -8,7 +8,7 @@ phone.
 When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
 
 A login or a contact makes a friend only if :meth:`Friends.admits` it, because one account may make only some
-new friends (``new_friends``).
+new friends (``new_friends``), and the kernel must copy their packets on their first day (``observation``).
 
 Times are wall-clock seconds, because friends persist across restarts. Bounds: ``MOST`` reasons, and as many
 former ones; those seen longest ago are discarded first, and their addresses become strangers.
@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import Generic, TypeVar
 
 from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
+from ringfence.detect.observation import FirstDay
 from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
@@ -164,6 +165,8 @@ class Friends:
         """The accounts that make no friends in a prefix, because somebody else may have their password."""
         self.new = NewFriends()
         """The addresses that became friends lately, by account."""
+        self.first_day = FirstDay()
+        """The friends whose packets the kernel copies, because some account is new there."""
         self._most = most
         self.worked: dict[str, Counter[Network]] = {}
         """By account, the senders (addresses or /64s) where it works, or did within a month."""
@@ -184,14 +187,21 @@ class Friends:
         """Record a login or contact; return whether it may make its address a friend.
 
         It may if the account worked there before, or has made few new friends, and is not :attr:`barred`
-        there. Trunks and imported friends come from the configuration, and have no limit.
+        there. On its first day in a /64, it may only make as many friends there as can be observed. Trunks
+        and imported friends come from the configuration, and have no limit.
         """
         if friend.reason in _NOT_LEARNED:
             return True
         if self.barred and (account_of(friend), prefix_of(friend.address)) in self.barred:
             return False
+        account, sender = account_of(friend), sender_of(friend.address)
         known = self.worked_near(friend.account, friend.address)
-        return self.new.admits(account_of(friend), sender_of(friend.address), friend.seen, known=known)
+        if not self.new.admits(account, sender, friend.seen, known=known):
+            return False
+        if known:
+            return self.first_day.admits(account[1], sender, friend.address)
+        self.first_day.begin(account[1], sender, friend.address, friend.seen)
+        return True
 
     def accounts_at(self, address: Address) -> set[AccountKey]:
         """Return the accounts that made ``address`` a friend by a login or a contact."""
@@ -241,7 +251,12 @@ class Friends:
         new = [one for one in first.values() if now - one.since < YOUNG_FOR]
         new = sorted((one for one in new if one.reason not in _NOT_LEARNED), key=attrgetter("since"))
         for one in new:
-            self.new.restore(account_of(one), sender_of(one.address), one.since)
+            who, sender = account_of(one), sender_of(one.address)
+            self.new.restore(who, sender, one.since)
+            self.first_day.begin(who[1], sender, one.address, one.since)
+        self.first_day.expire(now)
+        for one in self._current.entries.values():
+            self.first_day.admits(short_account(one.account), sender_of(one.address), one.address)
         return new
 
     def restore_guilt(self, account: AccountKey, now: float) -> None:
@@ -301,6 +316,7 @@ class Friends:
 
         They are former reasons from now on. Forget the former reasons that ended ``FORMER_FOR`` seconds ago.
         """
+        self.first_day.expire(now)
         if now < self._next:
             return []
         entries, former = self._current.entries, self._former.entries
@@ -317,6 +333,7 @@ class Friends:
         for table in (self._current, self._former):
             table.move(seconds)
         self.new.move(seconds)
+        self.first_day.move(seconds)
         self._next += seconds
 
     def remember(self, friend: Friend) -> None:

@@ -8,9 +8,11 @@ the logins of a phone pay for no guess of an attacker at its address. With more 
 the friend is *observed* for ``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and
 its guesses are seen.
 
-A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning: an
-attacker with one password may log in and hide its guesses at other accounts, also by TLS and where no refusal
-is copied. So are the other addresses of a /64 at which the account logs in meanwhile.
+A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning
+(:class:`FirstDay`): an attacker with one password may log in and hide its guesses at other accounts, also by
+TLS and where no refusal is copied. So are the other addresses of a /64 that the account makes friends
+meanwhile, by a login or a contact. A contact is what its sender writes: several in one REGISTER if
+``max_contacts`` permits it, and any number one after the other if a new one replaces the last.
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
@@ -19,9 +21,9 @@ does not report remain uncounted. It is not smaller, because a phone that regist
 once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason. Those refused longest ago, and those that are new for longest, are discarded first. The logins of a
-new account make at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are
-monotonic seconds.
+reason. Those refused longest ago, and those that are new for longest, are discarded first. A new account
+makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are monotonic
+seconds, but those of the first day are wall-clock seconds, as those of all friends.
 """
 
 from collections import Counter, OrderedDict
@@ -30,7 +32,7 @@ from collections.abc import Set as AbstractSet
 from attrs import define
 
 from ringfence.detect.sessions import remember
-from ringfence.values.network import Address, Network, sender_of
+from ringfence.values.network import Address, Network
 
 MANY = 20
 WITHIN = 86_400.0
@@ -41,24 +43,13 @@ MOST_TOGETHER = 64
 MOST_COUNTED = 16_384
 
 
-@define
-class _New:
-    """Since when an account is new at an IPv4 address or /64 (monotonic seconds), and its addresses there."""
-
-    since: float
-    addresses: list[Address]
-
-
 class Observation:
-    """Counts Asterisk's refusals to friends; chooses those whose packets the kernel copies to ringfence."""
+    """Counts Asterisk's refusals to friends: the kernel copies the packets of those that get many."""
 
     def __init__(self) -> None:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
         self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
-        # By account, and IPv4 address or /64: where the account is new. By address: how many accounts are.
-        self._new: OrderedDict[tuple[str, Network], _New] = OrderedDict()
-        self._new_at: Counter[Address] = Counter()
 
     def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
@@ -88,47 +79,63 @@ class Observation:
         if number and answered:
             self._refused[address] = since, max(0, number - answered)
 
-    def has_room(self, account: str, friend: Address, now: float) -> bool:
-        """Whether a login of ``account`` at the address ``friend`` could be observed, if it is new there."""
-        self._expire(now)
-        new = self._new.get((account, sender_of(friend)))
-        return new is None or friend in new.addresses or len(new.addresses) < MOST_TOGETHER
+    def addresses(self, now: float) -> AbstractSet[Address]:
+        """Return the friends that were refused often, and lately."""
+        while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
+            self._observed.popitem(last=False)
+        return self._observed.keys()
 
-    def on_new_friend(self, account: str, friend: Address, now: float) -> None:
-        """Record that ``account`` works at the address ``friend``, and has not worked in its /64 before."""
-        key = account, sender_of(friend)
+
+@define
+class _New:
+    """Since when an account is new at an IPv4 address or /64 (epoch seconds), and its addresses there."""
+
+    since: float
+    addresses: list[Address]
+
+
+class FirstDay:
+    """The friends where some account began to work within ``NEW_FOR`` seconds."""
+
+    def __init__(self) -> None:
+        self._new: OrderedDict[tuple[str, Network], _New] = OrderedDict()  # by account, and address or /64
+        self._accounts: Counter[Address] = Counter()  # by address, how many accounts are new there
+
+    @property
+    def addresses(self) -> AbstractSet[Address]:
+        """The addresses of these friends, until :meth:`expire` ends their first day."""
+        return self._accounts.keys()
+
+    def begin(self, account: str, sender: Network, address: Address, since: float) -> None:
+        """Record that ``account`` works at ``address`` since ``since``, and nowhere else in ``sender``."""
+        key = account, sender
         self._forget(key)
-        self._new[key] = _New(now, [friend])
-        self._new_at[friend] += 1
+        self._new[key] = _New(since, [address])
+        self._accounts[address] += 1
         if len(self._new) > MOST:
             self._forget(next(iter(self._new)))
 
-    def on_login(self, account: str, friend: Address, now: float) -> bool:
-        """Record that ``account`` works at the address ``friend``, in whose /64 it has worked before.
+    def admits(self, account: str, sender: Network, address: Address) -> bool:
+        """Record that ``account`` works at ``address`` too, in ``sender``, where it has worked before.
 
-        Return whether the address is a new friend too, because the account is new in this /64.
+        Return False if the account is new there and has no room for another address.
         """
-        room = self.has_room(account, friend, now)
-        new = self._new.get((account, sender_of(friend)))
-        if not room or new is None or friend in new.addresses:
+        new = self._new.get((account, sender))
+        if new is None or address in new.addresses:
+            return True
+        if len(new.addresses) >= MOST_TOGETHER:
             return False
-        new.addresses.append(friend)
-        self._new_at[friend] += 1
+        new.addresses.append(address)
+        self._accounts[address] += 1
         return True
 
-    def is_new(self, friend: Address, now: float) -> bool:
-        """Whether some account began to work at the address ``friend`` within ``NEW_FOR`` seconds."""
-        self._expire(now)
-        return friend in self._new_at
+    def move(self, seconds: float) -> None:
+        """Add ``seconds`` to all times, because the wall clock was set by as much."""
+        for new in self._new.values():
+            new.since += seconds
 
-    def addresses(self, now: float) -> AbstractSet[Address]:
-        """Return the friends whose packets the kernel must copy: new ones, and those refused often."""
-        self._expire(now)
-        return self._observed.keys() | self._new_at.keys()
-
-    def _expire(self, now: float) -> None:
-        while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
-            self._observed.popitem(last=False)
+    def expire(self, now: float) -> None:
+        """Forget where an account works for ``NEW_FOR`` seconds at ``now`` (epoch)."""
         while self._new and now - next(iter(self._new.values())).since >= NEW_FOR:
             self._forget(next(iter(self._new)))
 
@@ -136,9 +143,6 @@ class Observation:
         """Forget that an account is new at a sender, if it is known."""
         if key in self._new:
             for address in self._new.pop(key).addresses:
-                self._leave(address)
-
-    def _leave(self, address: Address) -> None:
-        self._new_at[address] -= 1
-        if not self._new_at[address]:
-            del self._new_at[address]
+                self._accounts[address] -= 1
+                if not self._accounts[address]:
+                    del self._accounts[address]

@@ -235,7 +235,7 @@ class FirewallSide:
         self.exempt.networks.read()
         clock, active = self.common.clock, self.common.alarms.records()
         guilty = {one.subject for one in active if one.code == AlarmCode.FRIEND_GUESSING}
-        self.detector.restore_friends(guilty, clock.mono(), clock.wall())
+        self.detector.restore_friends(guilty, clock.wall())
         self.exempt.kernel_friends.select()
         self.kernel.rules.update()
         self.kernel.manager.start(verified=verified)

@@ -196,7 +196,7 @@ def test_a_new_friend_is_observed_for_a_day() -> None:
     assert guard.observed() == {PHONE, BYSTANDER}
     guard.play(at(7_000, login(BYSTANDER)), at(86_399, login(BYSTANDER)), at(86_399, login()))
     assert guard.observed() == {PHONE, BYSTANDER}
-    guard.play(at(86_403, login()))
+    guard.play(at(86_403, login()), *ticks(86_403, 86_403))
     assert guard.observed() == set()
 
 
