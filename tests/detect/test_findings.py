@@ -48,5 +48,17 @@ def test_a_duplicate_report_may_prove_an_attempt_of_chan_sip() -> None:
     """A duplicate report proves the attempt of chan_sip that it names; PJSIP proves whole sessions."""
     proven = attempt(proof=Proof.HANDSHAKE)
     for service, kinds in ((Service.SIP, [DuplicateReport, NewProof]), (Service.PJSIP, [DuplicateReport])):
-        found = duplicate_report(proven, event(FAILED, service=service, source=PBX), 7)
+        found = duplicate_report(proven, event(FAILED, service=service, source=PBX), 7, ami=True)
         assert [type(one) for one in found] == kinds
+
+
+def test_a_line_explains_no_refusal_while_ami_is_connected() -> None:
+    """AMI reports the reason of PJSIP. chan_sip's events may name another address than the line."""
+    for service, source, ami, explains in (
+        (Service.PJSIP, NOTICES, True, False),
+        (Service.PJSIP, NOTICES, False, True),
+        (Service.PJSIP, PBX, True, True),
+        (Service.SIP, NOTICES, True, True),
+    ):
+        found = duplicate_report(attempt(), event(FAILED, service=service, source=source), 7, ami=ami)
+        assert [one.explains for one in found if isinstance(one, DuplicateReport)] == [explains]

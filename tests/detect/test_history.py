@@ -228,6 +228,16 @@ def test_ami_decides_on_the_event_and_the_account(
     assert (found is None) == (event is first)
 
 
+def test_a_report_that_explains_nothing_leaves_the_reason_to_ami() -> None:
+    """Its source is added. A line that calls the account unknown would make AMI's report a second guess."""
+    history = History(HOUR)
+    history.add(ONE, evolve(attempt(), event=EventKind.REFUSED, sources=("wire",), session=1), 0.0)
+    line = evolve(reported("log"), event=EventKind.INVALID_ACCOUNT_ID, explains=False)
+    assert history.add_source(ONE, line, 1.0) is None
+    [kept] = history.attempts(ONE)
+    assert (kept.event, kept.sources) == (EventKind.REFUSED, ("wire", "log"))
+
+
 def test_no_report_of_a_guess_changes_what_only_the_kernel_saw() -> None:
     """Such an attempt names no session, so a report of any session could be about it."""
     history = History(HOUR)

@@ -334,7 +334,7 @@ class Attribution:
         if source.text or not event.challenge:
             tag = self._senders.match_report(event, attempt.address, now)
             if tag is not None:
-                return duplicate_report(attempt, event, tag)
+                return self._duplicate(attempt, event, tag)
         confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
             # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
@@ -357,7 +357,7 @@ class Attribution:
         # Most reports of PJSIP are duplicates, which need no proof. A proof is looked up only for the others.
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
-            return duplicate_report(attempt, event, tag)
+            return self._duplicate(attempt, event, tag)
         if self.confirmation.is_overdue(event, now):
             return ()
         return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
@@ -754,7 +754,7 @@ class Attribution:
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
-            return duplicate_report(attempt, event, tag)
+            return self._duplicate(attempt, event, tag)
         return self._attributed(self.confirmation.in_session(attempt, event, now), event, now)
 
     def _attributed(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -769,6 +769,11 @@ class Attribution:
         if not self.confirmation.sees_wire or attempt.proof is not _NONCE or not has_session(attempt):
             return (new,)
         return (*self._proofs.prove(attempt.asterisk, attempt.address, event.session, now), new)
+
+    def _duplicate(self, attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
+        """Return the finding that ``event`` reports again the attempt with the number ``tag``."""
+        ami = self.confirmation.has_ami(event.source.asterisk)
+        return duplicate_report(attempt, event, tag, ami=ami)
 
     def is_diverted(self, address: Address, now: float) -> bool:
         """Whether challenges for ``address`` went to other addresses, so that its logins prove nothing."""
@@ -785,7 +790,7 @@ class Attribution:
         tag = self._senders.match_report(event, attempt.address, at)
         if tag is not None:
             self._backing.forgive(event.remote, now)
-            return duplicate_report(attempt, event, tag)
+            return self._duplicate(attempt, event, tag)
         confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is None and self._is_claim_by_now(report):
             confirmed = evolve(attempt, trusted=True)

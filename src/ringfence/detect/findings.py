@@ -39,7 +39,9 @@ class DuplicateReport:
 
     ``address``, ``session`` (a number, 0 if unknown), ``service`` and ``kind`` identify the attempt.
     ``event`` and ``account`` are what this source reports. ``decides``: this source is AMI, so both replace
-    what a line of the log reported first, which its sender may have written. ``forged_address`` is the wrong
+    what a line of the log reported first, which its sender may have written. ``explains``: ``event`` is the
+    reason of an attempt of which a copied packet shows only that Asterisk refused it. It is not if the report
+    is a line about PJSIP while AMI is connected: AMI then reports the reason. ``forged_address`` is the wrong
     address that the request names; None if it names the true one.
     """
 
@@ -52,6 +54,7 @@ class DuplicateReport:
     account: str = ""
     decides: bool = False
     kind: AttemptKind = AttemptKind.GUESS
+    explains: bool = True
 
 
 @fast.frozen
@@ -97,20 +100,24 @@ class WrongAnswer:
 Finding = AttributedAttempt | DuplicateReport | NewProof | UnprovableGuess | ClientLogin | WrongAnswer
 
 
-def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int) -> Sequence[Finding]:
+def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int, *, ami: bool) -> Sequence[Finding]:
     """Return the finding that ``event`` is a duplicate report of an attempt, and the proof that it adds.
 
     ``tag`` is the number of the attempt. If it is 0, no proof is added, because the attempt could not be
     found by its number. A report whose sender is unproven adds no proof. A report about PJSIP adds none
-    either: ``proofs`` proves PJSIP's attempts by their session.
+    either: ``proofs`` proves PJSIP's attempts by their session. ``ami``: the AMI of the event's Asterisk is
+    connected.
     """
     source, forged, account = event.source.name, attempt.forged_address, attempt.account
     # The address in chan_sip's events may be another one than that of the line.
     certain = source == AMI and event.service is Service.PJSIP and not (event.tampered or event.forgeable)
     decides = certain and account != UNKNOWN_ACCOUNT
+    pjsip = event.service is Service.PJSIP
+    explains = not (pjsip and event.source.text and ami)
     report = DuplicateReport(
-        *(attempt.address, tag, event.service, source, attempt.event, forged, account, decides, attempt.kind)
+        *(attempt.address, tag, event.service, source, attempt.event, forged, account, decides, attempt.kind),
+        explains,
     )
-    if attempt.proof is Proof.CLAIMED or event.service is Service.PJSIP or not tag:
+    if attempt.proof is Proof.CLAIMED or pjsip or not tag:
         return (report,)
     return (report, NewProof(attempt.asterisk, attempt.address, tag, attempt.proof))

@@ -298,7 +298,7 @@ class History:
         That is the oldest one of its session (0: any), service and kind in the last ``_JOIN_WITHIN`` seconds
         that this source has not reported, if any. The attempt gets the event and the account of a report that
         ``decides``; a hidden or diverted one keeps its own. A copied packet shows only that Asterisk refused
-        a request. If it reported first, the attempt gets the event of any other source, which has the reason.
+        a request. If it reported first, the attempt gets the event of the first report that ``explains``.
         Return the packed attempt as it was and as it is, None if nothing but its sources has changed.
         """
         bit = 1 << self._sources.number(report.source)
@@ -313,7 +313,7 @@ class History:
             if same and flags & _TRUSTED and now - at < _JOIN_WITHIN:
                 before, rest = event & _EVENT_BITS, packed[_PACK_SIZE:]
                 decides = report.decides and before not in _ALONE
-                if decides or before == _REFUSED:
+                if decides or (before == _REFUSED and report.explains):
                     event = event & ~_EVENT_BITS | _EVENT[report.event]
                 if decides:
                     rest = packed_account(report.account) + rest[len(fact_of(packed).account) :]

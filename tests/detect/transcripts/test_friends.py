@@ -921,6 +921,25 @@ def test_what_ami_reports_of_a_guess_decides_and_not_a_line_before_it(
     assert found[1] == found[0]
 
 
+def test_a_line_between_the_copied_guess_and_amis_report_adds_no_guess() -> None:
+    """The line calls the account unknown, so the guess seems to be none until AMI reports it."""
+    found = []
+    for lines in (0, 1):
+        guard = Player(rules=["guess"])
+        guard.play(at(0, friend()))
+        steps = []
+        for number in range(100):
+            call, nonce = b"w%d" % number, b"1/%d" % number
+            asked = copied(PHONE, call, nonce=nonce, registers="300")
+            challenge, refusal = sent(PHONE, call, nonce=nonce), sent(PHONE, call, sequence=2)
+            line = probed(PHONE, call, by=NOTICE, account="300")
+            guess = failed(PHONE, call, nonce=nonce, response=b"r", account="300")
+            steps.append(at(1 + number, challenge, asked, refusal, *[line] * lines, guess))
+        found.append(banned_after(guard, steps))
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
 def test_what_ami_reports_of_a_broken_phone_decides_too() -> None:
     """The phone has a new address in its /64, and a line of the log names another account than its own."""
     guard = Player(connected=[("2001:db8::2", 5062)], rules=["guess"])
