@@ -257,7 +257,7 @@ class RequestStreams:
         if not stream.unread:
             stream.acknowledged = first
         self._bytes -= stream.held
-        stream.pending, stream.fragments, stream.read, stream.skip, stream.unread = b"", b"", b"", 0, True
+        stream.pending, stream.fragments, stream.read, stream.unread = b"", b"", b"", True
         stream.early.clear()
 
     def _add(self, connection: bytes, stream: _Stream) -> None:

@@ -149,8 +149,8 @@ def parse_roster_event(packet: bytes) -> RosterEvent | None:
         if not colon or name in headers:
             return None
         headers[name] = value.removeprefix(" ")
-    name = headers.get("Event", "")
-    return RosterEvent(name, headers.get("ActionID", ""), headers) if name else None
+    event = headers.get("Event")
+    return RosterEvent(event, headers.get("ActionID", ""), headers) if event else None
 
 
 _LISTED = frozenset({"contacts", "endpoints", "aors", "auths", "peers", "registrations"})
