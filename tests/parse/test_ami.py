@@ -26,7 +26,7 @@ from tests.parse.packets import (
 )
 from tests.support.captures import FORGED, capture
 
-from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_PACKET, AmiCounts, AmiDecoder
+from ringfence.parse.ami import END, HOLD, MAX_FRAGMENTS, MAX_LOCAL, MAX_PACKET, AmiCounts, AmiDecoder
 from ringfence.parse.ami_http import AmiItem, Banner, Reply
 from ringfence.parse.roster import RosterEvent
 from ringfence.parse.security import KINDS
@@ -102,6 +102,14 @@ def test_events_name_asterisks_own_addresses(local: bytes, recorded: set[str]) -
     """The address at which Asterisk received a request is recorded, except for loopback and 0.0.0.0."""
     _, decoder = run([packet().replace(LOCAL, local)] * 2)
     assert decoder.local_addresses == {ip_address(text) for text in recorded}
+
+
+def test_asterisks_own_addresses_are_bounded() -> None:
+    """A host that answers at any address of a network makes the decoder keep no more than its bound."""
+    locals_ = [b"IPV4/UDP/198.51.100.%d/5060" % number for number in range(1, MAX_LOCAL + 9)]
+    items, decoder = run([packet().replace(LOCAL, local) for local in locals_])
+    assert len(decoder.local_addresses) == MAX_LOCAL
+    assert decoder.counts.events == sum(isinstance(item, SecurityEvent) for item in items) > MAX_LOCAL
 
 
 def test_headers_of_debug_and_system_name_are_ignored() -> None:

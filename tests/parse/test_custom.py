@@ -90,6 +90,13 @@ def test_an_extension_cannot_forge_an_address() -> None:
     assert read("Bad {address} {any}", message, b"Ext.", "Ext.") == Reason.AMBIGUOUS
 
 
+def test_a_pattern_is_of_the_dialplans_notices_if_it_names_nothing_else() -> None:
+    """Without a level, a file and a name it matches what ``Log(NOTICE,…)`` writes at any extension."""
+    event = Custom.compile("Bad {address}").parse(b"NOTICE", b"Ext.", b"100: Bad 192.0.2.7", SOURCE, 1.0)
+    assert isinstance(event, SecurityEvent)
+    assert (str(event.remote.address), event.acl_name) == ("192.0.2.7", "custom")
+
+
 def test_level_and_file_are_the_pattern_s() -> None:
     """A message of another level or another file does not match."""
     custom = Custom.compile("{address}", level="WARNING", file="a.c")

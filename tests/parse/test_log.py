@@ -1,6 +1,7 @@
 """The reader of a log: lines as they come, lines that wait for others, and the limits."""
 
 import json
+from datetime import timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -306,12 +307,15 @@ def test_an_account_that_imitates_messages_hides_no_earlier_notice() -> None:
 
 def test_a_fresh_reader_reads_the_same_log() -> None:
     """It has the source and the zone, and nothing of the earlier lines."""
-    reader = LogReader(SOURCE)
+    reader = LogReader(SOURCE, timezone=timezone(timedelta(hours=9)))
     reader.skips_security = True
     reader.receive(GUESS[:20], NOW)
     assert reader.waiting == 1
     fresh = reader.fresh()
     assert fresh.waiting == 0
+    [guess] = fresh.receive(GUESS, NOW)
+    assert guess.event is not None
+    assert guess.event.time == NOW - 9 * 3_600
     assert named(fresh.receive(EVENT, NOW)) == ["192.0.2.9"]
 
 
@@ -363,7 +367,9 @@ def test_a_json_notice_is_read_while_security_messages_are_skipped() -> None:
     line = WRAPPED["json"].replace(b"SECURITY", b"NOTICE").replace(b"res_security_log.c", b"chan_sip.c")
     message = json.loads(line)
     message["logmsg"]["message"] = GUESS.partition(b": ")[2].decode().strip()
-    assert skipping(json.dumps(message).encode() + b"\n")[0] == ["192.0.2.7"]
+    data = json.dumps(message).encode() + b"\n"
+    assert skipping(data)[0] == ["192.0.2.7"]
+    assert [result.level for result in LogReader(SOURCE).receive(data, NOW)] == ["NOTICE"]
 
 
 def test_the_end_of_a_call_beyond_the_longest_message_is_not_its_end() -> None:
@@ -383,6 +389,16 @@ def test_an_end_far_behind_its_message_completes_no_event() -> None:
         reader = LogReader(SOURCE)
         data = first + between + b"b' (from 192.0.2.9)\n"
         assert named([*reader.receive(data, NOW), *reader.end(NOW)]) == found
+
+
+@pytest.mark.parametrize(("more", "found"), [(0, ["192.0.2.9"]), (1, [])])
+def test_a_message_reaches_as_far_as_the_longest(more: int, found: list[str]) -> None:
+    """The lines before the end of a message have ``MAX_MESSAGE`` bytes at most."""
+    first = P + b"NOTICE[1] chan_iax2.c: No registration for peer 'a' (from 192.0.2.7)\n"
+    filler = b"x" * (MAX_MESSAGE - len(first) - 1 + more) + b"\n"
+    reader = LogReader(SOURCE)
+    data = first + filler + b"b' (from 192.0.2.9)\n"
+    assert named([*reader.receive(data, NOW), *reader.end(NOW)]) == found
 
 
 def test_a_message_of_an_unknown_level_is_not_continued() -> None:

@@ -149,6 +149,13 @@ def test_answers_after_a_hole_and_in_a_late_segment_are_read() -> None:
     assert read(streams, FINE + REFUSED, behind + len(ANSWER) + len(REFUSED)) == [REFUSED]
 
 
+def test_an_empty_frame_is_read_at_once() -> None:
+    """A pong without content has two bytes, and nothing of it waits for more."""
+    streams = begun()
+    assert read(streams, framed(b"", 0x8A)) == []
+    assert streams.pending == 0
+
+
 def test_a_hole_of_one_byte_is_filled_once() -> None:
     """A segment fills a hole of one byte, even if it begins before it and ends behind it."""
     streams = begun()
