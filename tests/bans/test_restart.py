@@ -44,6 +44,21 @@ def test_a_ban_that_the_kernel_lacks_hides_no_other() -> None:
     assert unbanned_keys({key_of(NETWORK): 600.0}, ended, 1_000.0, 1_000.0) == {key_of(NETWORK)}
 
 
+@pytest.mark.parametrize(("length", "left"), [(MAX_TIMEOUT, MAX_TIMEOUT - 600), (30 * DAY, 30 * DAY)])
+def test_with_a_wrong_clock_the_kernel_knows_how_much_is_left(
+    world: World, length: float, left: float
+) -> None:
+    """If a boot set the clock back by years, the kernel's timeout counts, unless it is only a part."""
+    world.enforcer.ban([SUBJECT], length, "")
+    world.store.connection._writer.execute("DELETE FROM facts")
+    world.now += 600
+    world.ahead = -1e8
+    world.restart()
+
+    [record] = [record for _, record in world.enforcer.ledger.items()]
+    assert record.expires - world.clock.wall() == left
+
+
 def test_the_time_that_a_listing_takes_counts() -> None:
     """Elements at the end of a long listing have less time left than at its beginning."""
     ended = [(NETWORK, Scope.FULL, 1_600.0)]

@@ -15,7 +15,7 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News
-from ringfence.bans.book import CHUNK, failure_lines, in_parts
+from ringfence.bans.book import failure_lines, in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
@@ -103,8 +103,8 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
 async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     """Remove the bans of ``networks``, of wider networks that contain them, and of networks within them.
 
-    While the command waits for the disk, at most two seconds for each network and each ``CHUNK`` bans, the
-    daemon continues to place bans.
+    While the command waits for the disk, at most two seconds for each network and each ``book.CHUNK`` bans,
+    the daemon continues to place bans.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -118,19 +118,19 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
-        for number, key in enumerate(found):
-            if number and number % CHUNK == 0:
-                await asyncio.sleep(0)
-                enforcer.require_enforcing()
-            banned = network_of(key)[0]
-            parts = without(banned, whole_sender(network))
-            failed = _split(enforcer, key, parts) if parts else []
-            if parts and not failed:
-                pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
-                notes.append(f"{banned}: the rest of it stays banned, in {pieces}")
-            problems += failure_lines(failed)
-            if not parts and banned.prefixlen < network.prefixlen:
-                notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
+        for part in in_parts([*found]):
+            for key in part:
+                banned = network_of(key)[0]
+                parts = without(banned, whole_sender(network))
+                failed = _split(enforcer, key, parts) if parts else []
+                if parts and not failed:
+                    pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
+                    notes.append(f"{banned}: the rest of it stays banned, in {pieces}")
+                problems += failure_lines(failed)
+                if not parts and banned.prefixlen < network.prefixlen:
+                    notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
+            await asyncio.sleep(0)
+            enforcer.require_enforcing()
         problems += await _unban_in_parts(enforcer, list(found))
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
@@ -151,7 +151,7 @@ async def unban_all(enforcer: Enforcer) -> int:
 
 
 async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int]) -> list[str]:
-    """Remove bans, ``CHUNK`` at a time, so that a new ban does not wait for all of them.
+    """Remove bans, ``book.CHUNK`` at a time, so that a new ban does not wait for all of them.
 
     Return a line for each that the kernel refused to remove.
     """
