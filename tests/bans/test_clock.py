@@ -6,7 +6,9 @@ import pytest
 from tests.support.world import OTHER, SUBJECT, World
 
 from ringfence.ban_facts import ClockSet
+from ringfence.bans.unban import unban
 from ringfence.detect.rules import HOUR
+from ringfence.errors import FirewallError
 from ringfence.values.ban import BanEnd, Scope
 
 AHEAD = 3_600.0
@@ -97,6 +99,26 @@ def test_bans_that_are_recorded_late_have_their_times(world: World) -> None:
     world.store.best_effort.retry()
 
     assert recorded(world) == {"192.0.2.1/32": HOUR - 10}
+
+
+@pytest.mark.parametrize("ahead", [AHEAD, -AHEAD])
+def test_a_refused_unban_is_undone_after_the_clock_was_set(
+    world: World, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """If the clock is set while an unban waits for the disk, and the kernel refuses it, the ban stays."""
+    world.enforcer.ban([SUBJECT], 2 * HOUR, "")
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    recorded_first = world.store.best_effort.recorded
+
+    async def set_meanwhile() -> str:
+        world.ahead = ahead
+        world.wait(1.0)
+        return await recorded_first()
+
+    monkeypatch.setattr(world.store.best_effort, "recorded", set_meanwhile)
+    asyncio.run(unban(world.enforcer, [SUBJECT]))
+
+    assert recorded(world) == world.in_kernel() == {"192.0.2.1/32": 2 * HOUR - 1}
 
 
 def test_a_clock_that_was_set_while_writes_were_dropped_is_recorded(world: World) -> None:

@@ -15,7 +15,7 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News
-from ringfence.bans.book import failure_lines, in_parts
+from ringfence.bans.book import CLOCK_STEP, failure_lines, in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
@@ -177,7 +177,8 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outco
     step = enforcer.ledger.offset - offset  # the clock may have been set meanwhile
     records = ((key, enforcer.ledger.get(key)) for key in keys)
     old = [key for key, one in records if one is None or one.since <= when + step]
-    return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
+    moved = step if abs(step) > CLOCK_STEP else 0.0  # the times in the database move with the clock
+    return enforcer.apply(enforcer.book.unban(old, recorded=when + moved, how=how))
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:

@@ -195,11 +195,15 @@ class BanTable:
                     _end(execute, network, scope, now, BanEnd.REMOVED)
 
     def resume(self, bans: Iterable[tuple[Network, Scope]], when: float) -> None:
-        """Undo a call of :meth:`end` with the same arguments, because the bans were not removed after all."""
+        """Undo a call of :meth:`end` with the same arguments, because the bans were not removed after all.
+
+        If the clock was set in between, ``when`` is the time by the new clock, up to a tenth of a second.
+        """
         with self._connection.transaction() as execute:
             for network, scope in bans:
                 execute(
-                    "UPDATE bans SET ended = NULL, end = NULL WHERE network = ? AND scope = ? AND ended = ?",
+                    "UPDATE bans SET ended = NULL, end = NULL"
+                    " WHERE network = ? AND scope = ? AND abs(ended - ?) < 0.1",
                     (str(network), str(scope), when),
                 )
 
