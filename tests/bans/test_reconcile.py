@@ -84,6 +84,21 @@ def test_flushed_bans_are_restored(world: World) -> None:
     assert world.store.bans.count_offences(SUBJECT, 0.0) == 1
 
 
+@pytest.mark.parametrize(("most", "looked_up"), [(1, []), (2, [SUBJECT, OTHER])])
+def test_a_few_missing_bans_are_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, most: int, looked_up: list[Network]
+) -> None:
+    """Bans that the kernel's listing lacks are looked up one by one, unless there are too many."""
+    monkeypatch.setattr("ringfence.bans.reconcile.LOOKED_UP", most)
+    world.decide()
+    world.decide(OTHER)
+    world.backend.omitted = {SUBJECT, OTHER}
+    compare(world)
+
+    assert world.backend.looked_up == looked_up
+    assert world.reconciler.counts.restored == 2 - len(looked_up)
+
+
 def test_a_ban_that_is_lost_again_is_restored_again(world: World) -> None:
     """Each comparison finds what the kernel lacks now, whatever an earlier one has seen."""
     world.decide()
@@ -266,6 +281,7 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
         compare(world)
 
     assert names == ["ban.failed", "bans.reconciled"]
+    assert world.reconciler.counts.restored == 1
     assert (counts(world), len(world.enforcer.ledger.pending)) == ((1, 2), 1)
     world.backend.refuses.clear()
     world.wait(1)

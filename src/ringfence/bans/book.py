@@ -425,8 +425,6 @@ class Book:
         for key in over:
             self.ledger.pop(key)
         pending = self.ledger.expire_pending(now)
-        if pending:
-            self.error = ""  # set again if a ban is still refused
         over += [_key(one.ban) for one in pending if one.news is News.KNOWN]
         for key in over:
             yield Over(*network_of(key), BanEnd.EXPIRED)
