@@ -521,6 +521,16 @@ def test_a_request_without_an_answer_counts_if_later_ones_have_theirs() -> None:
     assert counted(exchanges, 10.0 + SILENCE) == 1
 
 
+@pytest.mark.parametrize(("size", "found"), [(PART - 1, 0), (PART, 1)])
+def test_a_part_without_an_answer_counts_after_a_silence(size: int, found: int) -> None:
+    """The bytes of a part count as one request when the silence is over, and fewer bytes do not."""
+    exchanges = Exchanges()
+    exchanges.observe(evolve(ASKED, asked=size), 10.0)
+    for quarter in range(1, 4 * int(SILENCE) + 1):  # silent connections are searched for each time
+        assert exchanges.unexplained(10.0 + quarter / 4, 0.0) == []
+    assert exchanges.unexplained(10.0 + SILENCE + WAIT, 0.0) == [REMOTE] * found
+
+
 def test_short_messages_are_no_guesses() -> None:
     """Keep-alives add up to a part only after a while."""
     exchanges = Exchanges()

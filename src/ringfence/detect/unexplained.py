@@ -340,7 +340,7 @@ class Exchanges:
                 if known.came_at_once and not known.closed:
                     known.asked = min(known.asked, MOST_PARTS * PART)
                 self._count_asked(key, known, now)
-            if known.asked < PART and now - known.last >= WAIT:
+            if known.asked < PART:  # neither a request nor too much until more is asked
                 del self._asking[key]
 
     def explain(
