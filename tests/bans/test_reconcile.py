@@ -62,7 +62,7 @@ def test_where_all_is_well_nothing_happens(world: World) -> None:
         compare(world)
 
     assert (world.backend.batches, names) == ([], [])
-    assert world.reconciler.counts == ReconcileCounts()
+    assert (world.reconciler.counts, world.reconciler.last_damage) == (ReconcileCounts(), "")
     assert counts(world) == (2, 2)
 
 
