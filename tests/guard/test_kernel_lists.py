@@ -14,7 +14,7 @@ from tests.support.world import START
 from ringfence.config.converters import SetSize
 from ringfence.detect.friends import identity_of
 from ringfence.detect.judgement import guessing
-from ringfence.detect.observation import MANY
+from ringfence.detect.observation import MANY, NEW_FOR
 from ringfence.features.fleet.network_list import LIST as DECIDED
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
@@ -221,6 +221,7 @@ def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
     side = kept.side
     side.start()
     side.exempt.friends.add([PHONE])
+    kept.detector.friends.first_day.expire(START + NEW_FOR)
     friends, number = side.exempt.kernel_friends, count()
 
     def refuse(times: int) -> None:

@@ -48,6 +48,7 @@ from ringfence.parse.stream import Streams
 from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
+    MOST_SESSION,
     Service,
     Transport,
     short_account,
@@ -323,7 +324,9 @@ def parse_message(
     else:
         sender, service = _sender_by_chan_sip(head, challenge=authenticate is not None), Service.SIP
     accepted = _is_accepted(head, nonce)
-    call_id, nonce, account = short_session(call_id), nonce[:MOST_KEPT], short_account(account)
+    call_id = call_id if len(call_id) <= MOST_SESSION else short_session(call_id)
+    nonce = nonce[:MOST_KEPT]
+    account = account if len(account) <= MOST_ACCOUNT and account.isascii() else short_account(account)
     return Challenge(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),

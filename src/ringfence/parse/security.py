@@ -25,7 +25,9 @@ from ringfence.parse.address import LONGEST, MAX_PORT, MAX_PORT_DIGITS, unmapped
 from ringfence.parse.line_result import OpenMessage, Parsed, Reason
 from ringfence.parse.prefix import parse_prefix
 from ringfence.values.event import (
+    MOST_ACCOUNT,
     MOST_KEPT,
+    MOST_SESSION,
     Endpoint,
     EventKind,
     SecurityEvent,
@@ -272,14 +274,15 @@ def build_event(
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:
         return None
+    name = account[:MOST_KEPT].decode("utf-8", "backslashreplace")
     return SecurityEvent(
         source,
         kind,
         _SERVICES[service],
         endpoint,
         seconds,
-        short_account(account[:MOST_KEPT].decode("utf-8", "backslashreplace")),
-        short_session(session),
+        name if len(name) <= MOST_ACCOUNT and name.isascii() else short_account(name),
+        session if len(session) <= MOST_SESSION else short_session(session),
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
         challenge[:MOST_KEPT],
         response[:MOST_KEPT],
