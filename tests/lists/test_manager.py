@@ -9,7 +9,6 @@ from threading import Event
 import pytest
 from attrs import evolve
 from tests.lists.world import At, configured, prefixes
-from tests.support.kept import kept
 from tests.support.mmdb import write
 
 from ringfence.alarm_codes import Alarm, AlarmCode
@@ -22,7 +21,6 @@ from ringfence.lists import manager
 from ringfence.lists.compose import ListNetworks
 from ringfence.lists.manager import Holder, Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes
-from ringfence.store.tables import EntryTable
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import Network
 
@@ -107,40 +105,6 @@ def test_an_entry_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     at.run(script)
 
     assert at.told[-1] == ListNetworks(allow=prefixes("192.0.2.9"))
-
-
-@pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
-def test_an_entry_keeps_its_time_when_the_clock_is_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
-) -> None:
-    """An entry lasts as long as was said: before the clock is known to be set, and while the store fails."""
-    with kept(tmp_path) as made:
-        lists = made.side.exempt.lists
-
-        def refreshed() -> bool:
-            asyncio.run(lists.refresh())
-            return lists.networks.allow.containing(ip_network("192.0.2.7")) is not None
-
-        def failing(_table: EntryTable, _seconds: float) -> None:
-            raise StoreError("the disk is full")
-
-        entry = ListEntry(ListKind.ALLOW, "192.0.2.7", "", made.now, made.now + 3_600)
-        made.store.entries.add([entry])
-        assert refreshed()
-        made.ahead = step
-        made.now += 3_599
-        assert refreshed()
-        made.enforcer.tick()
-        with monkeypatch.context() as patch:
-            patch.setattr(EntryTable, "move", failing)
-            assert refreshed()
-            assert [one.text for one in lists.alarms] == ["the lists stay as they are: the disk is full"]
-        assert refreshed()
-        assert lists.alarms == []
-        [moved] = made.store.entries.current(ListKind.ALLOW, 0.0)
-        assert moved == evolve(entry, added=entry.added + step, until=made.now + step + 1)
-        made.now += 2
-        assert not refreshed()
 
 
 def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

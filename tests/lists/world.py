@@ -8,6 +8,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.clock import SetClock
+
 from ringfence.control_server import Encoded
 from ringfence.lists.entries import CONFIGURATION, Configured
 from ringfence.lists.handlers import ListRequests
@@ -46,7 +48,7 @@ class At:
         if configured is not None and configured.databases:
             self.lists.read_databases()
             self.lists.load()
-        self.handlers = ListRequests(self.lists, self.store.entries).handlers()
+        self.handlers = ListRequests(self.lists, self.store.entries, SetClock(lambda: self.now)).handlers()
 
     def ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - as JSON has it
         """Send a request as a command does."""

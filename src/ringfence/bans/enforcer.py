@@ -174,7 +174,7 @@ class Enforcer:
         these bans are not counted again: only new attempts can lead to a ban.
         """
         # A clock that was set is followed by :meth:`start`, by what the database has.
-        self.apply(self.book.forget_assumed(self.followed()))
+        self.apply(self.book.forget_assumed(self._followed()))
         self.records.set_switched_off(False)
         if not self.enforcing:
             self.start()
@@ -286,7 +286,7 @@ class Enforcer:
     def _exchange(self, batch: Batch) -> Sequence[Outcome]:
         """Have the database record which bans end, then return the kernel's answers to the ``batch``."""
         bans = [(change.network, change.scope) for change in batch.changes]
-        when = batch.recorded or self.followed()
+        when = batch.recorded or self._followed()
         if batch.how is not None and not batch.recorded:
             self.records.end(bans, when, batch.how)
         try:
@@ -358,7 +358,7 @@ class Enforcer:
             self._report(ClockSet(step))
         return now
 
-    def followed(self) -> float:
+    def _followed(self) -> float:
         """Return the time by the clock that the times of all bans have (epoch seconds)."""
         return self.clock.mono() + self.ledger.offset
 

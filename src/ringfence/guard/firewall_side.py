@@ -329,15 +329,13 @@ def build_firewall_side(
         protected.own_addresses,
         parts,
     )
+    common.listeners.append(friends)
     wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     others = [module.build(settings) for module in street.modules("denied")]
     changed = exemptions.on_lists_changed
-    lists = Lists(
-        store.entries, settings.lists(), changed, now=enforcer.followed, follow=follow, others=others
-    )
-    common.listeners.extend([lists, friends])
+    lists = Lists(store.entries, settings.lists(), changed, now=clock.wall, follow=follow, others=others)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
     kernel = KernelParts(

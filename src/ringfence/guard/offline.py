@@ -197,7 +197,7 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
         lists.load()
         lists.read_databases()
         lists.load()
-        answer: Any = ListRequests(lists, store.entries).handlers()[do](arguments)
+        answer: Any = ListRequests(lists, store.entries, Clock()).handlers()[do](arguments)
         if isinstance(answer, Encoded):
             return json.loads(b"".join(answer.parts))
         return run(answer)

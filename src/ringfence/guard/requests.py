@@ -63,7 +63,7 @@ class RequestHandlers:
             "unban": self._unban,
             "off": self._off,
             "on": self._on,
-            **ListRequests(side.exempt.lists, self._store.entries).handlers(),
+            **ListRequests(side.exempt.lists, self._store.entries, self._clock).handlers(),
             "friends": self._friends,
             **self._friend_requests.handlers(),
             **side.common.followers.handlers(),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from ringfence.clock import Clock
 from ringfence.control_server import Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall.network_lists import EXTERNAL
@@ -33,9 +34,10 @@ class ListRequests:
     ``table`` stores the entries that commands add.
     """
 
-    def __init__(self, lists: Lists, table: EntryTable) -> None:
+    def __init__(self, lists: Lists, table: EntryTable, clock: Clock) -> None:
         self._lists = lists
         self._table = table
+        self._clock = clock
 
     def handlers(self) -> dict[str, Handler]:
         """Return the handler of each request (``allow_add`` …), by the request's name."""
@@ -49,7 +51,7 @@ class ListRequests:
 
     async def add(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
         """Add entries to a list; return the added ones (``done``), ``problems`` about others, ``notes``."""
-        addition, now = Addition.of(request), self._lists.now()
+        addition, now = Addition.of(request), self._clock.wall()
         answer = Answer(problems=list(addition.wrong))
         entries = []
         lists = self._lists.present
@@ -97,7 +99,7 @@ class ListRequests:
 
     def _rows(self, kind: ListKind) -> Iterator[dict[str, Any]]:
         lists = self._lists.present
-        for entry in self._lists.entries(self._lists.now()):
+        for entry in self._lists.entries(self._clock.wall()):
             if entry.kind is kind:
                 yield _row(lists, entry)
 

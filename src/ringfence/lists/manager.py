@@ -19,7 +19,6 @@ from typing import Any, ParamSpec, TypeVar
 from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
-from ringfence.ban_facts import ClockSet
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import NetworkList
@@ -160,9 +159,8 @@ class Lists:
 
     ``changed`` is called in the event loop when the networks have changed, and gets the new ones. ``follow``
     is called with the host names whose addresses are needed; pass the addresses to :meth:`on_resolved`.
-    ``now`` returns wall-clock seconds. When that clock is set, pass the fact to :meth:`on_fact`. ``others``
-    are networks that features deny. Call :meth:`load` at the start, before there is an event loop. After
-    that, :meth:`run` is a task of the daemon.
+    ``now`` returns wall-clock seconds. ``others`` are networks that features deny. Call :meth:`load` at the
+    start, before there is an event loop. After that, :meth:`run` is a task of the daemon.
     """
 
     def __init__(
@@ -182,8 +180,7 @@ class Lists:
         self._reading = False
         self._changed = changed
         self._follow = follow
-        self._clock = now
-        self._unmoved = 0.0  # by how much the clock was set since the entries in the database were moved
+        self._now = now
         self._answers: Answers = {}
         self._protected: Mapping[Network, str] = {}
         self._composed = ComposedLists(ListNetworks())
@@ -192,10 +189,6 @@ class Lists:
         self._stale = asyncio.Event()
         self._turn = asyncio.Lock()
         self.thread = Threads(1, "lists")
-
-    def now(self) -> float:
-        """Return the time (epoch seconds) by the clock that the times of entries in the database have."""
-        return self._clock() - self._unmoved
 
     @property
     def networks(self) -> ListNetworks:
@@ -286,12 +279,6 @@ class Lists:
             networks = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
             self._apply(evolve(self._composed, networks=networks))
 
-    def on_fact(self, fact: object) -> None:
-        """If the wall clock was set, let every entry keep the time that it has left."""
-        if isinstance(fact, ClockSet):
-            self._unmoved += fact.seconds
-            self._stale.set()
-
     async def run(self) -> None:
         """Compose the lists again after each change, until cancelled.
 
@@ -304,7 +291,7 @@ class Lists:
                     await self._stale.wait()
             except TimeoutError:
                 ends = self._composed.ends
-                ended = ends is not None and ends <= self.now()
+                ended = ends is not None and ends <= self._now()
                 if not ended and not self._error and not await self.in_thread(self._files_changed):
                     continue
             await self.refresh()
@@ -317,9 +304,6 @@ class Lists:
         async with self._turn:
             self._stale.clear()
             try:
-                if seconds := self._unmoved:
-                    await self.in_thread(self._table.move, seconds)
-                    self._unmoved -= seconds
                 composed = await self.in_thread(self._renewed)
                 if not self._reading and await self.in_thread(lambda: self._regions.waits):
                     await self._read_soon()
@@ -368,7 +352,7 @@ class Lists:
 
     def _composed_of(self, other: OtherNetworks) -> Prefixes:
         gatherer = Gatherer()
-        for part in other.compose(self.now()):
+        for part in other.compose(self._now()):
             gatherer.extend(part)
         return gatherer.prefixes()
 
@@ -386,7 +370,7 @@ class Lists:
         look_every = min([LOOK_EVERY, *filter(None, (other.look_every for other in self.others))])
         if self._composed.ends is None:
             return look_every
-        return min(look_every, max(0.0, self._composed.ends - self.now()) + 0.01)
+        return min(look_every, max(0.0, self._composed.ends - self._now()) + 0.01)
 
     def _apply(self, composed: ComposedLists) -> None:
         before, self._composed, self._known = self._composed, composed, True
@@ -402,7 +386,7 @@ class Lists:
         return self._update_others() or self._regions.changed() or self._regions.waits
 
     def _update_others(self) -> bool:
-        most, now = self._configured.most, self.now()
+        most, now = self._configured.most, self._now()
         changed = [other.update(self._protected, most, now) for other in self.others]
         return any(changed)
 
@@ -411,10 +395,10 @@ class Lists:
         return self._compose()
 
     def _compose(self) -> ComposedLists:
-        return self._composed_from(self.entries(self.now()))
+        return self._composed_from(self.entries(self._now()))
 
     def _composed_from(self, entries: Iterable[ListEntry]) -> ComposedLists:
-        others = ((other.which, part) for other in self.others for part in other.compose(self.now()))
+        others = ((other.which, part) for other in self.others for part in other.compose(self._now()))
         return compose(entries, self._answers, self._regions, self._protected, others, self._configured.added)
 
     def entries(self, now: float) -> Iterator[ListEntry]:
@@ -426,6 +410,6 @@ class Lists:
         return await self.in_thread(self._holding, network)
 
     def _holding(self, network: Network) -> list[Holder]:
-        now = self.now()
+        now = self._now()
         found = list(holders(network, self.entries(now), self._answers, self._regions))
         return [*found, *chain.from_iterable(other.holding(network, now) for other in self.others)]

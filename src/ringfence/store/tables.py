@@ -148,11 +148,6 @@ class EntryTable:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
             return sum(execute(delete, (str(kind), value)).rowcount for value in values)
 
-    def move(self, seconds: float) -> None:
-        """Add ``seconds`` to all times, because the wall clock was set by as much."""
-        with self._connection.transaction() as execute:
-            execute("UPDATE entries SET added = added + ?, until = until + ?", (seconds, seconds))
-
     def purge(self, now: float) -> None:
         """Remove entries that ended before ``now`` (seconds since the epoch)."""
         with self._connection.transaction() as execute:

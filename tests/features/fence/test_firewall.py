@@ -276,25 +276,6 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
             fence.admit(wrong, 60.0)
 
 
-@pytest.mark.parametrize("step", [-86_400.0, 86_400.0])
-def test_an_admission_keeps_its_time_when_the_clock_is_set(made: Kept, step: float) -> None:
-    """An address is admitted for as long as was said, although the wall clock was set meanwhile."""
-    fence, place = fence_of(made.side), ip_network("192.0.2.55")
-    made.side.common.listeners.append(FenceRequests(made.side))
-    fence.admit(str(place), 3_600.0)
-    made.ahead = step
-    made.now += 3_599
-    second(made)
-    assert made.backend.lists[network_lists.ADMITTED] == {place}
-    fence.save()
-    later = Kept(made.store, fenced())
-    later.now, later.ahead = made.now, step
-    assert fence_of(later.side).summary()["admitted"] == fence.summary()["admitted"]
-    made.now += 2
-    second(made)
-    assert made.backend.lists[network_lists.ADMITTED] == frozenset()
-
-
 def test_a_lasting_link_admits_few_places(made: Kept) -> None:
     """The link of an account admits three addresses at once, and what others admit stays."""
     fence = fence_of(made.side)

@@ -20,7 +20,7 @@ from itertools import chain
 from typing import Any
 
 import structlog
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, define, field, frozen
 
 from ringfence.alarm_codes import Alarm
 from ringfence.clock import format_duration
@@ -380,7 +380,7 @@ class Fence(RulePart):
             raise ControlError("a region is not admitted for a time; fix: name it in [fence]")
         if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
             raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
-        until = self._enforcer.now() + seconds
+        until = self._clock.wall() + seconds
         same = [one for one in self._state.admitted if one.link == link]
         if not shorten:
             until = max([until, *(one.until for one in same if one.what == value.text)])
@@ -410,7 +410,7 @@ class Fence(RulePart):
 
         If so, the database keeps the trial until :meth:`forget_trial`.
         """
-        now, state = self._enforcer.now(), self._state
+        now, state = self._clock.wall(), self._state
         trial = state.trial
         self._watch()
         self._follow_mode()
@@ -423,15 +423,6 @@ class Fence(RulePart):
             return False
         self._ended = trial
         return True
-
-    def move(self, seconds: float) -> None:
-        """Move the ends of admissions by ``seconds``, because the wall clock was set by as much.
-
-        The recorded end of a trial stays, because the standby process knows the trial by it. If the clock is
-        set ahead, the trial ends early.
-        """
-        admitted = self._state.admitted
-        self._state.admitted = [evolve(one, until=one.until + seconds) for one in admitted]
 
     def forget_trial(self) -> None:
         """Record that the kernel drops nothing for a trial that has ended. Call :meth:`save` then."""
@@ -485,7 +476,7 @@ class Fence(RulePart):
 
     def _entries(self) -> Iterator[EntryValue]:
         """Yield what is admitted now. After a restart, the recorded state may have what has ended by then."""
-        now = self._enforcer.now()
+        now = self._clock.wall()
         for one in self._state.admitted:
             if one.until <= now:
                 continue

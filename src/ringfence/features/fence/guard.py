@@ -12,7 +12,6 @@ import structlog
 from attrs import evolve
 
 from ringfence.alarm_codes import Alarm
-from ringfence.ban_facts import ClockSet
 from ringfence.clock import TEN_YEARS
 from ringfence.control_server import Handler
 from ringfence.errors import ControlError
@@ -23,7 +22,7 @@ from ringfence.features.fence.settings import ports_of
 from ringfence.features.fence.stage import ALSO_FENCED, ALSO_OUTSIDERS, FENCED, OUTSIDERS
 from ringfence.firewall.contract import Remembered
 from ringfence.firewall.limits import LimitMode
-from ringfence.guard.feature import Fact, Feature, Given, Section, packets_of
+from ringfence.guard.feature import Feature, Given, Section, packets_of
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, flag, network, networks, only, optional, read, seconds, text
@@ -114,11 +113,6 @@ class FenceRequests(Feature):
         if kernel.rules.has_succeeded or not kernel.enforcer.enforcing:
             self._fence.forget_trial()
         self._fence.save()
-
-    def on_fact(self, fact: Fact) -> None:
-        """If the wall clock was set, let every admission keep the time that it has left."""
-        if isinstance(fact, ClockSet):
-            self._fence.move(fact.seconds)
 
     def section(self) -> Section:
         """Return the fence's section: packets from outside, its state, and whether it waits for friends."""
