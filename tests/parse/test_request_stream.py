@@ -314,6 +314,18 @@ def test_a_syn_with_data_names_the_scale() -> None:
     assert closed.diverted
 
 
+def test_a_syn_with_data_within_a_connection_hides_no_bytes() -> None:
+    """The kernel ignores it, so what comes after the last request is counted, and not from that SYN on."""
+    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
+    begin, connection = int.from_bytes(syn[24:28]), syn[12:24]
+    streams = RequestStreams()
+    assert parse_requests(syn, streams) == []
+    assert len(parse_requests(segment_like(syn, 1, ASK), streams) or []) == 1
+    [unread] = parse_requests(segment_like(syn, 1 << 30, ASK, 0x02), streams) or []
+    assert unread.unread
+    assert streams.acknowledge(connection, (begin + 1 + len(ASK) + 9) % SEQUENCES) == (9, False)
+
+
 def test_what_this_host_acknowledges() -> None:
     """Of an unread connection its bytes are counted once, from where reading ended."""
     streams = begun()

@@ -219,13 +219,17 @@ class RequestStreams:
             self._forget(next(iter(self._streams)))
         return found
 
-    def lose(self, connection: bytes) -> None:
-        """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing."""
+    def lose(self, connection: bytes, scale: int = MOST_SCALE) -> None:
+        """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing.
+
+        ``scale`` is that of a SYN which cannot be read: a later SYN does not make it larger.
+        """
         stream = self._streams.get(connection)
         if stream is not None:
             self._give_up(stream, stream.first)
+            stream.scale = min(stream.scale, scale)
         else:
-            self._add(connection, _Stream(0, scale=MOST_SCALE, unread=True))
+            self._add(connection, _Stream(0, scale=scale, unread=True))
 
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.

@@ -32,6 +32,7 @@ from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import text_of
 from ringfence.parse.packet import (
     IPV6_ADDRESS,
+    MOST_SCALE,
     TCP,
     UDP,
     ip_payload,
@@ -176,12 +177,11 @@ def _heads_in(
     Asterisk does not get an urgent byte, so it would read another text.
     """
     _, _, sequence, begins, data = segment
-    was_read = begins and streams.begin(connection, sequence, tcp_scale(payload))
     if may_be_cut or is_urgent(payload) or (begins and data):
-        streams.lose(connection)
+        streams.lose(connection, tcp_scale(payload) if begins else MOST_SCALE)
         return None
     if begins:
-        return None if was_read else []
+        return None if streams.begin(connection, sequence, tcp_scale(payload)) else []
     return streams.read(connection, sequence, data) if data else []
 
 
