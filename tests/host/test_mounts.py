@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
-from ringfence.host.mounts import host_path
+import pytest
+
+from ringfence.host.asterisk_conf import AsteriskFiles
+from ringfence.host.console import Server, SocketConsole
+from ringfence.host.mounts import host_path, local_files
 
 
 def test_a_folder_is_found_through_the_mounts_of_both_sides(tmp_path: Path) -> None:
@@ -28,3 +32,20 @@ def test_a_folder_is_found_through_the_mounts_of_both_sides(tmp_path: Path) -> N
 def test_an_own_folder_has_the_same_path() -> None:
     """Without a container the path is the same on both sides."""
     assert host_path(Path(f"/proc/{os.getpid()}"), Path("/etc")) == Path("/etc")
+
+
+@pytest.mark.parametrize(
+    ("owner", "modules", "own"), [(65_534, False, True), (0, True, True), (0, False, False)]
+)
+def test_an_asterisk_in_a_container_may_only_name_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, owner: int, modules: bool, own: bool
+) -> None:
+    """A folder counts if its user owns it, or if it is root's and has modules.conf."""
+    os.chown(tmp_path, owner, 0)
+    if modules:
+        (tmp_path / "modules.conf").touch()
+    shown = f"  Configuration directory:     {tmp_path}\n"
+    monkeypatch.setattr(SocketConsole, "show", lambda *_: shown)
+    server = Server(os.getpid(), 65_534, 65_534, (), (), "", same_root=False, same_network=True)
+    found = local_files(SocketConsole(server), Path("/etc/asterisk"))
+    assert found == (AsteriskFiles(tmp_path, tmp_path) if own else None)

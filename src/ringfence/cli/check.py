@@ -58,9 +58,9 @@ class Checked(NamedTuple):
 
     ``files`` are the configuration files of the Asterisk on this host, and ``console`` is its console. With
     several Asterisks, or a remote one, ``files`` is None: it is unknown to which of them the files belong. It
-    is None too if the files are only in a container. ``hosts`` is the file with the names of hosts.
-    ``wishes`` are what the options of features ask for. ``report`` is the daemon's status; None if it does
-    not answer.
+    is None too if the files are only in a container, or if Asterisk reports a folder that cannot be its own.
+    ``hosts`` is the file with the names of hosts. ``wishes`` are what the options of features ask for.
+    ``report`` is the daemon's status; None if it does not answer.
     """
 
     settings: Settings

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
-from ringfence.host.console import Console, Server, SocketConsole, is_same
+from ringfence.host.console import Console, Server, SocketConsole, is_same, owner_of
 from ringfence.host.console_tables import settings_from
+from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -16,12 +17,19 @@ def local_files(console: Console, folder: Path) -> AsteriskFiles | None:
     """Return the configuration files of the Asterisk with this console; None if they are not on this host.
 
     They are in ``folder``. But if Asterisk has another root folder (in a container), this host may have files
-    of another Asterisk there. Then they are in the folder that Asterisk itself reports.
+    of another Asterisk there. Then they are in the folder that Asterisk itself reports. Return None too if
+    that folder cannot be Asterisk's.
     """
     if not isinstance(console, SocketConsole) or console.server.same_root:
         return AsteriskFiles(folder)
     shown = settings_from(console.show("core show settings") or "")
-    return files_of(console.server, Path(shown.get("configuration directory", FOLDER)))
+    files = files_of(console.server, Path(shown.get("configuration directory", FOLDER)))
+    return files if files is not None and is_asterisks(files.folder, console.server) else None
+
+
+def is_asterisks(folder: Path, server: Server) -> bool:
+    """Whether a folder can be an Asterisk's configuration. Asterisk's user can make it report any folder."""
+    return server.uid in owner_of(folder) or exists(folder / "modules.conf")
 
 
 def files_of(server: Server, named: Path, proc: Path = PROC) -> AsteriskFiles | None:

@@ -19,7 +19,7 @@ from ringfence.values.text import printable
 
 _RIGHTS = (("read", "security"), ("read", "system"), ("write", "reporting"))
 """The rights (side, class) by which ringfence's manager user gets events, phones and trunks."""
-_CONTAINED = "Asterisk's files are only in its container; fix: make their folder a volume"
+_CONTAINED = "Asterisk's files are only in its container, or not its own; fix: make their folder a volume"
 
 
 def findings(checked: Checked) -> Iterator[Finding]:

@@ -29,8 +29,8 @@ from ringfence.host.console import (
 )
 from ringfence.host.console_tables import Trunk, identifies_from, peers_from, settings_from
 from ringfence.host.file_changes import FileState
-from ringfence.host.mounts import files_of, host_path
-from ringfence.host.owned_files import exists, may_change
+from ringfence.host.mounts import files_of, host_path, is_asterisks
+from ringfence.host.owned_files import may_change
 from ringfence.host.processes import PROC, processes
 from ringfence.host.routes import read_local_networks
 from ringfence.values.network import Network, contains
@@ -105,11 +105,6 @@ def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     return inspect(found[0], proc)
 
 
-def _is_asterisks(conf: Path, server: Server) -> bool:
-    """Whether a folder can be an Asterisk's configuration. Asterisk's user can make it report any folder."""
-    return server.uid in owner_of(conf) or exists(conf / "modules.conf")
-
-
 def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     """Return what an Asterisk reports about itself at its console, with the paths of its folders.
 
@@ -128,7 +123,7 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
             f"the configuration folder of Asterisk (process {server.pid}), {printable(folder)}, is only in "
             "its container, and changes there are lost with it; fix: make that folder a volume"
         )
-    if not _is_asterisks(files.folder, server):
+    if not is_asterisks(files.folder, server):
         raise SetupError(
             f"Asterisk (process {server.pid}) reports {printable(str(files.folder))} as its configuration "
             "folder, which is neither its user's nor a folder of root with modules.conf; fix: check its "
