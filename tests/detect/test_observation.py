@@ -101,6 +101,15 @@ def test_new_friends_are_bounded() -> None:
     assert len(day.addresses) == MOST - 1 + MOST_TOGETHER
 
 
+def test_a_clock_that_is_ahead_keeps_no_other_first_day_open() -> None:
+    """The times are those of several Asterisks, so a day that began later may be known earlier."""
+    day, (ahead, right) = FirstDay(), map(ip_address, ("192.0.2.8", "192.0.2.9"))
+    begin(day, "alice", ahead, 3_600.0)
+    begin(day, "bob", right, 0.0)
+    day.expire(NEW_FOR)
+    assert day.addresses == {ahead}
+
+
 def begin(day: FirstDay, account: str, address: Address, since: float) -> None:
     """Record that an account works at an address for the first time."""
     day.begin(account, sender_of(address), address, since)

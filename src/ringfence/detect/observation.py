@@ -135,9 +135,9 @@ class FirstDay:
             new.since += seconds
 
     def expire(self, now: float) -> None:
-        """Forget where an account works for ``NEW_FOR`` seconds at ``now`` (epoch)."""
-        while self._new and now - next(iter(self._new.values())).since >= NEW_FOR:
-            self._forget(next(iter(self._new)))
+        """Forget those whose first day is over at ``now`` (epoch), in any order: Asterisks' clocks differ."""
+        for key in [key for key, new in self._new.items() if now - new.since >= NEW_FOR]:
+            self._forget(key)
 
     def _forget(self, key: tuple[str, Network]) -> None:
         """Forget that an account is new at a sender, if it is known."""
