@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from types import SimpleNamespace
 
@@ -62,6 +63,15 @@ class Written(MemoryBackend, ListContents):
             self.closed += 1
             raise
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the filler's task run meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self.filler.run())
+            await asyncio.sleep(0)
+            yield
+            task.cancel()
+
     async def until_done(self) -> None:
         """Wait until no list is being written."""
         async with asyncio.timeout(20):
@@ -86,9 +96,7 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
     written.wanted |= {network_lists.DENY: MANY, network_lists.FRIENDS: FEW}
 
     async def run() -> int:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.DENY)
             turns = 0
             while len(written.steps) < 5:
@@ -98,7 +106,6 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
             assert written.rolls == {network_lists.FRIENDS: FEW}
             assert written.filler.filling == {network_lists.DENY}
             await written.until_done()
-            task.cancel()
         return turns
 
     assert asyncio.run(run()) >= 4
@@ -110,14 +117,11 @@ def test_networks_that_must_pass_are_written_before_any_is_dropped(written: Writ
     written.wanted |= dict.fromkeys(network_lists.every(), FEW) | {network_lists.ALLOW: MANY}
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.refill()
             assert network_lists.FRIENDS in written.rolls
             while len(written.rolls) < len(written.wanted):  # noqa: ASYNC110 - any number of turns
                 await asyncio.sleep(0)
-            task.cancel()
 
     asyncio.run(run())
     order = [*written.rolls]
@@ -144,14 +148,11 @@ def test_a_short_list_that_takes_long_is_continued_later(
     written.on_step = step
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.FRIENDS)
             assert len(written.steps) == 3
             assert written.filler.filling == {network_lists.FRIENDS}
             await written.until_done()
-            task.cancel()
 
     asyncio.run(run())
     assert written.rolls == written.wanted
@@ -172,16 +173,13 @@ def test_the_event_loop_goes_on_during_a_call(written: Written) -> None:
     written.call = call
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.DENY)
             while not begun.is_set():  # noqa: ASYNC110 - any number of turns
                 await asyncio.sleep(0)
             goes_on.set()
             await written.until_done()
             assert network_lists.DENY not in written.filler.incomplete
-            task.cancel()
 
     asyncio.run(run())
     assert written.rolls == written.wanted
@@ -193,9 +191,7 @@ def test_the_newest_wish_wins(written: Written) -> None:
     """A newer content of the same list, or a stop, cancels a write that is not complete."""
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             for wanted, steps in ((MANY, 3), (MANY[1:], 0), (MANY[:-1], 0)):
                 written.wanted[network_lists.DENY] = wanted
                 written.filler.fill(network_lists.DENY)
@@ -206,7 +202,6 @@ def test_the_newest_wish_wins(written: Written) -> None:
             written.wanted[network_lists.DENY] = MANY
             written.filler.fill(network_lists.DENY)
             written.filler.stop()
-            task.cancel()
 
     asyncio.run(run())
     assert written.rolls == {network_lists.DENY: MANY[:-1]}
@@ -256,16 +251,13 @@ def test_retries_have_growing_pauses(
     written.error = FirewallError("no memory")
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.DENY)
             await until(lambda: len(written.began) == 6)
             written.error = None
             await until(lambda: written.rolls == written.wanted)
             await written.until_done()
             assert (written.filler.unfilled, written.filler.error) == (set(), "")
-            task.cancel()
 
     asyncio.run(run())
     gaps = [after - before for before, after in itertools.pairwise(written.began)]
@@ -283,9 +275,7 @@ def test_a_change_is_written_at_once_after_failures(
     written.error = FirewallError("no memory")
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.DENY)
             monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
             written.filler.fill(network_lists.DENY)
@@ -294,7 +284,6 @@ def test_a_change_is_written_at_once_after_failures(
             written.filler.fill(network_lists.DENY)
             assert written.rolls == written.wanted
             await asyncio.sleep(0.1)
-            task.cancel()
 
     asyncio.run(run())
     assert len(written.began) == 4
@@ -307,13 +296,10 @@ def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pyte
     written.error = FirewallError("no memory")
 
     async def run() -> None:
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(written.filler.run())
-            await asyncio.sleep(0)
+        async with written.running():
             written.filler.fill(network_lists.DENY)
             written.filler.stop()
             await asyncio.sleep(0.1)
-            task.cancel()
 
     asyncio.run(run())
     assert len(written.began) == 1
