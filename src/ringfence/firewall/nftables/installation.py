@@ -206,10 +206,10 @@ def _try(tool: str, plan: FirewallPlan, *, inner: bool = True) -> None:
 
 
 T = TypeVar("T")
-Steps = Generator[Callable[[], None], None, T]
-"""Yields calls that may wait for a process. Each must be made before the next step, in any thread.
+CallSteps = Generator[Callable[[], None], None, T]
+"""Yields calls that take long, such as a process. Each must be made before the next step, in any thread.
 
-The steps themselves belong to the event loop.
+The steps themselves belong to the event loop. The last one returns the result.
 """
 
 
@@ -243,7 +243,7 @@ class RuleChange:
     Any other caller can :meth:`finish` it at once, before it changes the table itself.
     """
 
-    def __init__(self, steps: Steps[None]) -> None:
+    def __init__(self, steps: CallSteps[None]) -> None:
         self._steps = steps
         self._error: FirewallError | None = None
         self._call = self._next()
@@ -253,7 +253,7 @@ class RuleChange:
         """Whether the change is complete, or has failed."""
         return self._call is None
 
-    def carry_out(self) -> Steps[None]:
+    def carry_out(self) -> CallSteps[None]:
         """Carry the change out in steps. If the caller closes the generator, complete it at once.
 
         Raise FirewallError if the change failed.
@@ -282,7 +282,7 @@ class RuleChange:
             return None
 
 
-def _complete(steps: Steps[T]) -> T:
+def _complete(steps: CallSteps[T]) -> T:
     """Make the calls of ``steps`` at once, and return the result."""
     while True:
         try:
@@ -423,24 +423,24 @@ class Installation:
             return error
         return None
 
-    def switch_list(self, base: str, name: str) -> Steps[None]:
+    def switch_list(self, base: str, name: str) -> CallSteps[None]:
         """Rewrite the rules so that they use the set ``name`` for the list with the base name ``base``.
 
         The set that the list used before is deleted. Raise FirewallError if the rules cannot be written.
         """
         return self._in_steps(self._switch_list(base, name))
 
-    def make_empty(self, name: str, version: int) -> Steps[None]:
+    def make_empty(self, name: str, version: int) -> CallSteps[None]:
         """Make an empty set ``name`` for a list of IP ``version``. If the set exists, remove its elements."""
         return self._in_steps(self._make_empty(name, version))
 
-    def _in_steps(self, steps: Steps[None]) -> Steps[None]:
+    def _in_steps(self, steps: CallSteps[None]) -> CallSteps[None]:
         """Carry out ``steps``. Other changes of the table first complete them."""
         self.finish()
         self._change = RuleChange(steps)
         yield from self._change.carry_out()
 
-    def _switch_list(self, base: str, name: str) -> Steps[None]:
+    def _switch_list(self, base: str, name: str) -> CallSteps[None]:
         """Do what :meth:`switch_list` describes.
 
         Raise FirewallError if another program has changed the table: only :meth:`install` repairs it.
@@ -465,10 +465,10 @@ class Installation:
         if not self._kernel.transact(messages.delete_set(TABLE, old)):
             self._foreign.commits += 1
 
-    def _make_empty(self, name: str, version: int) -> Steps[None]:
+    def _make_empty(self, name: str, version: int) -> CallSteps[None]:
         self._foreign.read((yield from self._run(empty_set(name, version))))
 
-    def _run(self, commands: str) -> Steps[int]:
+    def _run(self, commands: str) -> CallSteps[int]:
         """Carry out one transaction, text for nft; return its netlink port. Raise FirewallError."""
         program = _Program(commands)
         with self._foreign.deferred():
@@ -518,11 +518,11 @@ class Installation:
 
     def _write(
         self, rules: Ruleset, before: TableState | None, unused: Iterable[str] = ()
-    ) -> Steps[TableState]:
+    ) -> CallSteps[TableState]:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
 
-        Delete those of the sets ``unused`` that ``rules`` does not have.
-        If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
+        The sets ``unused`` are deleted, unless ``rules`` has them. If another program changes the table
+        meanwhile, try again; raise FirewallError after three attempts.
         """
         for _ in range(_TRIES):
             ports: list[int] = []

@@ -39,7 +39,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import ListSteps
 from ringfence.firewall.nftables import elements
-from ringfence.firewall.nftables.installation import Installation, Steps
+from ringfence.firewall.nftables.installation import CallSteps, Installation
 from ringfence.firewall.nftables.messages import NftSetHeader
 from ringfence.firewall.nftables.ruleset import TABLE, alternate_name, base_name
 from ringfence.firewall.nftables.state import read_sets
@@ -496,7 +496,7 @@ class NetworkListSets:
         transaction.raise_error()
 
 
-def _difference(held: Ranges, wanted: Ranges) -> Steps[Difference]:
+def _difference(held: Ranges, wanted: Ranges) -> CallSteps[Difference]:
     """Return the difference; another thread may compute it, which takes 0.2 s for 250 000 ranges."""
     found: list[Difference] = []
     yield lambda: found.append(Difference(held, wanted))
