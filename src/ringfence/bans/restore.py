@@ -104,7 +104,7 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
     kernel's bans, each with the seconds left at ``now`` (epoch seconds).
     """
     known, booted = records.clock()
-    step = offset - (known if known is not None else offset)
+    step = offset - known if known is not None else 0.0
     confirmed = abs(step) > CLOCK_STEP and (
         (boot and boot == booted)
         or any(

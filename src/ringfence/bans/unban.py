@@ -118,7 +118,8 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
-        for part in in_parts([*found]):
+        keys = [*found]
+        for part in in_parts(keys):
             for key in part:
                 banned = network_of(key)[0]
                 parts = without(banned, whole_sender(network))
@@ -131,7 +132,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                     notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
             await asyncio.sleep(0)
             enforcer.require_enforcing()
-        problems += await _unban_in_parts(enforcer, list(found))
+        problems += await _unban_in_parts(enforcer, keys)
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 

@@ -40,9 +40,9 @@ class DuplicateReport:
     ``address``, ``session`` (a number, 0 if unknown), ``service`` and ``kind`` identify the attempt.
     ``event`` and ``account`` are what this source reports. ``decides``: this source is AMI, so both replace
     what a line of the log reported first, which its sender may have written. ``explains``: ``event`` is the
-    reason of an attempt of which a copied packet shows only that Asterisk refused it. It is not if the report
-    is a line about PJSIP while AMI is connected: AMI then reports the reason. ``forged_address`` is the wrong
-    address that the request names; None if it names the true one.
+    reason of an attempt of which a copied packet shows only that Asterisk refused it. A line of the log about
+    PJSIP does not explain it while AMI is connected: AMI then reports the reason. ``forged_address`` is the
+    wrong address that the request names; None if it names the true one.
     """
 
     address: Address

@@ -39,7 +39,7 @@ Later = Callable[[_Action], object]
 
 
 class _NoKey:
-    """The key of a waiting write that was passed without one: each is another."""
+    """The key of a waiting write that was passed without one. No other write has the same."""
 
 
 def at_once(action: _Action) -> object:
@@ -149,7 +149,7 @@ class BestEffort:
         return self._lacks(self._kept)
 
     def _lacks(self, waiting: Collection[object]) -> str:
-        """Return the same; ``waiting`` are the writes that matter and wait for the disk."""
+        """Return why the database lacks something; "" if it lacks nothing. ``waiting``: undone writes."""
         slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
         failed = self._errors["writing"] or self._errors["switch"]
