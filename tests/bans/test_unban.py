@@ -266,7 +266,7 @@ def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
 
 
 def test_while_a_network_is_unbanned_new_bans_are_placed(world: World) -> None:
-    """An unban of a network with many bans works in parts, and a ban that is placed between two stays."""
+    """An unban of a network with many bans works in parts, and bans that are placed between two stay."""
     many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
     world.enforcer.ban(many, 3_600.0, "")
     unbanned = []
@@ -278,12 +278,14 @@ def test_while_a_network_is_unbanned_new_bans_are_placed(world: World) -> None:
                 await asyncio.sleep(0)
                 unbanned.append(world.enforcer.book.counts.unbanned)
                 if unbanned[-1] == CHUNK:
+                    world.now += 1.0
                     world.decide()
+                    world.enforcer.ban([many[0], many[-1]], 3_600.0, "again")
         assert unbanning.result() == UnbanResult()
 
     asyncio.run(main())
-    assert [*dict.fromkeys(unbanned)] == [0, CHUNK, 2 * CHUNK]
-    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+    assert [*dict.fromkeys(unbanned)] == [0, CHUNK, 2 * CHUNK - 1]
+    assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", str(many[0]), str(many[-1])}
 
 
 def test_while_enforcement_is_off_no_part_is_banned(world: World) -> None:

@@ -163,8 +163,8 @@ def test_a_person_learns_whether_a_change_is_recorded() -> None:
     disk, slow = Disk(), threading.Event()
 
     async def answers() -> list[str]:
-        with Writer() as writer, capture_logs():
-            best_effort = BestEffort(PATH, writer)
+        with Writer() as later, capture_logs():
+            best_effort = BestEffort(PATH, later)
             best_effort.write(disk.write(1))
             found = [await best_effort.recorded()]
             disk.full = True
@@ -207,6 +207,32 @@ def test_a_person_waits_only_for_earlier_writes(*, ended: bool) -> None:
 
     assert asyncio.run(answer()) == ""
     assert disk.written == [1]
+
+
+def test_a_person_waits_for_no_write_after_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer comes when the person's change is recorded, although a later write hangs."""
+    monkeypatch.setattr("ringfence.store.writer.WAIT", 60.0)
+    answered, order = threading.Event(), list[str]()
+
+    def hang() -> None:
+        answered.wait(30.0)
+        order.append("later")
+
+    async def answer() -> None:
+        with Writer() as later:
+            best_effort = BestEffort(PATH, later)
+
+            def mine() -> None:
+                best_effort.write(hang)
+                order.append("mine")
+
+            best_effort.write(mine, key="state")
+            assert await best_effort.recorded() == ""
+            order.append("answer")
+            answered.set()
+
+    asyncio.run(answer())
+    assert order == ["mine", "answer", "later"]
 
 
 def test_a_failed_read_has_a_fallback() -> None:

@@ -73,7 +73,8 @@ def test_a_command_during_the_record_of_an_earlier_one(
 
     monkeypatch.setattr(store.state, "set_switched_off", slow)
     store.switch.set(True)
-    waiting.pop(0)()
+    while waiting:
+        waiting.pop(0)()
 
     assert (store.switch.is_off, store.state.switched_off(), store.switch.is_unrecorded) == (
         False,

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Container, Iterable, Sequence
 from ipaddress import ip_network
 from itertools import chain
+from typing import Self
 
 import structlog
 from attrs import evolve, frozen
@@ -118,7 +119,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
-        keys = [*found]
+        keys, asked = [*found], _Asked.now(enforcer)
         for part in in_parts(keys):
             for key in part:
                 banned = network_of(key)[0]
@@ -132,7 +133,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                     notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
             await asyncio.sleep(0)
             enforcer.require_enforcing()
-        problems += await _unban_in_parts(enforcer, keys)
+        problems += await _unban_in_parts(enforcer, keys, asked)
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 
@@ -145,41 +146,64 @@ async def unban_all(enforcer: Enforcer) -> int:
     bans = listed(enforcer.backend, enforcer.ledger.all_keys())
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
     keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
-    problems = await _unban_in_parts(enforcer, keys)
+    problems = await _unban_in_parts(enforcer, keys, _Asked.now(enforcer))
     if problems:
         raise ControlError("; ".join(problems[:20]))
     return len(inside)
 
 
-async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int]) -> list[str]:
+@frozen
+class _Asked:
+    """The time of a command: ``when`` by the wall clock, which was ``offset`` ahead of the monotonic one."""
+
+    when: float
+    offset: float
+
+    @classmethod
+    def now(cls, enforcer: Enforcer) -> Self:
+        """Return the present time, for a command that begins."""
+        when = enforcer.now()  # if the clock was set, this moves the ledger's offset
+        return cls(when, enforcer.ledger.offset)
+
+    def by_clock(self, enforcer: Enforcer) -> float:
+        """Return ``when`` by the clock that the times of all bans have now: it may have been set since."""
+        enforcer.now()
+        step = enforcer.ledger.offset - self.offset
+        return self.when + (step if abs(step) > CLOCK_STEP else 0.0)
+
+    def had(self, enforcer: Enforcer, keys: Iterable[int]) -> list[int]:
+        """Return those of ``keys`` whose ban did not begin later."""
+        when = self.by_clock(enforcer)
+        records = ((key, enforcer.ledger.get(key)) for key in keys)
+        return [key for key, one in records if one is None or one.since <= when]
+
+
+async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int], asked: _Asked) -> list[str]:
     """Remove bans, ``book.CHUNK`` at a time, so that a new ban does not wait for all of them.
 
-    Return a line for each that the kernel refused to remove.
+    A ban that began after ``asked`` stays. Return a line for each that the kernel refused to remove.
     """
     problems = list[str]()
     for part in in_parts(keys):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
-        problems += failure_lines(await _unban_recorded(enforcer, part))
+        problems += failure_lines(await _unban_recorded(enforcer, part, asked))
         await asyncio.sleep(0)
     return problems
 
 
-async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int]) -> list[Outcome]:
+async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], asked: _Asked) -> list[Outcome]:
     """Record the end of bans in the store, then remove them; return the changes that the kernel refused.
 
-    This call waits for the store, and the event loop continues meanwhile. A ban that begins meanwhile stays.
-    If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
+    This call waits for the store, and the event loop continues meanwhile. A ban that began after ``asked``
+    stays. If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
-    when, how, offset = enforcer.now(), BanEnd.REMOVED, enforcer.ledger.offset
-    await enforcer.records.end_and_wait([network_of(key) for key in keys], when, how)
+    old, when, how = asked.had(enforcer, keys), asked.by_clock(enforcer), BanEnd.REMOVED
+    await enforcer.records.end_and_wait([network_of(key) for key in old], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
-    step = enforcer.ledger.offset - offset  # the clock may have been set meanwhile
-    records = ((key, enforcer.ledger.get(key)) for key in keys)
-    old = [key for key, one in records if one is None or one.since <= when + step]
-    moved = step if abs(step) > CLOCK_STEP else 0.0  # the times in the database move with the clock
-    return enforcer.apply(enforcer.book.unban(old, recorded=when + moved, how=how))
+    old, when = asked.had(enforcer, old), asked.by_clock(enforcer)
+    return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
 
 
 def _known_to_the_kernel(enforcer: Enforcer, network: Network) -> dict[int, float]:

@@ -136,12 +136,13 @@ class BestEffort:
         So a person who commands a change learns whether it survives a restart. Writes that arrive meanwhile
         are not this person's: under an attack, some write always waits.
         """
-        keys = [*self._kept]
-        done = self._queue() if keys else None
+        with self._changing:
+            earlier = [*self._kept.items()]
+        done = self._queue() if earlier else None
         if not isinstance(done, Future):
             return self.lacks
         await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
-        return self._lacks([] if done.done() else [key for key in keys if key in self._kept])
+        return self._lacks([] if done.done() else [key for key, one in earlier if self._kept.get(key) is one])
 
     @property
     def lacks(self) -> str:
@@ -176,16 +177,20 @@ class BestEffort:
         return queued
 
     def write_kept(self) -> None:
-        """Run the waiting writes in order, in the caller's thread, until one fails that may succeed later.
+        """Run the writes that wait now, in order, until one fails that may succeed later.
 
-        The daemon calls this when the queue has ended. If writes have defects, raise the first defect at the
-        end, because a defect must not stop the other writes.
+        They run in the caller's thread; the daemon calls this when the queue has ended. Writes that arrive
+        meanwhile have a call of their own, so that nobody waits for them. If writes have defects, raise the
+        first defect at the end, because a defect must not stop the other writes.
         """
         defects: list[Exception] = []
         with self._writing:
             failed = False
-            while (first := self._first()) is not None:
-                key, action = first
+            with self._changing:
+                waiting = [*self._kept.items()]
+            for key, action in waiting:
+                if self._kept.get(key) is not action:  # dropped, or replaced by a later state
+                    continue
                 try:
                     action()
                 except StoreError as error:
@@ -203,10 +208,6 @@ class BestEffort:
             self._log.error("writer.defect", exc_info=other)
         if defects:
             raise defects[0]
-
-    def _first(self) -> tuple[object, _Action] | None:
-        with self._changing:
-            return next(iter(self._kept.items()), None)
 
     def _forget(self, key: object, action: _Action) -> None:
         with self._changing:
