@@ -409,7 +409,7 @@ def test_restricted_interfaces_are_no_fault(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["asterisk", "a; reboot"])
 def test_readable_files_with_passwords(tmp_path: Path, name: str) -> None:
-    """Files with passwords in a readable folder are reported; the fix can be pasted, whatever its path is."""
+    """Files with passwords in a readable folder are reported; the fix can be pasted, and changes no link."""
     folder = tmp_path / name
     folder.mkdir()
     for file, mode in (
@@ -430,6 +430,13 @@ def test_readable_files_with_passwords(tmp_path: Path, name: str) -> None:
     [line] = told()
     shown = shlex.split(line.partition("; fix: ")[2])
     assert shown == ["chmod", "o=", f"{folder}/sip.conf", f"{folder}/pjsip.conf"]
+    (tmp_path / "another program's file").touch(0o644)
+    (folder / "sip.conf").unlink()
+    (folder / "sip.conf").symlink_to(tmp_path / "another program's file")
+    [line] = told()
+    command, links = line.partition("; fix: ")[2].split("; see ")
+    assert shlex.split(command) == ["chmod", "o=", f"{folder}/pjsip.conf"]
+    assert links == f"where these links lead: {folder}/sip.conf"
     folder.chmod(0o750)
     assert told() == []
 

@@ -87,12 +87,22 @@ def hardening_findings(
 
 
 def _readable_files(folder: Path) -> Iterator[Finding]:
-    """Yield a finding if every user of this host may read files with passwords."""
-    names = [name for name in _WITH_PASSWORDS if (folder / name).is_file()]
-    shown = [name for name in names if (folder / name).stat().st_mode & 0o004]
+    """Yield a finding if every user of this host may read files with passwords.
+
+    No command is proposed for a link: Asterisk's user may have made it lead to any file of this host.
+    """
+    files = [folder / name for name in _WITH_PASSWORDS if (folder / name).is_file()]
+    shown = [file for file in files if file.stat().st_mode & 0o004]
     if shown and folder.stat().st_mode & 0o001:
-        fix = f"fix: chmod o= {shlex.join(str(folder / name) for name in shown)}"
-        yield Finding(None, "hardening: files", f"every user of this host may read passwords; {fix}")
+        plain = shlex.join(str(file) for file in shown if not file.is_symlink())
+        links = ", ".join(str(file) for file in shown if file.is_symlink())
+        fixes = [f"chmod o= {plain}"] if plain else []
+        fixes += [f"see where these links lead: {links}"] if links else []
+        yield Finding(
+            None,
+            "hardening: files",
+            f"every user of this host may read passwords; fix: {'; '.join(fixes)}",
+        )
 
 
 def _not_checked(accounts: AsteriskAccounts, services: Services, console: Console) -> Iterator[Finding]:
