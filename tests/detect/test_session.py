@@ -1,5 +1,6 @@
 """Attempts from the reports of several sources, compared with a literal transcription of the rule."""
 
+import pytest
 from attrs import Factory, define, evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,21 @@ def test_the_source_with_most_reports_counts(sources: list[str]) -> None:
     new = sum(record(attempts, source, 0.0, 0) is None for source in sources)
 
     assert max((sources.count(source) for source in SOURCES), default=0) == new
+
+
+@pytest.mark.parametrize(
+    ("asked", "account"), [("sip:300@pbx.example", "sip:300@pbx.example"), ("204", "301")]
+)
+def test_a_rejected_call_of_chan_sip_names_its_caller(asked: str, account: str) -> None:
+    """The challenge of a call names the caller's URI, and the event of the wrong password a number."""
+    senders = Senders()
+    challenge = event(EventKind.CHALLENGE_SENT, service=Service.SIP, account=asked, session=b"call-1")
+    rejected = event(EventKind.INVALID_PASSWORD, service=Service.SIP, account="301", session=b"call-1")
+    assert senders.report(challenge, 0.0) is None
+
+    attempt = senders.report(rejected, 0.0)
+    assert attempt is not None
+    assert attempt.account == account
 
 
 def test_an_old_surplus_is_no_credit() -> None:

@@ -383,15 +383,14 @@ class Reports:
 
     def advance(self, role: Role, event: SecurityEvent) -> bool:
         """Handle an event with ``role``; return whether its source now reports one more attempt."""
-        if event.service is _SIP and self._fails_by_challenge(role, event.challenge):
-            role = _FAILED
+        fails = event.service is _SIP and self._fails_by_challenge(role, event.challenge)
         if role is _OPENER:
             if self.half:
                 self.n += 1
                 self.owed += 1
             self.half = True
             self.asked = [*(self.asked or ())[1 - MOST_ASKED :], hash(event.account)]
-        elif role is _CHALLENGE:
+        elif role is _CHALLENGE and not fails:
             self.challenged = True
             self.caller = event.account if ":" in event.account else ""
             if self.half:

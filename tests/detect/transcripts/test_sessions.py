@@ -60,6 +60,26 @@ def test_two_requests_before_an_answer_are_two_attempts() -> None:
     assert each(alone(), *steps) == [1, 0, 1, 0]
 
 
+def test_each_request_before_an_answer_is_owed_one() -> None:
+    """Three requests owe two wrong answers besides the last one's; the next wrong answer is an attempt."""
+    steps = [*[at(0, probed())] * 3, *[at(1, failed())] * 3]
+    assert each(alone(), *steps) == [1, 0, 1, 0, 0, 1]
+
+
+@pytest.mark.parametrize(("others", "attempts"), [(15, 0), (16, 1)])
+def test_sixteen_accounts_that_wait_for_an_answer_are_remembered(others: int, attempts: int) -> None:
+    """A wrong answer for the first of sixteen accounts is owed, and a forgotten one's counts once more."""
+    guard = alone()
+    guard.play(at(0, *(probed(account=str(number)) for number in range(1 + others))))
+    assert each(guard, at(1, failed(account="0"))) == [attempts]
+
+
+def test_a_guess_at_another_account_does_not_end_an_open_request() -> None:
+    """After a guess, one more request and wrong answers for another account are an attempt each."""
+    others = [at(1, failed(account="other"))] * 2
+    assert each(alone(), at(0, probed()), at(0, failed()), at(1, probed()), *others) == [1, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize(("later", "attempts"), [(32.0, 0), (32.1, 1)])
 def test_a_session_lives_for_32_seconds(later: float, attempts: int) -> None:
     """An answer that a challenge still owes is no new attempt while PJSIP accepts the nonce."""
