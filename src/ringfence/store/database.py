@@ -17,6 +17,7 @@ from ringfence import street
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.bans import BANS, BanTable, Records
 from ringfence.store.file import (
+    CACHE,
     Connection,
     OpenConnections,
     Tables,
@@ -232,7 +233,9 @@ def _connections(path: Path, *, checked: bool = False, upgrades: bool = False) -
             prepare(writer, schema(), upgrades=upgrades or checked)
             if checked:
                 check(writer, schema())
-            reader = stack.enter_context(closing(connect(path)))
-            opened = OpenConnections(writer, reader, connect(path))
+            reader, scanner = (stack.enter_context(closing(connect(path))) for _ in range(2))
+            opened = OpenConnections(writer, reader, scanner)
+            for connection in opened:
+                connection.execute(f"PRAGMA cache_size = -{CACHE}")
             stack.pop_all()
             return opened

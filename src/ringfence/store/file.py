@@ -42,6 +42,12 @@ Without a limit, a failing disk could damage one database after the other, until
 CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is ended, because systemd waits only 30 s for the start."""
 
+CACHE = 256
+"""The most KiB of the database that each connection keeps in memory.
+
+SQLite's 2 000 fill within hours, and reading is no faster with them: the kernel keeps the file's pages too.
+"""
+
 _ASIDE = ".damaged-"
 _MUCH_NEWER = 100
 """If a database's version is higher than ours by more than this, the database counts as damaged.
