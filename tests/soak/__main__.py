@@ -3,7 +3,8 @@
 An office of 50 phones registers and calls. 200 attackers come and go: each guesses until it is banned, and
 comes back when its ban has ended. Every minute CrowdSec adds and removes a decision, half of a feed's
 networks change, the configuration is reloaded, and Asterisk's log is rotated. Every ten minutes Asterisk is
-restarted.
+restarted. Before that, strangers open and close as many TCP connections as ringfence remembers: so these
+tables are full from the start, and whatever grows later is something else.
 
 Prints a line every minute, and the figures at the end. The exit status is 1 if a goal was missed.
 """
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from ipaddress import IPv4Address
@@ -33,9 +35,12 @@ from tests.support.fleet import denied
 from tests.support.guarded import guarded, preferred
 from tests.support.lab import Lab, why_no_asterisk
 from tests.support.netns import inside
+from tests.support.network import PBX_IPV4
 from tests.support.network import inside as command_inside
 from tests.support.process import cpu_seconds, resident
 from tests.support.sip import Attack
+from tests.support.sip_raw import PORTS
+from tests.support.sip_streams import open_wire
 
 ATTACKERS = 200
 AT_ONCE = 4
@@ -62,20 +67,26 @@ MOST_MEMORY, MOST_CPU, MOST_ROWS = 1.01, 1.15, 1.15
 """The largest permitted ratio of the last span to the first one."""
 LEAST_VISITS = 5.0
 """Visits of attackers in a minute."""
+KNOCKS = 5_000
+"""Connections that strangers open and close in the beginning: more than MOST_STREAMS."""
+_KNOCKING = int(IPv4Address("198.19.220.0"))
 _DECIDED = int(IPv4Address("192.0.2.0"))
 _FEED = int(IPv4Address("32.0.0.0"))
 
 
 @frozen
 class Sample:
-    """What the daemon uses at a time (epoch seconds): bytes, descriptors, threads, CPU seconds, rows."""
+    """What the daemon uses at a time (epoch seconds): bytes, descriptors, threads, CPU seconds.
+
+    ``rows`` has the number of rows of each table of its database.
+    """
 
     at: float
     memory: int
     descriptors: int
     threads: int
     cpu: float
-    rows: int
+    rows: Counter[str]
 
     @classmethod
     def of(cls, guard: Guard) -> Self:
@@ -91,12 +102,12 @@ class Sample:
         )
 
 
-def _rows(path: Path) -> int:
-    """Return the number of rows of all tables."""
+def _rows(path: Path) -> Counter[str]:
+    """Return the number of rows of each table."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         counts = (database.execute(f"SELECT count(*) FROM {name}").fetchone() for name in tables)  # noqa: S608
-        return sum(number for (number,) in counts)
+        return Counter({name: number for name, (number,) in zip(tables, counts, strict=True)})
 
 
 @define
@@ -176,9 +187,10 @@ class Soak:
         self.guard.reload()
         self.lab.asterisk.cli("logger rotate", 30.0)
         one, minutes = self.samples[-1], (self.samples[-1].at - self.samples[0].at) / 60
+        rows = ", ".join(f"{number} {name}" for name, number in one.rows.most_common(3))
         print(
             f"{minutes:5.1f} min  {one.memory / 1e6:6.1f} MB  {one.descriptors} descriptors  {one.threads} "
-            f"threads  {one.rows} rows  {one.cpu:.1f} s of CPU  {len(self.answers)} attacks",
+            f"threads  {one.cpu:.1f} s of CPU  {len(self.answers)} attacks  rows: {rows}",
             flush=True,
         )
 
@@ -222,7 +234,8 @@ class Soak:
             usual = [round(statistics.median(getattr(one, name) for one in span)) for span in spans]
             more = usual[1] - usual[0]
             yield Figure(f"{what}: {name} more at the end", f"{more} ({usual[1]})", "0", more <= 0)
-        cpu, rows = [100 * _rate(span, "cpu") for span in spans], [60 * _rate(span, "rows") for span in spans]
+        cpu = [100 * _rate(span, [one.cpu for one in span]) for span in spans]
+        rows = [60 * _rate(span, [one.rows.total() for one in span]) for span in spans]
         yield _grows(f"{what}: CPU at the end, % of a core", cpu, MOST_CPU)
         yield _grows(f"{what}: new rows a minute at the end", rows, MOST_ROWS)
         beyond, median = sum(one > THRESHOLD for one in self.answers), statistics.median(self.answers or [0])
@@ -243,10 +256,9 @@ class Soak:
         )  # fmt: skip
 
 
-def _rate(span: Sequence[Sample], name: str) -> float:
-    """Return how much of something is added in a second."""
-    first, last = span[0], span[-1]
-    return float(getattr(last, name) - getattr(first, name)) / (last.at - first.at)
+def _rate(span: Sequence[Sample], numbers: Sequence[float]) -> float:
+    """Return by how much ``numbers``, one of each sample, grow in a second."""
+    return (numbers[-1] - numbers[0]) / (span[-1].at - span[0].at)
 
 
 def _grows(what: str, spans: Sequence[float], most: float) -> Figure:
@@ -288,6 +300,9 @@ def _started(stack: ExitStack) -> Soak:
     preferred(guard)
     until_defended(guard)
     until(lambda: guard.ask("fleet")["pull"]["last"], "the first pull")
+    with inside(lab.network.attacker):
+        for number in range(KNOCKS):
+            open_wire("TCP", (PBX_IPV4, PORTS["TCP"]), str(IPv4Address(_KNOCKING + number))).close()
     return Soak(lab, guard, api, feed)
 
 
