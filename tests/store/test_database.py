@@ -317,6 +317,36 @@ def test_an_invalid_file_gives_an_empty_database(path: Path, content: bytes) -> 
     assert content == b"" or path.with_name("ringfence.db.damaged-1").read_bytes() == content
 
 
+def on_a_small_disk(folder: Path, code: str, size: str, *words: str) -> list[str]:
+    """Run Python code on a disk of so many bytes, its first argument; return the lines that it prints."""
+    script = folder / "full.py"
+    script.write_text(textwrap.dedent(code), "utf-8")
+    disk = folder / "disk"
+    disk.mkdir()
+    source = Path(str(ringfence.__file__)).parent.parent
+    done = subprocess.run(
+        [
+            *(
+                "unshare",
+                "--mount",
+                "sh",
+                "-euc",
+                'mount -t tmpfs -o size=$0,mode=0700 none "$1"; shift; exec "$@"',
+                size,
+            ),
+            *(str(disk), sys.executable, str(script), str(disk), *words),
+        ],
+        env=os.environ | {"PYTHONPATH": f"{source}:{Path(__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("\n")[:-1]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
 def test_a_full_disk_gives_a_copy_in_memory(tmp_path: Path) -> None:
     """On a disk without free space the stored bans are known, and new ones are accepted."""
@@ -342,34 +372,42 @@ def test_a_full_disk_gives_a_copy_in_memory(tmp_path: Path) -> None:
             print(*(ban.network for ban in store.records.running(2_000.0)))
         print(store.memory_reason)
     """
-    script = tmp_path / "full.py"
-    script.write_text(textwrap.dedent(code), "utf-8")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    source = Path(str(ringfence.__file__)).parent.parent
-    done = subprocess.run(
-        [
-            *(
-                "unshare",
-                "--mount",
-                "sh",
-                "-euc",
-                'mount -t tmpfs -o size=320k,mode=0700 none "$1"; shift; exec "$@"',
-                "sh",
-            ),
-            *(str(disk), sys.executable, str(script), str(disk)),
-        ],
-        env=os.environ | {"PYTHONPATH": f"{source}:{Path(__file__).parents[2]}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-    full, known, reason = done.stdout.splitlines()
+    full, known, reason = on_a_small_disk(tmp_path, code, "320k")
     assert (full, known) == ("No space left on device", "192.0.2.1/32 192.0.2.2/32")
     assert reason.endswith("nothing is remembered for long")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a disk to fill")
+def test_a_damaged_database_on_a_full_disk_keeps_its_rows(tmp_path: Path) -> None:
+    """If the disk has no room for a new database, the damaged one stays, and a later start reads it."""
+    code = """
+        import sqlite3, sys
+        from contextlib import closing
+        from pathlib import Path
+        from tests.support.attempts import attempts, ban_of
+        from ringfence.store.database import Store
+        folder = Path(sys.argv[1])
+        path, junk = folder / "ringfence.db", folder / "junk"
+        with Store.open(path, owner=True) as store:
+            store.bans.record([ban_of(f"192.0.2.{n}", made=attempts(5)) for n in range(250)])
+        with closing(sqlite3.connect(path)) as connection:
+            pages = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'bans_running'")
+            [page] = pages.fetchone()
+        content = bytearray(path.read_bytes())
+        content[(page - 1) * 4096 : page * 4096] = bytes(range(256)) * 16
+        path.write_bytes(content)
+        junk.write_bytes(bytes(int(sys.argv[2])))
+        for _ in range(2):
+            with Store.open_or_memory(path) as store:
+                print(len([*store.records.running(2_000.0)]), store.memory_reason or store.damage())
+            junk.unlink(missing_ok=True)
+    """
+    full, restored = on_a_small_disk(tmp_path, code, "1200k", str(650_000))
+
+    assert full.startswith("250 ")
+    assert "the rows of the damaged database cannot be copied: database or disk is full" in full
+    assert restored.startswith("250 the database was damaged (")
+    assert "250 bans" in restored
 
 
 def test_the_database_of_another_daemon_is_not_copied(store: Store, path: Path) -> None:

@@ -30,6 +30,7 @@ from ringfence.store.file import (
     make,
     make_private,
     prepare,
+    put_back,
     require_readable,
     salvage,
     set_aside,
@@ -130,15 +131,8 @@ class Store:
                 try:
                     opened = _checked_connections(path)
                 except StoreDamagedError as error:
-                    source = set_aside(path)
-                    opened = _connections(path)
-                    with errors(path):
-                        rows = described(salvage(source, opened.writer))
-                    cause = str(error.__cause__ or error)
-                    damage = (
-                        f"the database was damaged ({cause}); it is kept as {source}, and {rows} could be "
-                        "read"
-                    )
+                    opened, kept = _replaced(path)
+                    damage = f"the database was damaged ({error.__cause__ or error}); {kept}"
             return cls(Connection(path, user, opened, held), later, damage=damage, runtime=runtime)
         except StoreBusyError:
             raise
@@ -205,6 +199,27 @@ def _owner(path: Path) -> FileOwner:
         return owner_of(path)
     except OSError as error:
         raise cannot_make(path, error) from None
+
+
+def _replaced(path: Path) -> tuple[OpenConnections, str]:
+    """Put a new database with the readable rows of the damaged one at ``path``; return where that one is.
+
+    The text also says how many rows could be read. If the new one cannot be written, nothing is changed.
+    Raise StoreError then.
+    """
+    aside = set_aside(path)
+    try:
+        with ExitStack() as stack:
+            opened = _connections(path)
+            for connection in opened:
+                stack.enter_context(closing(connection))
+            with errors(path):
+                rows = described(salvage(aside, opened.writer))
+            stack.pop_all()
+    except StoreError:
+        put_back(path, aside)
+        raise
+    return opened, f"it is kept as {aside}, and {rows} could be read"
 
 
 def _checked_connections(path: Path) -> OpenConnections:

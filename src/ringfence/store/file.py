@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
@@ -404,6 +404,21 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def put_back(path: Path, aside: Path) -> None:
+    """Undo :func:`set_aside`, so that a later start reads the damaged database again.
+
+    The new database at ``path`` is removed. If that fails, the damaged one stays at ``aside``.
+    """
+    real = _real(path)
+    with suppress(OSError):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{real}{suffix}").unlink(missing_ok=True)
+        # The write-ahead log comes last, because it must never stay next to a new database.
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                os.rename(f"{aside}{suffix}", f"{real}{suffix}")  # noqa: PTH104 - a suffix is no path
+
+
 def set_aside_before(path: Path) -> list[Path]:
     """Return the paths of all databases that :func:`set_aside` has renamed and that still exist.
 
@@ -432,7 +447,8 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
     time may not suffice for all. An attempt refers to its ban, so bans come before attempts.
 
     Return {} if the file is missing or cannot be opened. A row is left out if SQLite cannot read it, if its
-    types are wrong, or if CHECK_SECONDS have passed before it is copied.
+    types are wrong, or if CHECK_SECONDS have passed before it is copied. Raise StoreError if ``target``
+    cannot be written, because the disk is full for example.
     """
     if not os.path.isfile(_real(path)):  # noqa: PTH113 - False also if it may not be known
         return {}
@@ -466,19 +482,31 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) ->
     names = ", ".join(columns)
     insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - ours
     copied = 0
-    target.execute("BEGIN")
+    _write(target, "BEGIN")
     for direction in ("ASC", "DESC"):
         order = ", ".join(f"{column} {direction}" for column in key)
         wanted = f"SELECT {names} FROM {table} ORDER BY {order}"  # noqa: S608 - ours
         try:
             for row in source.execute(wanted):
-                with suppress(*_ERRORS):
-                    copied += target.execute(insert, row).rowcount
+                copied += _write(target, insert, row)
         except _ERRORS:
             continue
         break
-    target.execute("COMMIT")
+    _write(target, "COMMIT")
     return copied
+
+
+def _write(target: sqlite3.Connection, sql: str, row: Sequence[object] = ()) -> int:
+    """Execute SQL that writes; return the number of written rows, 0 if ``row`` cannot be one of the table.
+
+    Raise StoreError for any other reason.
+    """
+    try:
+        return target.execute(sql, row).rowcount
+    except _ERRORS as error:
+        if is_damage(error):
+            return 0
+        raise StoreError(f"the rows of the damaged database cannot be copied: {error}") from error
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], list[str]]:
