@@ -318,6 +318,25 @@ def test_a_new_friend_loses_claimed_bans(world: World) -> None:
     assert set(world.in_kernel()) == {str(other), "198.51.100.1/32", "203.0.113.0/24"}
 
 
+def test_a_new_friend_loses_pending_bans(world: World) -> None:
+    """Bans that the kernel has refused end like confirmed ones, and no retry places them on a new friend."""
+    friend, caller = ip_network("192.0.2.1"), ip_network("198.51.100.1")
+    around = friend.supernet(new_prefix=24)
+    world.backend.refuses |= dict.fromkeys((friend, caller, around), FirewallError("busy"))
+    world.decide(friend, scope=Scope.SIP_UDP, seconds=600.0)
+    world.decide(caller, scope=Scope.SIP_TCP, seconds=600.0)
+    world.decide(around, scope=Scope.SIP)
+    assert len(world.enforcer.ledger.pending) == 3
+    world.backend.refuses.clear()
+    unban_friends(world.enforcer, [friend.network_address])
+    address = caller.network_address
+    unban_claims(world.enforcer, Friend("pbx", address, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
+
+    assert not world.enforcer.ledger.pending
+    world.wait(5)
+    assert world.in_kernel() == {}
+
+
 def test_a_new_trunk_loses_its_full_bans_too(world: World) -> None:
     """If the name of a registrar leads to a banned address, every ban by a rule ends there, and no other."""
     trunk = ip_address("192.0.2.1")

@@ -21,7 +21,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
-from ringfence.ledger import key_of, network_of, parts_of
+from ringfence.ledger import Ledger, key_of, network_of, parts_of
 from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, BanEnd, Origin, Scope
 from ringfence.values.friend import Friend
 from ringfence.values.network import (
@@ -69,19 +69,29 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
     kernel does not apply it to friends.
     """
     now, freed, ledger = enforcer.now(), set[int](), enforcer.ledger
-    for address in friends if len(ledger) else ():
+    for address in friends if len(ledger) or ledger.pending else ():
         network = ip_network(address)
-        around = [key for scope in CLAIMED_SCOPES for key in ledger.covering(network, scope, now)]
-        wide = [key for scope in WHOLE_SCOPES for key in ledger.covering(network, scope, now)]
+        around = [key for scope in CLAIMED_SCOPES for key in _around(ledger, network, scope, now)]
+        wide = [key for scope in WHOLE_SCOPES for key in _around(ledger, network, scope, now)]
         around += [key for key in wide if address in trunks or parts_of(key)[2] in PREFIX_LENGTHS]
         for key in around:
-            record = ledger.get(key)
-            banned, scope = network_of(key)
-            if record is None or record.origin is not Origin.RULE or exempts_friends(banned):
+            ban, (banned, scope) = ledger.ban(key), network_of(key)
+            if ban is None or ban.origin is not Origin.RULE or exempts_friends(banned):
                 continue
-            if address in trunks or scope in WHOLE_SCOPES or not record.counts.are_proven:
+            if address in trunks or scope in WHOLE_SCOPES or not ban.counts.are_proven:
                 freed.add(key)
     enforcer.apply(enforcer.book.unban_with_retry(freed))
+
+
+def _around(ledger: Ledger, network: Network, scope: Scope, now: float) -> list[int]:
+    """Return the keys of the bans around ``network``, of pending ones only of the lengths that rules ban."""
+    found = ledger.covering(network, scope, now)
+    if ledger.pending:
+        own = network.prefixlen
+        lengths = [own, *(length for length in PREFIX_LENGTHS if length < own)]
+        keys = [key_of(network.supernet(new_prefix=length), scope) for length in lengths]
+        found += [key for key in keys if key in ledger.pending]
+    return found
 
 
 def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
@@ -95,8 +105,8 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
         return
     network = sender_of(friend.address)
     keys = [key_of(network, scope) for scope in CLAIMED_SCOPES]
-    records = [(key, record) for key in keys if (record := enforcer.ledger.get(key)) is not None]
-    claimed = [key for key, one in records if one.origin is Origin.RULE and not one.counts.are_proven]
+    bans = [(key, ban) for key in keys if (ban := enforcer.ledger.ban(key)) is not None]
+    claimed = [key for key, one in bans if one.origin is Origin.RULE and not one.counts.are_proven]
     if claimed:
         enforcer.apply(enforcer.book.unban_with_retry(claimed))
 
