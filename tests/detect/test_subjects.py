@@ -42,12 +42,14 @@ def test_an_address_of_nat64_is_a_subject_of_its_own() -> None:
 
 
 def test_a_prefix_with_an_exempt_address_is_not_banned() -> None:
-    """A prefix must not be banned if a friend or an exempt address is in it."""
+    """A prefix must not be banned if a friend, a former friend or an exempt address is in it."""
     friends = Friends()
     subjects = Subjects(friends, NetworkSet([ip_network("192.0.2.128/25")]))
     assert not subjects.may_be_banned(ip_network("192.0.2.0/24"))
     assert subjects.may_be_banned(ip_network("2001:db8::/48"))
     friends.add(PHONE)
+    assert not subjects.may_be_banned(ip_network("2001:db8::/48"))
+    friends.expire(PHONE.until + 1.0)
     assert not subjects.may_be_banned(ip_network("2001:db8::/48"))
 
 

@@ -679,8 +679,11 @@ class Subjects:
         self._changes, self._latest = self.friends.changes, None
 
     def may_be_banned(self, prefix: Network) -> bool:
-        """Whether ``prefix`` (such as a /24) contains neither a friend nor an exempt network."""
-        return not self._exempt.overlaps(prefix) and not self.friends.any_in(prefix)
+        """Whether ``prefix`` (such as a /24) contains no exempt network, no friend and no former friend.
+
+        A phone that was off for hours is a former friend, and must be able to register again.
+        """
+        return not self._exempt.overlaps(prefix) and not self.friends.any_known_in(prefix)
 
     def _find(self, address: Address) -> Subject:
         subject = self._subject(address)

@@ -530,10 +530,10 @@ class Judge:
     def _ban_of_member(self, subject: Subject, rule: Rule, at: float) -> Decision | None:
         """Return a ban of one sender from ``at`` (monotonic) on, because its prefix has reached the limit.
 
-        The prefix must not be banned: it contains a friend or an exempt network, or too few senders take
-        part. A sender that is one host (IPv4, NAT64) is banned at its second proven attempt. The /64 of an
-        IPv6 host is banned at the first, because an attacker may use a new address for each attempt. Return
-        None if there are too few attempts.
+        The prefix must not be banned: a friend, a former friend or an exempt network is in it, or too few
+        senders take part. A sender that is one host (IPv4, NAT64) is banned at its second proven attempt. The
+        /64 of an IPv6 host is banned at the first, because an attacker may use a new address for each
+        attempt. Return None if there are too few attempts.
         """
         found = self._matching(rule, self.facts_of_strangers(subject.network))
         enough = _SECOND if is_one_host(subject.address) else 1
