@@ -26,14 +26,15 @@ class FileUser:
     gid: int
 
 
-def open_regular(path: Path, *, follow: bool = True, fifo: bool = False) -> int:
+def open_regular(path: Path, *, follow: bool = True, fifo: bool = False, folder: int | None = None) -> int:
     """Open a regular file for reading, with ``fifo`` also a FIFO; return its descriptor, which never blocks.
 
     Raise OSError if that fails, or if ``path`` is of another kind. The owner of its folder could put a device
     or a FIFO there, or a link to one. Opening it may change the device, or wake a program that waits for a
     reader. So the file is found without opening it. With ``follow`` false, a link is refused.
+    ``folder`` is the descriptor of the folder that a relative ``path`` begins in.
     """
-    found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    found = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), dir_fd=folder)
     try:
         kind = os.fstat(found).st_mode
         if stat.S_ISLNK(kind):

@@ -29,13 +29,12 @@ from pathlib import Path
 
 from attrs import define
 
-from ringfence.file_rights import FileUser, acting_as
+from ringfence.file_rights import FileUser, acting_as, open_regular
 
 _MOST_LINKS = 40
 _LOOK_UP, _NAME = 50, 10  # the work for each folder of a path, and to keep a name (microseconds)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOBODY = 65_534
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -98,21 +97,18 @@ def opened_folder(path: Path) -> Iterator[Folder]:
 def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
 
-    A FIFO, a device or a socket is refused and never waited for.
+    A FIFO, a device or a socket is refused without opening it. A file of /proc that
+    has no bytes yet is an error too.
     """
-    with opened_parent(path) as (folder, name):
-        with folder.acting() as descriptor:
-            if stat.S_ISDIR(folder.state(name).st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-            file = os.open(name, _READ, dir_fd=descriptor)
-        try:
-            state = os.fstat(file)
-            if not stat.S_ISREG(state.st_mode):
-                raise OSError(errno.EINVAL, "Not a regular file", str(path))
-            with open(file, "rb", closefd=False) as source:
-                return source.read(most), state
-        finally:
-            os.close(file)
+    with opened_parent(path) as (folder, name), folder.acting() as descriptor:
+        if stat.S_ISDIR(folder.state(name).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        file = open_regular(Path(name), follow=False, folder=descriptor)
+    with os.fdopen(file, "rb") as source:
+        content: bytes | None = source.read(most)
+        if content is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
+        return content, os.fstat(file)
 
 
 def names_in(path: Path) -> list[str]:

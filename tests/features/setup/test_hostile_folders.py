@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from ringfence.features.setup.journal import open_journal
 from ringfence.features.setup.plan import Plan, plan
 from ringfence.features.setup.session import SetupSession, Systemd
 from ringfence.file_rights import acting_as
+from ringfence.host import owned_files
 from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.file_changes import (
     FileState,
@@ -229,7 +231,7 @@ def test_a_fifo_is_refused_at_once(host: Host, name: str) -> None:
     os.mkfifo(host.etc / name)
     os.chown(host.etc / name, UID, GID)
 
-    with pytest.raises(SetupError, match=f"cannot read .*/{name}: Not a regular file"):
+    with pytest.raises(SetupError, match=f"cannot read .*/{name}: it is not a regular file"):
         host.found()
 
 
@@ -249,6 +251,40 @@ def test_an_included_fifo_or_link_is_a_file_that_cannot_be_read(tmp_path: Path, 
     assert [one.where for one in conf.unread] == [f"{folder}/b.more", f"{folder}/manager.conf:2"]
     assert conf.unread[1].text == f"{device}, so Asterisk refuses the file"
     assert "is included, and cannot be read" in AsteriskFiles(folder).fault_of("manager.conf")
+
+
+def test_no_included_fifo_or_device_is_opened(tmp_path: Path) -> None:
+    """A writer who waits at a FIFO goes on waiting: root opens nothing that may act when it is opened."""
+    folder = tmp_path / "asterisk"
+    folder.mkdir()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (folder / "manager.conf").write_text(f'#tryinclude "{fifo}"\n', "utf-8")
+    os.chown(folder, UID, GID)
+    writer = threading.Thread(target=lambda: os.close(os.open(fifo, os.O_WRONLY)))
+    writer.start()
+    try:
+        with pytest.raises(OSError, match="it is not a regular file"):
+            read_file(fifo, 1)
+        AsteriskFiles(folder).read("manager.conf", lambda _section, _name: True)
+        writer.join(0.2)
+        assert writer.is_alive()
+    finally:
+        os.close(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+        writer.join()
+
+
+def test_a_file_that_would_make_its_reader_wait_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some regular files of /proc, such as kmsg, have no bytes yet: an open pipe stands for one."""
+    (tmp_path / "kmsg").touch()
+    reads, writes = os.pipe2(os.O_NONBLOCK)
+    monkeypatch.setattr(owned_files, "open_regular", lambda *_, **_more: os.dup(reads))
+    with pytest.raises(BlockingIOError, match="Resource temporarily unavailable"):
+        read_file(tmp_path / "kmsg", 1)
+    os.close(reads)
+    os.close(writes)
 
 
 def test_a_folder_of_root_that_others_may_write_to_has_no_links(tmp_path: Path, trusted: Path) -> None:
