@@ -225,6 +225,14 @@ def _other(folder: Path) -> Path:
     return other
 
 
+def test_a_row_of_a_socket_with_a_newline_in_its_name_is_skipped(folder: Path) -> None:
+    """The name of an abstract socket may contain what looks like another row of the kernel's table."""
+    forged = "\0x\n0: 00000002 00000000 00010000 0001 01 notanumber /x.ctl"
+    with socket.socket(socket.AF_UNIX) as own, listener(folder, "an answer") as (_, pid):
+        own.bind(forged)
+        assert control_socket(pid) == folder / "asterisk.ctl"
+
+
 def test_nothing_is_found_where_only_fakes_run(folder: Path, tmp_path: Path) -> None:
     """Then setup ends as without an Asterisk, and the console has this as its problem."""
     program = folder / "asterisk"

@@ -349,7 +349,7 @@ def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
 
 def control_socket(pid: int, proc: Path = PROC) -> Path | None:
     """Return the path of the control socket of Asterisk's process ``pid``, in its root folder, or None."""
-    own = sockets_of(pid, proc)
+    inodes = {str(inode) for inode in sockets_of(pid, proc)}  # text: names of others can add any row
     try:
         with (proc / str(pid) / "net/unix").open("rb") as file:
             table = file.read(_TABLE).decode("utf-8", "surrogateescape")
@@ -359,7 +359,7 @@ def control_socket(pid: int, proc: Path = PROC) -> Path | None:
     found = [
         row[7]
         for row in rows
-        if len(row) > 7 and (row[3], row[4]) == (_ACCEPTS, _STREAM) and int(row[6]) in own  # noqa: PLR2004
+        if len(row) > 7 and (row[3], row[4]) == (_ACCEPTS, _STREAM) and row[6] in inodes  # noqa: PLR2004
     ]
     paths = [Path(name) for name in found if name.startswith("/") and name.endswith(".ctl")]
     return paths[0] if paths else None
