@@ -76,6 +76,18 @@ def test_only_a_regular_file_is_opened(places: tuple[Path, ...], tmp_path: Path)
         writer.join()
 
 
+def test_a_loop_of_links_is_a_path_like_others(places: tuple[Path, ...], tmp_path: Path) -> None:
+    """A channel of logger.conf may be a link to itself: the other logs are reported all the same."""
+    places[0].write_bytes(LINE % b"NOTICE")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    channels = {loop: {"notice"}, places[0]: {"notice", "security"}}
+
+    assert lines(places, FOUND, asterisk=settings(channels)) == [
+        f"ok  pbx: log {places[0]}: is read (notice, security)"
+    ]
+
+
 def test_nothing_is_found(places: tuple[Path, ...]) -> None:
     """A missing log is an error, since callers can hide from AMI; the finding has the fix."""
     assert lines(places, FOUND) == [

@@ -178,11 +178,16 @@ def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None
         or {"logger.conf", "asterisk.conf"} & {one.file for one in asterisk.unread}
     ):
         return None
-    return {path.resolve(): levels for path, levels in asterisk.channels.items()}
+    return {_real(path): levels for path, levels in asterisk.channels.items()}
+
+
+def _real(path: Path) -> Path:
+    """Return a path with its links resolved; those that form a loop stay (``Path.resolve`` raises then)."""
+    return Path(os.path.realpath(path))
 
 
 def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _Log:
-    levels = (channels or {}).get(path.resolve())
+    levels = (channels or {}).get(_real(path))
     return _Log(path, _levels_in(path), sure=False) if levels is None else _Log(path, levels, sure=True)
 
 
