@@ -87,6 +87,10 @@ def test_new_modules_are_fine(tmp_path: Path) -> None:
     [
         "",
         "<module><version>17.0.1",
+        *(
+            f'<?xml version="1.0" encoding="{name}"?><module><version>latest</version></module>'
+            for name in ("nonexistent", "shift_jis", "utf-7", "idna")
+        ),
         "<module><name>x</name></module>",
         "<module><version>latest</version></module>",
         "<other><version>17.0.1</version></other>",

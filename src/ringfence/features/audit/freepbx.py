@@ -160,6 +160,6 @@ def _version_in(file: Path) -> str:
     try:
         data, _ = read_file(file, _MOST_BYTES)
         parser.Parse(data, True)
-    except (OSError, expat.ExpatError, _RefusedError):
+    except (OSError, expat.ExpatError, _RefusedError, LookupError, ValueError):  # the last two: its encoding
         return ""
     return "".join(texts).strip()
