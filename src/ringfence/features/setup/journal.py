@@ -295,6 +295,10 @@ KEPT = ".before-ringfence"
 
 The copy is made if others have changed the file after setup, so that the file itself cannot be restored.
 """
+_MAX_COMPARED = 1_000
+"""The maximum number of lines from the first change in a file to the last: difflib takes its square."""
+_MAX_SEARCHED = 10_000_000
+"""The maximum number of lines that the search for one changed part compares."""
 
 
 def restore_files(record: JournalRecord) -> Iterator[str]:
@@ -358,20 +362,34 @@ def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
 
     Return None if it is uncertain which lines of ``now`` are this change. They are certain if each part of
     ``after`` that differs from ``before`` is not blank, and occurs in ``now`` exactly once, as whole lines.
+    Return None too if the comparison would take long.
     """
     lines, old, new = _lines(now), _lines(before), _lines(after)
+    first = _common(old, new)
+    last = _common(old[first:][::-1], new[first:][::-1])
+    old, new = old[first : len(old) - last], new[first : len(new) - last]
+    if max(len(old), len(new)) > _MAX_COMPARED:
+        return None
     for tag, i, j, k, end in difflib.SequenceMatcher(None, new, old, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
         part, original = new[i:j], old[k:end]
+        if not b"".join(part).strip() or len(part) * len(lines) > _MAX_SEARCHED:
+            return None
         found = [at for at in range(len(lines) - len(part) + 1) if lines[at : at + len(part)] == part]
-        if len(found) != 1 or not b"".join(part).strip():
+        if len(found) != 1:
             return None
         rest = lines[found[0] + len(part) :]
         if rest and original and not original[-1].endswith(b"\n"):
             original = [*original[:-1], original[-1] + b"\n"]
         lines = [*lines[: found[0]], *original, *rest]
     return b"".join(lines)
+
+
+def _common(old: Sequence[bytes], new: Sequence[bytes]) -> int:
+    """Return how many lines at the beginning of ``old`` and ``new`` are the same."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
 def _lines(content: bytes) -> list[bytes]:
