@@ -210,7 +210,7 @@ def _chan_sip(file: str, section: Section, context: str, kind: str) -> Account:
     # request.
     by_name = dynamic or kind != "peer"
     insecure = {"invite", "very", "yes"} & {part.strip() for part in section.last("insecure").split(",")}
-    names = (section.name, *section.values("username"), *section.values("defaultuser"))
+    names = (section.name, section.last("username"), section.last("defaultuser"))
     limits = "call-limit", "busylevel"
     return Account(
         file,
@@ -256,21 +256,48 @@ def _iax(conf: Conf) -> Iterator[Account]:
             passwordless=calls and secret is None and not by_key and not _is_bounded(section),
             weak=secret is not None
             and (calls or section.last("host") == "dynamic")
-            and is_weak(secret, (section.name, *section.values("username"))),
+            and is_weak(secret, (section.name, section.last("username"))),
             registers=dynamic and section.last("host") == "dynamic",
             restricted=_is_bounded(section),
             limited=True,  # IAX2 has no option that limits calls: a finding would have no fix
         )
 
 
+_MAX_AUTHS = 8
+"""The maximum number of an endpoint's passwords that are compared with the endpoint's own name."""
+
+
+@frozen
+class _Auth:
+    """A PJSIP section of type ``auth``, with its own ``names``. Endpoints share it, so it is checked once.
+
+    ``password`` is None if only a hash is stored. ``weak``: it can be guessed easily, also without the name
+    of an endpoint.
+    """
+
+    password: Secret | None
+    names: tuple[str, ...]
+    weak: bool
+    hashed: bool
+
+
+def _auth(section: Section) -> _Auth:
+    hashed = section.secret("md5_cred") is not None or section.secret("password_digest") is not None
+    password, names = section.secret("password"), (section.name, section.last("username"))
+    if hashed and password is None:
+        return _Auth(None, names, weak=False, hashed=True)
+    known = password or Secret("")
+    return _Auth(known, names, is_weak(known, names), hashed)
+
+
 def _pjsip(conf: Conf) -> Iterator[Account]:
     kinds = {kind: _of_kind(conf, kind) for kind in ("endpoint", "auth", "aor", "global", "acl")}
-    auths = {section.name: section for section in kinds["auth"]}
-    aors = {section.name: section for section in kinds["aor"]}
+    auths = {section.name: _auth(section) for section in kinds["auth"]}
+    aors = {section.name: section.last("max_contacts", "0") != "0" for section in kinds["aor"]}
     order = (kinds["global"] or [Section("")])[-1].last("endpoint_identifier_order", "ip,username,anonymous")
     restricted_for_all = any(_is_bounded(section) for section in kinds["acl"])
     for section in kinds["endpoint"]:
-        given = [auths[name] for name in _list(section.last("auth")) if name in auths]
+        given = [auths[name] for name in dict.fromkeys(_list(section.last("auth"))) if name in auths]
         anonymous = section.name.partition("@")[0] == ANONYMOUS
         known_by = "anonymous" if anonymous else section.last("identify_by", "username,ip")
         restricted = restricted_for_all or _is_bounded(section)
@@ -282,27 +309,17 @@ def _pjsip(conf: Conf) -> Iterator[Account]:
             section.name,
             section.last("context", "default"),
             passwordless=passwordless and not restricted,
-            weak=any(_is_weak_auth(auth, section.name) for auth in given),
-            hashed=any(_is_hashed(auth) for auth in given),
-            registers=bool(given)
-            and any(
-                aors[name].last("max_contacts", "0") != "0"
-                for name in _list(section.last("aors"))
-                if name in aors
-            ),
+            weak=any(auth.weak for auth in given)
+            or any(_is_weak_auth(auth, section.name) for auth in given[:_MAX_AUTHS]),
+            hashed=any(auth.hashed for auth in given),
+            registers=bool(given) and any(aors.get(name) for name in _list(section.last("aors"))),
             restricted=restricted,
             limited=section.last("device_state_busy_at", "0") != "0",
         )
 
 
-def _is_hashed(auth: Section) -> bool:
-    return auth.secret("md5_cred") is not None or auth.secret("password_digest") is not None
-
-
-def _is_weak_auth(auth: Section, name: str) -> bool:
-    if _is_hashed(auth) and auth.secret("password") is None:
-        return False
-    return is_weak(auth.secret("password") or Secret(""), (name, auth.name, *auth.values("username")))
+def _is_weak_auth(auth: _Auth, endpoint: str) -> bool:
+    return auth.password is not None and is_weak(auth.password, (endpoint, *auth.names))
 
 
 def _wizard(conf: Conf) -> Iterator[Account]:
@@ -311,7 +328,7 @@ def _wizard(conf: Conf) -> Iterator[Account]:
         asked = is_true(section.last("accepts_auth"))
         secret = section.secret("inbound_auth/password")
         known_by = set(_list(section.last("endpoint/identify_by", "username,ip")))
-        names = (section.name, *section.values("inbound_auth/username"))
+        names = (section.name, section.last("inbound_auth/username"))
         yield Account(
             "pjsip_wizard.conf",
             section.name,
