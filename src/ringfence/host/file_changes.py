@@ -208,7 +208,7 @@ def remove_rest(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise _cannot("remove", path, error) from None
+        raise _cannot("remove", path.with_name(temporary(path.name)), error) from None
 
 
 def remove_folder(path: Path) -> None:

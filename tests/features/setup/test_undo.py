@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from ringfence.errors import SetupError
 from ringfence.features.setup.journal import KEPT, JournalRecord, Produced, restore_files, without_change
 from ringfence.host.file_changes import FileChange, FileState, FolderChange, FolderState, file_state
 
@@ -68,6 +69,21 @@ def test_a_change_within_the_lines_of_setup_is_kept_beside_the_original(tmp_path
     assert b"y = 3" in change.path.read_bytes()
     assert (tmp_path / f"x{KEPT}").read_bytes() == BEFORE.content
     assert f"what it was before is in {tmp_path}/x{KEPT}" in line
+
+
+def test_files_that_cannot_be_restored_stop_no_other(tmp_path: Path) -> None:
+    """All other files come back first. The error then names each path that the administrator must fix."""
+    first, full, pipe = (made(tmp_path / name) for name in ("first", "full", "pipe"))
+    (tmp_path / ".full.ringfence-new").mkdir()
+    (tmp_path / ".full.ringfence-new" / "x").touch()
+    pipe.path.unlink()
+    os.mkfifo(pipe.path)
+
+    with pytest.raises(SetupError) as caught:
+        restore(first, full, pipe)
+    assert file_state(first.path) == BEFORE
+    assert str(pipe.path) in str(caught.value)
+    assert f"cannot remove {tmp_path}/.full.ringfence-new: Directory not empty" in str(caught.value)
 
 
 def test_a_new_file_that_somebody_else_changed_stays(tmp_path: Path) -> None:

@@ -165,8 +165,15 @@ class SetupRun:
             echo("Nothing was changed.")
             return True
         with open_journal(self._paths.state) as journal, _uninterrupted():
-            problems = [*SetupSession(self._paths, journal, self._systemd, self._is_reachable).undo()]
-        echo_stderr(*problems)
+            session = SetupSession(self._paths, journal, self._systemd, self._is_reachable)
+            problems: list[str] = []
+            try:
+                problems.extend(session.undo())
+            except SetupError as error:
+                again = "fix this, then run: ringfence setup --undo"
+                raise SetupError(f"setup is not undone completely: {error}; {again}") from None
+            finally:  # an error keeps the lines before it
+                echo_stderr(*problems)
         echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
         return not problems
 
@@ -279,10 +286,11 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
                 # A terminal that is gone or a full disk must not keep this run from restoring.
                 with suppress(OSError, OutputError):
                     echo_stderr("setup did not come to its end: restoring everything as it was")
+                problems: list[str] = []
                 try:
-                    problems = [*session.take_back()]
+                    problems.extend(session.take_back())
                 except RingfenceError as second:
-                    problems = [f"{second}; fix this, then run: ringfence setup --undo"]
+                    problems.append(f"{second}; fix this, then run: ringfence setup --undo")
                 with suppress(OSError, OutputError):
                     echo_stderr(*problems)
             if isinstance(error, KeyboardInterrupt):

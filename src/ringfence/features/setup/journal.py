@@ -305,16 +305,26 @@ def restore_files(record: JournalRecord) -> Iterator[str]:
     """Undo the changes in ``record``: restore every file, then every folder, the newest change first.
 
     Yield a line for each file that others have changed since, and for each file or folder that stays. After
-    an interruption, call it again: files that are restored already are left alone.
+    an interruption, call it again: files that are restored already are left alone. If files cannot be
+    restored, restore all others, then raise SetupError with the reasons.
     """
+    failed: list[str] = []
     for change in reversed(record.changes):
-        if isinstance(change, FileChange):
-            yield from _restore_file(change)
+        try:
+            if isinstance(change, FileChange):
+                yield from _restore_file(change)
+        except SetupError as error:
+            failed.append(str(error))
     for produced in record.produced:
         yield from _remove_produced(produced)
     for change in reversed(record.changes):
-        if isinstance(change, FolderChange):
-            yield from _restore_folder(change)
+        try:
+            if isinstance(change, FolderChange):
+                yield from _restore_folder(change)
+        except SetupError as error:
+            failed.append(str(error))
+    if failed:
+        raise SetupError("; ".join(failed))
 
 
 def _restore_file(change: FileChange) -> Iterator[str]:
