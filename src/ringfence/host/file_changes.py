@@ -225,7 +225,10 @@ def remove_tree(path: Path, chosen: Callable[[str], bool]) -> None:
     with opened_folder(path) as folder, folder.acting() as descriptor:
         for name in sorted(filter(chosen, os.listdir(descriptor))):  # noqa: PTH208 - an open folder
             if stat.S_ISDIR(folder.state(name).st_mode):
-                shutil.rmtree(name, dir_fd=descriptor)
+                try:
+                    shutil.rmtree(name, dir_fd=descriptor)
+                except RecursionError:
+                    raise OSError(errno.ELOOP, "too many folders, one in the other", name) from None
             else:
                 os.unlink(name, dir_fd=descriptor)
         os.fsync(descriptor)

@@ -31,7 +31,8 @@ from attrs import define
 
 from ringfence.file_rights import FileUser, acting_as, open_regular
 
-_MOST_LINKS = 40
+_MOST_LINKS, _MOST_STEPS = 40, 1_000
+"""The most links on a way, and the most names on it together with those in the links."""
 _LOOK_UP, _NAME = 50, 10  # the work for each folder of a path, and to keep a name (microseconds)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -97,8 +98,8 @@ def opened_folder(path: Path) -> Iterator[Folder]:
 def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
     """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
 
-    A FIFO, a device or a socket is refused without opening it. A file of /proc that
-    has no bytes yet is an error too.
+    A FIFO, a device or a socket is refused without opening it. A file of /proc that has no bytes yet is an
+    error too.
     """
     with opened_parent(path) as (folder, name), folder.acting() as descriptor:
         if stat.S_ISDIR(folder.state(name).st_mode):
@@ -221,7 +222,7 @@ class _Walk:
         self._strayed = False
         self._root = os.open("/", _SEARCH) if root is None else os.dup(root)
         self._left = [*reversed(path.parts)] if path.is_absolute() else [*reversed(path.absolute().parts)]
-        self._links = _MOST_LINKS
+        self._links, self._steps = _MOST_LINKS, _MOST_STEPS
         self.folder = Folder(os.dup(self._root))
         self.name = "."
         try:
@@ -239,6 +240,9 @@ class _Walk:
 
     def _step(self) -> None:
         part = self._left.pop()
+        self._steps -= 1
+        if self._steps < 0:
+            raise OSError(errno.ELOOP, "too many names and links")
         if part == "/":
             self._enter(os.dup(self._root))
             return

@@ -318,6 +318,39 @@ def test_links_that_the_user_could_follow_are_followed() -> None:
         assert file_state(folder / "x.conf") == NEW
 
 
+def test_links_with_long_targets_are_no_way() -> None:
+    """A few links with many names each, which would take seconds to follow, are an error."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "a").mkdir()
+        (folder / "file").write_bytes(b"x")
+        around = "a/../" * 600
+        (folder / "once").symlink_to(f"{around}file")
+        (folder / "twice").symlink_to(f"{around}once")
+        os.chown(folder, UID, GID)
+
+        assert read_file(folder / "file", 9)[0] == b"x"
+        for long in ("once", "twice"):
+            with pytest.raises(OSError, match="too many names and links"):
+                read_file(folder / long, 9)
+
+
+def test_folders_one_in_the_other_are_an_error(tmp_path: Path) -> None:
+    """A tree that is too deep to be removed is an error of the system, and no crash."""
+    deep = os.open(tmp_path, os.O_PATH)
+    for _ in range(1_500):
+        os.mkdir("a", dir_fd=deep)
+        inner = os.open("a", os.O_PATH, dir_fd=deep)
+        os.close(deep)
+        deep = inner
+    os.close(deep)
+
+    with pytest.raises(OSError, match="too many folders, one in the other"):
+        remove_tree(tmp_path, lambda name: name == "a")
+    subprocess.run(("rm", "-r", tmp_path / "a"), check=True)
+
+
 def test_a_file_that_the_user_may_not_read_is_refused_with_a_fix(tmp_path: Path) -> None:
     """The fix does not follow links, because the user may have put a link there meanwhile."""
     folder = tmp_path / "asterisk"
