@@ -27,6 +27,7 @@ from attrs import Factory, define
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack_network
 from ringfence.detect.judgement import Count, Counts, Decision, Estranged, friend_banned, guessing, unprovable
+from ringfence.detect.new_friends import AccountKey
 from ringfence.detect.phones import Phones
 from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Rule, is_proven
 from ringfence.detect.sessions import remember
@@ -76,11 +77,13 @@ class _Failures:
 
     ``latest`` has them by rule and limit. ``values`` has, by rule, the time of the latest failure with each
     value of the field that the rule counts, ``banned`` that of the latest ban of each address and scope.
+    ``made_by`` has, by account, the latest banned address that it made a friend, and since when.
     """
 
     latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
     values: dict[str, OrderedDict[object, float]] = Factory(dict)
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
+    made_by: OrderedDict[AccountKey, tuple[Address, float]] = Factory(OrderedDict)
 
     def begin_ban(self, address: Address, scope: Scope, now: float) -> None:
         """Record a ban of ``address`` at ``now`` (monotonic); all counts of failures start again at zero."""
@@ -92,6 +95,15 @@ class _Failures:
         """Whether an earlier ban (within an hour) was of another address of the /64 or another scope only."""
         lately = any(now - at < HOUR for at in self.banned.values())
         return lately and now - self.banned.get((address, scope), -inf) >= HOUR
+
+    def blame(self, account: AccountKey, address: Address, now: float) -> bool:
+        """Record a ban, at ``now`` (monotonic), of an address that ``account`` made a friend.
+
+        Return whether an earlier ban (within an hour) was of another address that the account made a friend.
+        """
+        before, at = self.made_by.get(account, (address, now))
+        remember(self.made_by, account, (address, now), _MOST_BANNED)
+        return before != address and now - at < HOUR
 
 
 def is_guess_elsewhere(attempt: Attempt) -> bool:
@@ -183,7 +195,7 @@ class FriendAttempts:
         if self._is_trunk(subject) or not is_proven(attempt.proof):
             return decision, follows
         if decision is not None or (is_guess_elsewhere(attempt) and not works):
-            follows += self._blame(subject, attempt, banned=decision is not None)
+            follows += self._blame(subject, attempt, now, banned=decision is not None)
         return decision, follows
 
     def works(self, subject: Subject, attempt: Attempt) -> bool:
@@ -195,21 +207,26 @@ class FriendAttempts:
         return not hidden and self._friends.worked_at(attempt.account, subject.address)
 
     def _blame(
-        self, subject: Subject, attempt: Attempt, *, banned: bool
+        self, subject: Subject, attempt: Attempt, now: float, *, banned: bool
     ) -> Iterator[AlarmChange | Estranged]:
-        """Blame a bad attempt on the accounts whose logins lately made its sender a friend.
+        """Blame a bad attempt on the accounts whose logins made its sender a friend.
 
-        ``attempt`` is a guess at another account, or the attempt that led to a ban (then ``banned``). For
-        each account that becomes guilty, yield an alarm, and an Estranged for each friend that this account
-        alone has made lately: these friends become strangers.
+        ``attempt`` is a guess at another account, or the attempt that led to a ban (then ``banned``). It
+        counts against accounts that did so lately, and against those whose friends of this /64 are banned one
+        after the other. For each account that becomes guilty, yield an alarm, and an Estranged for each
+        friend that only guilty accounts have made: these friends become strangers.
         """
         new, sender = self._friends.new, sender_of(subject.address)
         accounts = self._friends.accounts_at(subject.address)
-        recent = [one for one in accounts if new.is_new(one, sender, attempt.time)]
-        for account in recent:
-            alone = len(accounts) == 1
+        alone = len(accounts) == 1
+        for account in accounts:
+            again = banned and self._of(subject).blame(account, subject.address, now)
+            if again:
+                new.renew(account, sender, attempt.time)
+            elif not new.is_new(account, sender, attempt.time):
+                continue
             guilty = new.blame(account, sender, attempt.time, attempt.account, alone=alone)
-            if guilty or (banned and alone):
+            if guilty or again or (banned and alone):
                 yield guessing(*account)
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
 

@@ -208,15 +208,16 @@ class Friends:
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
-        """Hold ``account`` responsible for guesses: end each friendship that it alone has made lately.
+        """Hold ``account`` responsible for guesses: end each friendship that it has made lately.
 
-        Yield the reasons of each of these friends. They are former reasons from ``now`` (epoch) on.
+        A friend stays one if another account made it too, and that account is not guilty. Yield the reasons
+        of each friend that ends. They are former reasons from ``now`` (epoch) on.
         """
         for sender in self.new.convict(account, now):
             mine = self._current.accounts.get(account[1], ())
             for address in [one for one in mine if sender_of(one) == sender]:
                 reasons = self.reasons(address)
-                if {account_of(one) for one in reasons} == {account}:
+                if all(self.new.is_guilty(account_of(one), now) for one in reasons):
                     self.new.taint(sender, now + GUILTY_FOR)
                     for one in reasons:
                         self.remove(identity_of(one), now)

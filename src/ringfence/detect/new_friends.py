@@ -15,7 +15,13 @@ hour, if they come from more than one sender: one new phone with a wrong passwor
 is at one. It is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it
 makes ``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than
 the guess that leads to it. So a program at full speed must be found sooner than a phone that tries again
-twice a second. A guilty account makes no new friends, and those that it alone has made become strangers
+twice a second.
+
+Whoever knows a password can make each address of a /64 a friend, and guess once from each, also after
+``YOUNG_FOR``. So an account of any age is guilty if two addresses of one /64 that it made friends are banned
+within an hour. It counts as new there from then on.
+
+A guilty account makes no new friends, and those that only guilty accounts have made become strangers
 (:attr:`NewFriends.tainted`).
 
 After a restart the stored friends give the same senders (``Friends.restore_new``).
@@ -106,6 +112,11 @@ class NewFriends:
         mine.senders[sender] = since
         remember(self._accounts, account, mine, MOST)
 
+    def renew(self, account: AccountKey, sender: Network, now: float) -> None:
+        """Treat ``account`` as new at ``sender`` from ``now`` (epoch) on, unless it is new there already."""
+        if not self.is_new(account, sender, now):
+            self.restore(account, sender, now)
+
     def move(self, seconds: float) -> None:
         """Add ``seconds`` to all times, because the wall clock was set by as much."""
         for mine in self._accounts.values():
@@ -148,6 +159,11 @@ class NewFriends:
         many = len(mine.guesses) == MOST_GUESSES and now - mine.guesses[0][0] < HOUR
         several = len({one for _, one, _ in mine.guesses}) > 1
         return (many and several) or (alone and _is_hurried(mine.guesses))
+
+    def is_guilty(self, account: AccountKey, now: float) -> bool:
+        """Whether guesses count against ``account``, so that it makes no friends at ``now`` (epoch)."""
+        mine = self._accounts.get(account)
+        return mine is not None and now < mine.guilty
 
     def convict(self, account: AccountKey, now: float) -> list[Network]:
         """Mark ``account`` as one that guesses from ``now`` (epoch) on; return its latest new friends."""

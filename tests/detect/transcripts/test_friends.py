@@ -355,6 +355,44 @@ def test_the_addresses_of_a_64_share_what_they_may_guess() -> None:
     assert len(guard.play(at(21, fails("205", phones[1]))).bans) == 1
 
 
+@pytest.mark.parametrize("accounts", [["204"], ["204", "206"]])
+@pytest.mark.parametrize("age", [0.0, 8 * DAY])
+def test_one_password_gives_no_guess_for_each_address_of_a_64(age: float, accounts: list[str]) -> None:
+    """Logins make each new address a friend; after the second ban their accounts are guilty, however old."""
+    guard = Player()
+
+    def logins(address: str) -> list[SecurityEvent]:
+        return [login(address, account=one, transport=Transport.TLS) for one in accounts]
+
+    guard.play(at(0, *logins("2001:db8::1")), at(age, *logins("2001:db8::1")))
+    bans: list[str] = []
+    for number in range(40):
+        address, now = f"2001:db8::{number + 2:x}", age + 1.0 + number
+        bans += guard.play(at(now, *logins(address)), at(now + 0.2, fails("205", address))).bans
+        if bans and " 2001:db8::/64 " in bans[-1]:
+            break
+
+    assert number < 25
+    assert not guard.is_friend("2001:db8::1")
+
+
+def test_an_office_stays_when_an_old_account_of_its_64_becomes_guilty() -> None:
+    """Accounts of their own keep their addresses, and a ban of one address alone makes nobody guilty."""
+    guard = Player()
+    office = [login("2001:db8::f", account="300", transport=Transport.TLS)]
+    guard.play(at(0, login("2001:db8::1", transport=Transport.TLS), *office))
+    guard.play(at(8 * DAY, login("2001:db8::1", transport=Transport.TLS), *office))
+    late = 8 * DAY + 1.0
+    guesses = (at(late + n * 0.9, fails("205", "2001:db8::1")) for n in range(22))
+    assert banned_after(guard, guesses) is not None
+    assert guard.is_friend("2001:db8::1")
+    guard.play(at(late + 30.0, login("2001:db8::2", transport=Transport.TLS)))
+    assert len(guard.play(at(late + 31.0, fails("205", "2001:db8::2"))).bans) == 1
+
+    assert not guard.is_friend("2001:db8::1")
+    assert guard.is_friend("2001:db8::f")
+
+
 def test_accounts_leave_a_friends_window_one_by_one() -> None:
     """An account that is tried again keeps no other account in the window."""
     tried = [at(n, unknown(f"x{n}")) for n in range(19)]
