@@ -67,6 +67,8 @@ MOST_MEMORY, MOST_CPU, MOST_ROWS = 1.01, 1.15, 1.15
 """The largest permitted ratio of the last span to the first one."""
 LEAST_VISITS = 5.0
 """Visits of attackers in a minute."""
+LONG = {name: {"enabled": False} for name in ("distributed", "prefix", "slow")}
+"""Rules that are off: they remember each attempt for an hour or a day, so memory would grow for as long."""
 KNOCKS = 5_000
 """Connections that strangers open and close in the beginning: more than MOST_STREAMS."""
 _KNOCKING = int(IPv4Address("198.19.220.0"))
@@ -292,7 +294,7 @@ def _started(stack: ExitStack) -> Soak:
         host = api.node("pbx", folder / "guard", interval="10s")
     tables = {
         "firewall": defended("nftables"),
-        "rules": {"guess": {"attempts": THRESHOLD, "ban": f"{BAN:.0f}s"}, "distributed": {"enabled": False}},
+        "rules": {"guess": {"attempts": THRESHOLD, "ban": f"{BAN:.0f}s"}} | LONG,
         "feeds": [{"name": "office", "file": str(feed)}],
         "crowdsec": host,
     }
