@@ -25,7 +25,8 @@ START = 0.1
 """The seconds that an input of any length may take."""
 LONGEST = 60_000
 """The length in bytes up to which a part of an input is repeated."""
-_ROUNDS = 3
+_ROUNDS = 8
+"""How often an input must take too long: other programs slow single rounds, also in CPU time."""
 _NOISE = 0.01  # seconds
 
 
