@@ -274,8 +274,8 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
     (
         "a ban during an unban",
         "A ban that began while an unban waited for the disk was removed, and stayed recorded.",
-        "ringfence.bans.unban:_Asked.had",
-        lambda _right: lambda _self, _enforcer, keys: [*keys],
+        "ringfence.bans.unban:_begun_by",
+        lambda _right: lambda _ledger, keys, _when: [*keys],
         [Step("ban", wait=3.3, number=1), Step("unban", number=1), Step("ban", wait=0.0, number=1), LATER],
     ),
     (

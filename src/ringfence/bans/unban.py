@@ -84,7 +84,10 @@ def unban_friends(enforcer: Enforcer, friends: Iterable[Address], trunks: Contai
 
 
 def _around(ledger: Ledger, network: Network, scope: Scope, now: float) -> list[int]:
-    """Return the keys of the bans around ``network``, of pending ones only of the lengths that rules ban."""
+    """Return the keys of the bans that contain ``network``.
+
+    Of pending bans, only those of the lengths that rules ban are found.
+    """
     found = ledger.covering(network, scope, now)
     if ledger.pending:
         own = network.prefixlen
@@ -129,7 +132,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             found = dict.fromkeys(foreign)
         if not found:
             not_banned.append(str(network))
-        keys, asked = [*found], _Asked.now(enforcer)
+        keys, begun = [*found], _CommandTime.now(enforcer)
         for part in in_parts(keys):
             for key in part:
                 banned = network_of(key)[0]
@@ -143,7 +146,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                     notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
             await asyncio.sleep(0)
             enforcer.require_enforcing()
-        problems += await _unban_in_parts(enforcer, keys, asked)
+        problems += await _unban_in_parts(enforcer, keys, begun)
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 
@@ -156,15 +159,15 @@ async def unban_all(enforcer: Enforcer) -> int:
     bans = listed(enforcer.backend, enforcer.ledger.all_keys())
     inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
     keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
-    problems = await _unban_in_parts(enforcer, keys, _Asked.now(enforcer))
+    problems = await _unban_in_parts(enforcer, keys, _CommandTime.now(enforcer))
     if problems:
         raise ControlError("; ".join(problems[:20]))
     return len(inside)
 
 
 @frozen
-class _Asked:
-    """The time of a command: ``when`` by the wall clock, which was ``offset`` ahead of the monotonic one."""
+class _CommandTime:
+    """When a command began: ``when`` by the wall clock, which was ``offset`` ahead of the monotonic one."""
 
     when: float
     offset: float
@@ -181,38 +184,40 @@ class _Asked:
         step = enforcer.ledger.offset - self.offset
         return self.when + (step if abs(step) > CLOCK_STEP else 0.0)
 
-    def had(self, enforcer: Enforcer, keys: Iterable[int]) -> list[int]:
-        """Return those of ``keys`` whose ban did not begin later."""
-        when = self.by_clock(enforcer)
-        records = ((key, enforcer.ledger.get(key)) for key in keys)
-        return [key for key, one in records if one is None or one.since <= when]
+
+def _begun_by(ledger: Ledger, keys: Iterable[int], when: float) -> list[int]:
+    """Return those of ``keys`` whose ban began at ``when`` (epoch seconds) or earlier, or is unknown."""
+    records = ((key, ledger.get(key)) for key in keys)
+    return [key for key, one in records if one is None or one.since <= when]
 
 
-async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int], asked: _Asked) -> list[str]:
+async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime) -> list[str]:
     """Remove bans, ``book.CHUNK`` at a time, so that a new ban does not wait for all of them.
 
-    A ban that began after ``asked`` stays. Return a line for each that the kernel refused to remove.
+    A ban that began after ``begun`` stays. Return a line for each that the kernel refused to remove.
     """
     problems = list[str]()
     for part in in_parts(keys):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
-        problems += failure_lines(await _unban_recorded(enforcer, part, asked))
+        problems += failure_lines(await _unban_recorded(enforcer, part, begun))
         await asyncio.sleep(0)
     return problems
 
 
-async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], asked: _Asked) -> list[Outcome]:
+async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime) -> list[Outcome]:
     """Record the end of bans in the store, then remove them; return the changes that the kernel refused.
 
-    This call waits for the store, and the event loop continues meanwhile. A ban that began after ``asked``
+    This call waits for the store, and the event loop continues meanwhile. A ban that began after ``begun``
     stays. If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
-    old, when, how = asked.had(enforcer, keys), asked.by_clock(enforcer), BanEnd.REMOVED
+    when, how = begun.by_clock(enforcer), BanEnd.REMOVED
+    old = _begun_by(enforcer.ledger, keys, when)
     await enforcer.records.end_and_wait([network_of(key) for key in old], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
-    old, when = asked.had(enforcer, old), asked.by_clock(enforcer)
+    when = begun.by_clock(enforcer)
+    old = _begun_by(enforcer.ledger, old, when)
     return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
 
 
