@@ -77,7 +77,7 @@ class _Failures:
 
     ``latest`` has them by rule and limit. ``values`` has, by rule, the time of the latest failure with each
     value of the field that the rule counts, ``banned`` that of the latest ban of each address and scope.
-    ``made_by`` has, by account, the latest banned address that it made a friend, and since when.
+    ``made_by`` has, by account, the latest banned address that it made a friend, and when that was banned.
     """
 
     latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
@@ -96,10 +96,10 @@ class _Failures:
         lately = any(now - at < HOUR for at in self.banned.values())
         return lately and now - self.banned.get((address, scope), -inf) >= HOUR
 
-    def blame(self, account: AccountKey, address: Address, now: float) -> bool:
+    def is_second_ban(self, account: AccountKey, address: Address, now: float) -> bool:
         """Record a ban, at ``now`` (monotonic), of an address that ``account`` made a friend.
 
-        Return whether an earlier ban (within an hour) was of another address that the account made a friend.
+        Return whether another address that the account made a friend was banned within the hour before.
         """
         before, at = self.made_by.get(account, (address, now))
         remember(self.made_by, account, (address, now), _MOST_BANNED)
@@ -220,11 +220,11 @@ class FriendAttempts:
         accounts = self._friends.accounts_at(subject.address)
         alone = len(accounts) == 1
         for account in accounts:
-            again = banned and self._of(subject).blame(account, subject.address, now)
-            if again:
-                new.renew(account, sender, attempt.time)
-            elif not new.is_new(account, sender, attempt.time):
-                continue
+            again = banned and self._of(subject).is_second_ban(account, subject.address, now)
+            if not new.is_new(account, sender, attempt.time):
+                if not again:
+                    continue
+                new.restore(account, sender, attempt.time)  # it counts as new from now on
             guilty = new.blame(account, sender, attempt.time, attempt.account, alone=alone)
             if guilty or again or (banned and alone):
                 yield guessing(*account)

@@ -104,18 +104,13 @@ class NewFriends:
         return True
 
     def restore(self, account: AccountKey, sender: Network, since: float) -> None:
-        """Record that ``account`` works at ``sender`` since ``since`` (epoch seconds): it is a stored friend.
+        """Record that ``account`` works at ``sender`` since ``since`` (epoch seconds), and is new there.
 
-        Call this at the start, for the sender of the longest-known friend first.
+        Call this for the sender of the longest-known friend first, with the stored friends at the start.
         """
         mine = self._accounts.get(account) or _Account()
         mine.senders[sender] = since
         remember(self._accounts, account, mine, MOST)
-
-    def renew(self, account: AccountKey, sender: Network, now: float) -> None:
-        """Treat ``account`` as new at ``sender`` from ``now`` (epoch) on, unless it is new there already."""
-        if not self.is_new(account, sender, now):
-            self.restore(account, sender, now)
 
     def move(self, seconds: float) -> None:
         """Add ``seconds`` to all times, because the wall clock was set by as much."""
@@ -161,7 +156,7 @@ class NewFriends:
         return (many and several) or (alone and _is_hurried(mine.guesses))
 
     def is_guilty(self, account: AccountKey, now: float) -> bool:
-        """Whether guesses count against ``account``, so that it makes no friends at ``now`` (epoch)."""
+        """Whether ``account`` is guilty at ``now`` (epoch seconds)."""
         mine = self._accounts.get(account)
         return mine is not None and now < mine.guilty
 
