@@ -77,6 +77,7 @@ def setup(
 
 _INDENT = 4
 _SIP_PORT = 5060
+_UNDO_AGAIN = "fix this, then run: ringfence setup --undo"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a run: for Ctrl-C, for ``kill``, and for a lost SSH connection."""
 
@@ -170,8 +171,7 @@ class SetupRun:
             try:
                 problems.extend(session.undo())
             except SetupError as error:
-                again = "fix this, then run: ringfence setup --undo"
-                raise SetupError(f"setup is not undone completely: {error}; {again}") from None
+                raise SetupError(f"setup is not undone completely: {error}; {_UNDO_AGAIN}") from None
             finally:  # an error keeps the lines before it
                 echo_stderr(*problems)
         echo("Setup is undone." if not problems else "Setup is undone, except for the lines above.")
@@ -290,7 +290,7 @@ def _taken_back_on_error(session: SetupSession) -> Iterator[None]:
                 try:
                     problems.extend(session.take_back())
                 except RingfenceError as second:
-                    problems.append(f"{second}; fix this, then run: ringfence setup --undo")
+                    problems.append(f"{second}; {_UNDO_AGAIN}")
                 with suppress(OSError, OutputError):
                     echo_stderr(*problems)
             if isinstance(error, KeyboardInterrupt):

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -308,19 +309,14 @@ def restore_files(record: JournalRecord) -> Iterator[str]:
     an interruption, call it again: files that are restored already are left alone. If files cannot be
     restored, restore all others, then raise SetupError with the reasons.
     """
-    failed: list[str] = []
-    for change in reversed(record.changes):
+    changes, failed = record.changes[::-1], list[str]()
+    for lines in chain(
+        (_restore_file(one) for one in changes if isinstance(one, FileChange)),
+        map(_remove_produced, record.produced),
+        (_restore_folder(one) for one in changes if isinstance(one, FolderChange)),
+    ):
         try:
-            if isinstance(change, FileChange):
-                yield from _restore_file(change)
-        except SetupError as error:
-            failed.append(str(error))
-    for produced in record.produced:
-        yield from _remove_produced(produced)
-    for change in reversed(record.changes):
-        try:
-            if isinstance(change, FolderChange):
-                yield from _restore_folder(change)
+            yield from lines
         except SetupError as error:
             failed.append(str(error))
     if failed:
