@@ -167,8 +167,8 @@ def _journal(pbx: AsteriskSettings) -> Finding:
     return Finding(True, what, f"messages of {' and '.join(UNITS)}, and of such containers, are read{own}")
 
 
-def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None:
-    """Return the levels of each log file that Asterisk writes, by path (links are resolved).
+def _channels(asterisk: Asterisk | None) -> Mapping[str, frozenset[str]] | None:
+    """Return the levels of each log file that Asterisk writes, by path (links are resolved, except a loop).
 
     Return None if Asterisk's files do not show this completely.
     """
@@ -178,16 +178,11 @@ def _channels(asterisk: Asterisk | None) -> Mapping[Path, frozenset[str]] | None
         or {"logger.conf", "asterisk.conf"} & {one.file for one in asterisk.unread}
     ):
         return None
-    return {_real(path): levels for path, levels in asterisk.channels.items()}
+    return {os.path.realpath(path): levels for path, levels in asterisk.channels.items()}
 
 
-def _real(path: Path) -> Path:
-    """Return a path with its links resolved; those that form a loop stay (``Path.resolve`` raises then)."""
-    return Path(os.path.realpath(path))
-
-
-def _levels_of(path: Path, channels: Mapping[Path, frozenset[str]] | None) -> _Log:
-    levels = (channels or {}).get(_real(path))
+def _levels_of(path: Path, channels: Mapping[str, frozenset[str]] | None) -> _Log:
+    levels = (channels or {}).get(os.path.realpath(path))
     return _Log(path, _levels_in(path), sure=False) if levels is None else _Log(path, levels, sure=True)
 
 
