@@ -3,7 +3,7 @@
 An office of 50 phones registers and calls. 200 attackers come and go: each guesses until it is banned, and
 comes back when its ban has ended. Every minute CrowdSec adds and removes a decision, half of a feed's
 networks change, the configuration is reloaded, and Asterisk's log is rotated. Every ten minutes Asterisk is
-restarted. Before that, strangers open and close as many TCP connections as ringfence remembers: so these
+restarted. Before all this, strangers open and close as many TCP connections as ringfence remembers: so these
 tables are full from the start, and whatever grows later is something else.
 
 Prints a line every minute, and the figures at the end. The exit status is 1 if a goal was missed.

@@ -32,7 +32,7 @@ from attrs import define
 from ringfence.file_rights import FileUser, acting_as, open_regular
 
 _MOST_LINKS, _MOST_STEPS = 40, 1_000
-"""The most links on a way, and the most names on it together with those in the links."""
+"""The maximum number of links on the way to a file, and of names on it, in the links' targets too."""
 _LOOK_UP, _NAME = 50, 10  # the work for each folder of a path, and to keep a name (microseconds)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

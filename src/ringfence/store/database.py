@@ -202,10 +202,10 @@ def _owner(path: Path) -> FileOwner:
 
 
 def _replaced(path: Path) -> tuple[OpenConnections, str]:
-    """Put a new database with the readable rows of the damaged one at ``path``; return where that one is.
+    """Rename the damaged database at ``path``, and copy its readable rows into a new one.
 
-    The text also says how many rows could be read. If the new one cannot be written, nothing is changed.
-    Raise StoreError then.
+    Return the connections to the new one, and a text: where the damaged one is, and how many rows could be
+    read. If the new one cannot be written, put the damaged one back, and raise StoreError.
     """
     aside = set_aside(path)
     try:
