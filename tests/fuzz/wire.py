@@ -127,7 +127,7 @@ def read_request_stream(data: bytes) -> None:
     streams = RequestStreams(MOST, MOST_BYTES)
     first = of_requests.FIRST
     key = of_requests.KEY
-    streams.begin(key, first - 1)
+    of_requests.connect(streams)
     for number, sequence, part in _numbers(data, first):
         match number >> 3 & 3:
             case 1:
@@ -135,7 +135,7 @@ def read_request_stream(data: bytes) -> None:
                 streams.acknowledge(key, sequence)
             case 2:
                 other = b"other %d" % (number & 7)
-                streams.begin(other, sequence, number & 3)
+                of_requests.connect(streams, (sequence + 1) % SEQUENCES, number & 3, other)
                 streams.read(other, (sequence + 1) % SEQUENCES, part)
             case _:
                 found = streams.read(key, sequence, part) or []

@@ -39,6 +39,7 @@ from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
+from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.wire import WireHost, WireItem, WireSink, WireSource
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
@@ -56,6 +57,7 @@ def begin(address: str, port: int, here: str, requests: RequestStreams, answers:
     asks, accepts = syns(address, port, here)
     parse_requests(asks, requests)
     parse_answers(accepts, answers)
+    parse_exchange(accepts, TlsStreams(), requests, lambda _port: False)
 
 
 @frozen

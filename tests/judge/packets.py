@@ -34,7 +34,7 @@ def numbered(packet: bytes, number: int) -> tuple[bytes, int]:
 
 
 def syns(address: str, port: int, here: str) -> tuple[bytes, bytes]:
-    """Return the SYN of a connection from this address and port, and the SYN that answers it."""
-    rest = struct.pack("!IIBBHHH", 0, 0, 5 << 4, 0x02, 1024, 0, 0)
-    asks = _in_ip(address, here, _TCP, struct.pack("!HH", port, PORT) + rest)
-    return asks, _in_ip(here, address, _TCP, struct.pack("!HH", PORT, port) + rest)
+    """Return the SYN of a connection from this address and port, and the SYN-ACK that answers it."""
+    asks = struct.pack("!HHIIBBHHH", port, PORT, 0, 0, 5 << 4, 0x02, 1024, 0, 0)
+    accepts = struct.pack("!HHIIBBHHH", PORT, port, 0, 1, 5 << 4, 0x12, 1024, 0, 0)
+    return _in_ip(address, here, _TCP, asks), _in_ip(here, address, _TCP, accepts)

@@ -16,8 +16,9 @@ from ringfence.parse.request_stream import (
     RequestStreams,
 )
 from ringfence.parse.requests import parse_requests
+from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.values.event import Transport
-from ringfence.values.packet import CopiedRequest
+from ringfence.values.packet import CopiedRequest, Exchange
 
 KEY = b"connection"
 FIRST = SEQUENCES - 100  # the numbers wrap soon
@@ -38,10 +39,16 @@ def framed(content: bytes, kind: int = 0x81, mask: bytes = b"\x01\x02\x03\xf4") 
     return bytes((kind,)) + form + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(content))
 
 
+def connect(streams: RequestStreams, first: int = FIRST, scale: int = 0, key: bytes = KEY) -> None:
+    """Open a connection whose first byte has that number."""
+    streams.offer(key, (first - 1) % SEQUENCES, scale)
+    streams.begin(key, first)
+
+
 def begun(first: int = FIRST, **bounds: int) -> RequestStreams:
     """Return the streams with one connection, whose first byte has that number."""
     streams = RequestStreams(**bounds)
-    assert not streams.begin(KEY, (first - 1) % SEQUENCES)
+    connect(streams, first)
     return streams
 
 
@@ -182,12 +189,12 @@ def test_fragments_are_bounded() -> None:
     ],
 )
 def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
-    """The connection is unread from there on; this is reported once, and ends with the next SYN."""
+    """The connection is unread from there on; this is reported once, and ends with the next connection."""
     streams = begun()
     assert read(streams, data) is None
     assert read(streams, ASK, len(data)) == []
     assert streams.pending == 0
-    assert streams.begin(KEY, (FIRST - 1) % SEQUENCES)
+    connect(streams)
     assert read(streams, ASK) == [ASK]
 
 
@@ -259,42 +266,33 @@ def test_the_room_for_answers(scale: int, window: int) -> None:
     """The window of each segment, scaled by the SYN, shows it; an unread connection shows nothing."""
     streams = RequestStreams()
     assert streams.room(KEY, 0) == (True, False)
-    streams.begin(KEY, (FIRST - 1) % SEQUENCES, scale)
+    connect(streams, scale=scale)
     found = [streams.room(KEY, size) for size in (window, window - 1, 0, window)]
     assert found == [(True, False), (False, True), (False, False), (True, True)]
     streams.lose(KEY)
     assert streams.room(KEY, 0) == (True, False)
 
 
+@pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("numbers", [[1_000], [2_000, 1_000], [2_000, 3_000, 1_000]])
-def test_another_syn_does_not_make_the_window_larger(numbers: list[int]) -> None:
+def test_another_syn_does_not_make_the_window_larger(numbers: list[int], *, answered: bool) -> None:
     """The kernel keeps the options of the first SYN, and ignores one with another number."""
     streams = RequestStreams()
-    streams.begin(KEY, 1_000, 0)
+    streams.offer(KEY, 1_000, 0)
+    if answered:
+        streams.begin(KEY, 1_001)
     for number in numbers:
-        streams.begin(KEY, number, 14)
-    assert streams.room(KEY, 1) == (False, True)
-
-
-@pytest.mark.parametrize("data", [ASK, b"no SIP\0\r\n\r\n"])
-def test_a_syn_within_a_connection_does_not_make_the_window_larger(data: bytes) -> None:
-    """The kernel ignores it, whether the connection can be read or not."""
-    streams = RequestStreams()
-    streams.begin(KEY, 1_000, 0)
-    streams.read(KEY, 1_001, data)
-    streams.read(KEY, 1_001 + len(data), b"OPTI")
-    assert streams.begin(KEY, 1_000 + len(data + b"OPTI"), 14)
+        streams.offer(KEY, number, 14)
+    streams.begin(KEY, 1_001)  # sent again
     assert streams.room(KEY, 1) == (False, True)
 
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_new_connection_has_a_scale_of_its_own(copied: bool) -> None:  # noqa: FBT001 - a parameter
     """A host may use its port again, also after a connection whose SYN was not copied."""
-    streams = RequestStreams()
-    if copied:
-        streams.begin(KEY, 1_000, 0)
+    streams = begun(1_001) if copied else RequestStreams()
     streams.read(KEY, 1_001, ASK)
-    streams.begin(KEY, 2_000, 14)
+    connect(streams, 2_001, 14)
     assert streams.room(KEY, 1) == (True, False)
 
 
@@ -304,26 +302,38 @@ def test_a_syn_with_data_names_the_scale() -> None:
     syn = syn[:32] + b"\x60" + syn[33:40]  # a header of 24 bytes
     streams = RequestStreams()
 
-    def begin(scale: bytes, data: bytes) -> list[CopiedRequest] | None:
+    def offer(scale: bytes, data: bytes) -> list[CopiedRequest] | None:
         return parse_requests(segment_like(syn, 0, b"\x03\x03" + scale + b"\0" + data, 0x02), streams)
 
-    [unread] = begin(b"\x00", ASK) or []
+    [unread] = offer(b"\x00", ASK) or []
     assert unread.unread
-    assert begin(b"\x0e", b"") == []
+    assert offer(b"\x0e", b"") == []
+    streams.begin(syn[12:24], 1)
     [closed] = parse_requests(segment_like(syn[:34] + b"\0\1" + syn[36:], 1, b"\0" * 4 + ASK), streams) or []
     assert closed.diverted
 
 
-def test_a_syn_with_data_within_a_connection_hides_no_bytes() -> None:
-    """The kernel ignores it, so what comes after the last request is counted, and not from that SYN on."""
-    syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
-    begin, connection = int.from_bytes(syn[24:28]), syn[12:24]
+@pytest.mark.parametrize("data", [b"", ASK])
+def test_a_syn_within_a_connection_hides_nothing(data: bytes) -> None:
+    """The kernel ignores it, so the connection is read on, and what cannot be read is counted."""
+    syn, accepts = syns("192.0.2.7", 5062, "198.18.0.1")
     streams = RequestStreams()
+
+    def acknowledged(number: int) -> list[Exchange | CopiedRequest]:
+        packet = accepts[:28] + number.to_bytes(4, "big") + b"\x50\x10" + accepts[34:]
+        return parse_exchange(packet, TlsStreams(), streams, lambda _: False)
+
     assert parse_requests(syn, streams) == []
+    assert parse_exchange(accepts, TlsStreams(), streams, lambda _: False) == []
     assert len(parse_requests(segment_like(syn, 1, ASK), streams) or []) == 1
-    [unread] = parse_requests(segment_like(syn, 1 << 30, ASK, 0x02), streams) or []
+    found = parse_requests(segment_like(syn, 1 << 30, data, 0x02), streams)
+    assert [one.unread for one in found or []] == [True] * bool(data)
+    assert len(parse_requests(segment_like(syn, 1 + len(ASK), ASK), streams) or []) == 1
+    [unread] = parse_requests(segment_like(syn, 1 + 2 * len(ASK), b"OPTIONS \0\r\n\r\n"), streams) or []
     assert unread.unread
-    assert streams.acknowledge(connection, (begin + 1 + len(ASK) + 9) % SEQUENCES) == (9, False)
+    [exchange] = acknowledged(1 + 2 * len(ASK) + 9)
+    assert isinstance(exchange, Exchange)
+    assert exchange.asked == 9
 
 
 def test_what_this_host_acknowledges() -> None:
@@ -370,20 +380,16 @@ def test_bytes_of_which_no_copy_came() -> None:
     assert (read(streams, ASK, len(ASK) + 59), streams.pending) == ([], 0)
 
 
-def test_a_connection_without_a_syn_is_unread() -> None:
+@pytest.mark.parametrize("offered", [[], [FIRST - 1], [FIRST - 1, FIRST + 4]])
+def test_a_connection_without_an_answered_syn_is_unread(offered: list[int]) -> None:
     """One that is older than the reader, or was forgotten, is unread; this is reported once."""
     streams = RequestStreams()
+    for sequence in offered:
+        streams.offer(KEY, sequence)
+    streams.begin(KEY, FIRST + 9)
     assert read(streams, ASK) is None
     assert read(streams, ASK, len(ASK)) == []
-
-
-def test_a_syn_within_a_connection_is_reported() -> None:
-    """The sender may have forged it, because Asterisk goes on with what came before."""
-    streams = begun()
-    assert not streams.begin(KEY, (FIRST - 1) % SEQUENCES)
-    assert read(streams, ASK[:20]) == []
-    assert streams.begin(KEY, (FIRST + 19) % SEQUENCES)
-    assert streams.pending == 0
+    assert [streams.acknowledge(KEY, at) for at in (700, 900)] == [(0, False), (200, False)]
 
 
 def test_connections_and_bytes_are_bounded() -> None:
@@ -391,10 +397,21 @@ def test_connections_and_bytes_are_bounded() -> None:
     for streams in (begun(most=2), begun(most_bytes=100)):
         assert read(streams, b"x" * 60) == []
         for name in (b"a", b"b"):
-            streams.begin(name, 0)
+            connect(streams, 1, key=name)
             assert streams.read(name, 1, b"x" * 50) == []
         assert streams.pending <= 100
         assert read(streams, b"x", 60) is None
+
+
+def test_unanswered_syns_are_bounded() -> None:
+    """They push out each other, and no connection."""
+    streams = begun(most=2)
+    for name in (b"a", b"b", b"c"):
+        streams.offer(name, 0)
+    for name in (b"a", b"b"):
+        streams.begin(name, 1)
+    assert read(streams, ASK) == [ASK]
+    assert [streams.read(name, 1, ASK) for name in (b"b", b"a")] == [[ASK], None]
 
 
 def test_a_segment_that_was_copied_in_part_makes_its_connection_unread() -> None:
@@ -425,13 +442,13 @@ def test_requests_come_from_packets() -> None:
         return segment_like(syn, number, data, flags)
 
     assert parse_requests(syn, streams) == []
+    streams.begin(syn[12:24], 1)
     assert parse_requests(segment(1, b"", 0x10), streams) == []
     assert parse_requests(segment(1, ASK), streams, dropped=True) == []
     [asked] = parse_requests(segment(1, ANSWER + ASK), streams) or []
     assert (str(asked.address), asked.port, asked.transport) == ("192.0.2.7", 5062, Transport.TCP)
     assert (asked.call_ids, asked.sequences, asked.unread, asked.diverted) == ((b"c",), (1,), False, False)
-    other = segment(1, ASK + ASK)
-    for again in (other, syn, segment(0, ASK, 0x02), segment(1, ASK)[:-1], segment(1, ASK, 0x38)):
+    for again in (segment(1, ASK + ASK), segment(0, ASK, 0x02), segment(1, ASK)[:-1], segment(1, ASK, 0x38)):
         [unread] = parse_requests(again, streams) or []
         assert (unread.unread, unread.call_ids, unread.transport) == (True, (), Transport.TCP)
         assert (str(unread.address), unread.port) == ("192.0.2.7", 5062)
@@ -443,6 +460,7 @@ def test_a_sip_request_may_be_called_get() -> None:
     syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
     streams = RequestStreams()
     parse_requests(syn, streams)
+    streams.begin(syn[12:24], 1)
     [asked] = parse_requests(segment_like(syn, 1, ASK.replace(b"REGISTER sip", b"GET sip")), streams) or []
 
     assert (asked.call_ids, asked.unread, asked.page) == ((b"c",), False, False)
@@ -465,6 +483,7 @@ def test_requests_of_a_sender_without_room_are_diverted() -> None:
     small = bytearray(syn)
     small[34:36] = bytes(2)  # the window of a SYN has no scale yet, and no data follows it
     assert parse_requests(bytes(small), streams) == []
+    streams.begin(syn[12:24], 1)
     assert segment(1, ASK, LEAST_ROOM) == [False]
     assert segment(1 + len(ASK), b"", 0) == [True]
     assert segment(1 + len(ASK), b"", 0) == []
@@ -502,6 +521,7 @@ def test_a_websocket_of_a_page(origin: bytes, *, is_page: bool) -> None:
     syn, _ = syns("192.0.2.7", 5062, "198.18.0.1")
     streams = RequestStreams()
     assert parse_requests(syn, streams) == []
+    streams.begin(syn[12:24], 1)
     found = parse_requests(segment_like(syn, 1, PAGE % origin + framed(ASK)), streams)
     assert found is not None
     assert [one.page for one in found] == ([True, False] if is_page else [False])

@@ -364,7 +364,8 @@ def test_unread_connections_in_clear_text() -> None:
         return parse_exchange(packet(data, 1, acknowledged, 5060), streams, requests, lambda _: False)
 
     assert parsed(b"SIP/2.0 200 OK", 900) == []
-    requests.begin(back, 99)
+    requests.offer(back, 99)
+    requests.begin(back, 100)
     assert requests.read(back, 100, b"REGISTER") == []
     assert parsed(b"", 108) == []
     assert requests.read(back, 108, b"\0\r\n\r\n") is None
@@ -391,7 +392,8 @@ def test_a_missing_copy_makes_a_connection_unread() -> None:
     """If this host acknowledges what no copy showed, the requests are not all known; a FIN is no byte."""
     back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
     streams, requests = TlsStreams(), RequestStreams()
-    requests.begin(back, 99)
+    requests.offer(back, 99)
+    requests.begin(back, 100)
     assert parse_exchange(packet(b"", 1, 101, 5060), streams, requests, lambda _: False) == []
     found = parse_exchange(packet(b"", 1, 400, 5060), streams, requests, lambda _: False)
     assert found == [

@@ -19,7 +19,7 @@ _TCP_HEADER = 20
 _SYN = 0x02
 _URG = 0x20
 _END_OF_OPTIONS, _NO_OPERATION, _SCALE = 0, 1, 3  # kinds of TCP options
-MOST_SCALE = 14
+_MOST_SCALE = 14
 _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
@@ -140,7 +140,7 @@ def tcp_scale(payload: bytes) -> int:
             at += 1
             continue
         if payload[at] == _SCALE and at + 2 < end:
-            return min(payload[at + 2], MOST_SCALE)
+            return min(payload[at + 2], _MOST_SCALE)
         at += max(payload[at + 1], 2)
     return 0
 

@@ -2,6 +2,7 @@ r"""SIP requests in the TCP segments of strangers: bare, or each in a frame of a
 
 The stranger wrote the segments, and Asterisk may read them in another way than this module: segments that
 have a wrong checksum, or come twice with different bytes. So only the plain way is read, from the SYN on. A
+SYN begins a connection once this host has answered it: within a connection, the kernel ignores it. A
 segment that comes too early waits for those before it: the network loses some, and so does the kernel, if its
 sender asks too much. A segment that comes again must have the same bytes. Each message has a head in which
 every line ends with CR LF, and exactly one Content-Length, which is not folded. Other lines may be folded
@@ -9,10 +10,11 @@ every line ends with CR LF, and exactly one Content-Length, which is not folded.
 WebSocket (RFC 7118 §5), each message is in a masked frame, or in several fragments (RFC 6455 §5.4). Asterisk
 joins all data frames up to one with FIN, whatever their types (``res_http_websocket.c``), and so does this
 module. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot hold, and goes on
-in the middle. Whatever else a connection carries makes it *unread* until its next SYN, and
+in the middle. Whatever else a connection carries makes it *unread* to its end, and
 :meth:`RequestStreams.read` reports it once. Then its guesses are found by their answers, or by their bytes.
 
-    SYN, seq 0                     ->  a connection begins
+    SYN, seq 0                     ->  nothing
+    this host's SYN-ACK, ack 1     ->  a connection begins
     "REGISTER …", seq 1            ->  a request
     "REGISTER …", seq 1 again      ->  nothing
     "OPTIONS …", seq 1             ->  unread: which of the two Asterisk got is unknown
@@ -26,11 +28,11 @@ Each segment also names the room that its sender has for answers: its receive wi
 The request of HTTP for a WebSocket is returned like a message if a browser names the web page that opens it.
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
-forgotten first, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES``
-bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Of each connection the bytes
-that this host has not acknowledged yet are kept to compare, ``KEPT`` bytes at most: the kernel ignores what
-comes again after that. A connection of which this module did not see the beginning, or that it has forgotten,
-is unread.
+forgotten first, and as many SYNs without an answer, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early
+segments with ``MOST_EARLY_BYTES`` bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early
+segments. Of each connection the bytes that this host has not acknowledged yet are kept to compare, ``KEPT``
+bytes at most: the kernel ignores what comes again after that. A connection of which this module did not see
+the beginning, or that it has forgotten, is unread.
 """
 
 import re
@@ -38,7 +40,7 @@ from collections import OrderedDict
 
 from attrs import Factory, define
 
-from ringfence.parse.packet import MOST_SCALE, SEQUENCES
+from ringfence.parse.packet import SEQUENCES
 
 MOST_STREAMS = 4_096
 MOST_BYTES = 8 << 20
@@ -91,9 +93,9 @@ class _Stream:
     the bytes of a body that follow. ``fragments`` is the content of the frames before it, if they belong to
     the same message. ``read`` are the last bytes that were read, and ``settled`` whether this host has
     acknowledged all bytes before them. ``early`` are the segments that wait, by their numbers. ``scale``:
-    windows are multiplied with two to this power. ``room``: the last window was not too small. ``received``:
-    data came. ``unread``: nothing of this connection is read any more. ``acknowledged`` is the number up to
-    which its unread bytes were counted, None if that is unknown.
+    windows are multiplied with two to this power. ``room``: the last window was not too small. ``unread``:
+    nothing of this connection is read, and ``reported`` whether :meth:`RequestStreams.read` has said so.
+    ``acknowledged`` is the number up to which its unread bytes were counted, None if that is unknown.
     """
 
     next: int
@@ -106,8 +108,8 @@ class _Stream:
     early: dict[int, bytes] = Factory(dict)
     scale: int = 0
     room: bool = True
-    received: bool = False
     unread: bool = False
+    reported: bool = False
     acknowledged: int | None = None
 
     @property
@@ -158,6 +160,8 @@ class RequestStreams:
         self._most = most
         self._most_bytes = most_bytes
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        # SYNs that this host has not answered: the first byte's number, and the scale.
+        self._offered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -165,21 +169,31 @@ class RequestStreams:
         """The number of bytes of all incomplete messages and waiting segments."""
         return self._bytes
 
-    def begin(self, connection: bytes, sequence: int, scale: int = 0) -> bool:
-        """Record a SYN with this sequence number; return whether data of the connection was read before.
+    def offer(self, connection: bytes, sequence: int, scale: int = 0) -> None:
+        """Record a SYN with this sequence number, which begins a connection if this host answers it.
 
         ``connection`` is its packed addresses and ports, the stranger's first. ``scale``: later segments name
-        their window divided by two to this power. A new connection may use the ports of an old one. But a
-        sender may also send a SYN within its connection: Asterisk ignores it, and the bytes after it would be
-        misread.
+        their window divided by two to this power. The kernel keeps the scale of the first SYN.
         """
-        known, first = self._streams.get(connection), (sequence + 1) % SEQUENCES
-        # The kernel keeps the options of the first SYN, and ignores a SYN with another number.
-        if known is not None and (known.unread or not known.received or known.next == first):
-            scale = min(scale, known.scale)
-        self._forget(connection)
-        self._add(connection, _Stream(first, scale=scale))
-        return known is not None and known.received
+        stream, first = self._streams.get(connection), (sequence + 1) % SEQUENCES
+        _, most = self._offered.pop(connection, (first, scale))
+        if stream is not None and stream.next == first:
+            most = min(most, stream.scale)
+        self._offered[connection] = first, min(scale, most)
+        if len(self._offered) > self._most:
+            self._offered.popitem(last=False)
+
+    def begin(self, connection: bytes, first: int) -> None:
+        """Begin to read ``connection``, because this host answers its SYN.
+
+        ``connection`` is its packed addresses and ports, the stranger's first. ``first`` is the number of its
+        first byte, which the SYN-ACK acknowledges. A remote host may use the same port again.
+        """
+        number, scale = self._offered.get(connection, (None, 0))
+        if number == first:
+            del self._offered[connection]
+            self._forget(connection)
+            self._add(connection, _Stream(first, scale=scale))
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.
@@ -199,14 +213,11 @@ class RequestStreams:
         ``connection`` is its packed addresses and ports, the stranger's first, and ``sequence`` the number of
         the first byte of ``data``. If reading has failed before, return [].
         """
-        stream = self._streams.get(connection)
-        if stream is None:
-            self.lose(connection)
-            return None
+        stream = self._known(connection)
         self._streams.move_to_end(connection)
-        if stream.unread or not data:
-            return []
-        stream.received = True
+        if stream.unread:
+            reported, stream.reported = stream.reported, True
+            return [] if reported else None
         before, first = stream.held, stream.first
         try:
             found = _extend(stream, sequence, data)
@@ -219,17 +230,10 @@ class RequestStreams:
             self._forget(next(iter(self._streams)))
         return found
 
-    def lose(self, connection: bytes, scale: int = MOST_SCALE) -> None:
-        """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing.
-
-        ``scale`` is that of a SYN which cannot be read: a later SYN does not make it larger.
-        """
-        stream = self._streams.get(connection)
-        if stream is not None:
-            self._give_up(stream, stream.first)
-            stream.scale = min(stream.scale, scale)
-        else:
-            self._add(connection, _Stream(0, scale=scale, unread=True))
+    def lose(self, connection: bytes) -> None:
+        """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing."""
+        stream = self._known(connection)
+        self._give_up(stream, stream.first)
 
     def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
@@ -261,8 +265,15 @@ class RequestStreams:
         if not stream.unread:
             stream.acknowledged = first
         self._bytes -= stream.held
-        stream.pending, stream.fragments, stream.read, stream.unread = b"", b"", b"", True
+        stream.pending, stream.fragments, stream.read = b"", b"", b""
+        stream.unread = stream.reported = True
         stream.early.clear()
+
+    def _known(self, connection: bytes) -> _Stream:
+        """Return the state of ``connection``, which is unread if it is new."""
+        if connection not in self._streams:
+            self._add(connection, _Stream(0, unread=True))
+        return self._streams[connection]
 
     def _add(self, connection: bytes, stream: _Stream) -> None:
         self._streams[connection] = stream

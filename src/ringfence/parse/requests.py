@@ -32,7 +32,6 @@ from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import text_of
 from ringfence.parse.packet import (
     IPV6_ADDRESS,
-    MOST_SCALE,
     TCP,
     UDP,
     ip_payload,
@@ -177,11 +176,12 @@ def _heads_in(
     Asterisk does not get an urgent byte, so it would read another text.
     """
     _, _, sequence, begins, data = segment
-    if may_be_cut or is_urgent(payload) or (begins and data):
-        streams.lose(connection, tcp_scale(payload) if begins else MOST_SCALE)
-        return None
     if begins:
-        return None if streams.begin(connection, sequence, tcp_scale(payload)) else []
+        streams.offer(connection, sequence, tcp_scale(payload))
+        return None if data else []
+    if may_be_cut or is_urgent(payload):
+        streams.lose(connection)
+        return None
     return streams.read(connection, sequence, data) if data else []
 
 

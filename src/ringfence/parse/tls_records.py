@@ -269,18 +269,19 @@ def parse_exchange(
     _, source, target, payload, _ = whole
     local_port, port, sequence, begins, data = segment
     connection = b"".join((source, target, payload[:_PORTS]))
+    back = b"".join((target, source, payload[_PORT:_PORTS], payload[:_PORT]))
+    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED])
     if begins:
         streams.begin(connection)
+        requests.begin(back, acknowledged)
         return []
     address = packed_address(target)
-    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED])
     answers, asked, opens = streams.read(
         connection, sequence, acknowledged, data, pages=has_pages(local_port)
     )
     if connection in streams:
         shows = answers or asked or opens
         return [Exchange(address, port, answers, local_port, asked, opens)] if shows else []
-    back = b"".join((target, source, payload[_PORT:_PORTS], payload[:_PORT]))
     unread, lost = requests.acknowledge(back, acknowledged)
     found: list[Exchange | CopiedRequest] = []
     if lost:
