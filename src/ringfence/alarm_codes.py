@@ -272,7 +272,7 @@ class AlarmCode(AnyAlarmCode):
     )
     FIREWALL_OFF = (
         "firewall.off",
-        "Someone ran `ringfence off`, so no address is banned.",
+        "Someone ran `ringfence off`. No address is banned, unless the kernel refuses to remove the rules.",
         "Run `ringfence on`.",
         Mark.CRITICAL,
     )

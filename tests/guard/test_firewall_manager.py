@@ -53,18 +53,41 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     kept.side.start()
     kept.ban(OTHER)
     kept.enforcer.switch_off()
-    kept.side.kernel.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch()
     assert kept.banned() == set()
 
     kept.store.state.set_switched_off(False)
     kept.backend.gone = FirewallError("no answer")
-    kept.side.kernel.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch()
     assert [alarm.code for alarm in kept.alarms.active] == ["firewall.not_enforced"]
 
     kept.backend.gone = None
-    kept.side.kernel.manager.retry_switch_on()
+    kept.side.kernel.manager.retry_switch()
     assert kept.banned() == {f"{OTHER}/32"}
     assert kept.alarms.active == []
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_rules_that_the_kernel_refuses_to_remove_are_tried_again(kept: Kept, *, restarted: bool) -> None:
+    """`off` is in force, but the alarm does not say that nobody is banned until the rules are gone."""
+    kept.side.start()
+    kept.ban(OTHER)
+    kept.backend.gone = FirewallError("a set is in use")
+    with pytest.raises(FirewallError, match="a set is in use"):
+        kept.enforcer.switch_off()
+    if restarted:
+        kept.enforcer.not_removed = ""
+        kept.side.start()
+    kept.side.kernel.manager.retry_switch()
+    [alarm] = kept.side.present_alarms
+    assert alarm.text.startswith("bans may still be in force: the kernel refuses to remove the rules: a set")
+    assert kept.banned() == {f"{OTHER}/32"}
+
+    kept.backend.gone = None
+    kept.side.kernel.manager.retry_switch()
+    [alarm] = kept.side.present_alarms
+    assert alarm.text.startswith("no address is banned")
+    assert kept.banned() == set()
 
 
 def watch(kept: Kept, done: Callable[[], bool]) -> None:

@@ -146,7 +146,7 @@ def test_off_without_a_record_holds(office: Office, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(office.kept.store.state, "set_switched_off", full)
     assert office.ask("off") is True
-    office.kept.side.kernel.manager.retry_switch_on()
+    office.kept.side.kernel.manager.retry_switch()
 
     assert (office.listed(), office.kept.enforcer.enforcing) == (set(), False)
     assert office.kept.store.best_effort.lacks == "the disk is full"

@@ -356,7 +356,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
     (
         "`on` that the kernel refuses",
         "Enforcement that could not be switched on stayed off.",
-        "ringfence.guard.firewall_manager:FirewallManager.retry_switch_on",
+        "ringfence.guard.firewall_manager:FirewallManager.retry_switch",
         _does_nothing,
         [
             Step("ban", wait=3.3, number=1),

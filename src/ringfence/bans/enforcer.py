@@ -79,6 +79,8 @@ class Enforcer:
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
+        self.not_removed = ""
+        """Why the kernel refused to remove the rules when enforcement was switched off; "" if it did not."""
         self.rebuilt_at = -inf
         """When rules that were missing, or may have been, were written last (monotonic seconds)."""
         self.verification: Verification | None = None
@@ -91,18 +93,19 @@ class Enforcer:
 
         Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
         kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
-        test packet is sent. If enforcement is switched off, the kernel is not changed. Raise FirewallError;
-        ProbeError if the rules did not drop a test packet.
+        test packet is sent. If enforcement is switched off, rules that an earlier daemon could not remove are
+        removed. Raise FirewallError; ProbeError if the rules did not drop a test packet.
         """
         if self.records.switched_off:
             self._log.warning("enforcement.off", fix="ringfence on")
+            self.remove_rules()
             return
         self.opened = self._rebuilt()
         if verified:
             self.verification = verify(self.backend, self.opened.families)
             for check in self.verification.untried:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
-        self.enforcing = True
+        self.enforcing, self.not_removed = True, ""
         if step := self.book.follow_clock(self.clock.wall() - self.clock.mono()):
             self._report(ClockSet(step))
         try:
@@ -159,13 +162,22 @@ class Enforcer:
         FirewallError if the kernel refuses.
         """
         self.enforcing = False
-        try:
-            self.filler.stop()
-            self.backend.flush()
-        finally:
-            self.apply(self.book.forget())
-            self.records.set_switched_off(True)
+        self.filler.stop()
+        self.remove_rules()
+        self.apply(self.book.forget())
+        self.records.set_switched_off(True)
         self._log.warning("enforcement.off", fix="ringfence on")
+        if self.not_removed:
+            raise FirewallError(self.not_removed)
+
+    def remove_rules(self) -> None:
+        """Remove all rules and sets of ringfence from the kernel. If it refuses, ``not_removed`` says why."""
+        try:
+            self.backend.flush()
+        except FirewallError as error:
+            self.not_removed = str(error)
+        else:
+            self.not_removed = ""
 
     def switch_on(self) -> None:
         """Enforce again, and restore the bans that have time left.

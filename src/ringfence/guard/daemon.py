@@ -172,7 +172,7 @@ class Daemon:
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
             (ALARMS_EVERY, "records", self._retry_records),
-            (RETRY_EVERY, "switch on", side.kernel.manager.retry_switch_on),
+            (RETRY_EVERY, "switch", side.kernel.manager.retry_switch),
             (COUNTERS_EVERY, "counters", side.kernel.counters.read),  # each reading updates alarms about them
             (PURGE_EVERY, "purge", side.common.store_watch.purge),
         )

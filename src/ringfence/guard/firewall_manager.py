@@ -354,12 +354,16 @@ class FirewallManager:
         self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
-    def retry_switch_on(self) -> None:
-        """Put rules and bans in place again if an earlier try failed. A failure activates an alarm.
+    def retry_switch(self) -> None:
+        """Switch enforcement on, or off, as the administrator wants it, if an earlier try failed.
 
-        Do nothing if they are in place, or if an administrator has switched enforcement off.
+        A failure causes an alarm.
         """
-        if self._enforcer.enforcing or self._enforcer.records.switched_off:
+        if self._enforcer.enforcing:
+            return
+        if self._enforcer.records.switched_off:
+            if self._enforcer.not_removed:
+                self._enforcer.remove_rules()
             return
         try:
             self.switch_on()

@@ -55,6 +55,11 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
     backend, opened = enforcer.backend, enforcer.opened
     if not enforcer.enforcing:
         text = "no address is banned; switch it on with: ringfence on"
+        if enforcer.not_removed:
+            text = (
+                f"bans may still be in force: the kernel refuses to remove the rules: {enforcer.not_removed}"
+                "; ringfence tries again every 30 seconds; switch it on with: ringfence on"
+            )
         if enforcer.records.switch_is_unrecorded:
             text += " (the database does not have this yet, so a reboot may switch it on)"
         yield Alarm(AlarmCode.FIREWALL_OFF, "", text)
