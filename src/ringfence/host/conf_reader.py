@@ -20,10 +20,12 @@ import os
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from attrs import Factory, define, field, frozen
 
+from ringfence.file_rights import FileUser
 from ringfence.host.conf_lines import (
     BLANKS,
     FIRST_HIGH,
@@ -37,6 +39,7 @@ from ringfence.host.conf_lines import (
 )
 from ringfence.host.owned_files import (
     exists,
+    folder_user,
     is_same_folder,
     leads_out,
     matching,
@@ -211,9 +214,11 @@ class ConfReader:
     _runs_programs: bool | None = None
     _place: tuple[Path, bool] | None = None
     _settings: list[LoadedSection] | None = None  # of asterisk.conf
+    _owner: FileUser | None = None  # of the folder, for root
 
     def read(self) -> None:
         """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
+        self._owner = folder_user(self.folder)
         try:
             if not self._load([self.main], main=True):
                 self.refused = self.unread[-1].text if self.unread else f"{self.main}: it does not exist"
@@ -280,7 +285,7 @@ class ConfReader:
             self._lose(path, f"it is a link, and {_ELSEWHERE}")
             return None if path == self.main else b""
         try:
-            data, _ = read_file(path, MOST_BYTES + 1)
+            data, _ = read_file(path, MOST_BYTES + 1, self._user_of(path))
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             if path == self.main:
                 self._lose(path, "it is not a file that can be read")
@@ -460,9 +465,10 @@ class ConfReader:
                 self._lose(one, f"it is included, and {_ELSEWHERE}")
                 continue
             here = {path for path in self.planned if fnmatchcase(str(path), str(pattern))}
-            here |= {*matching(pattern, self._spend, self._may_exist)}
+            user = self._user_of(pattern)
+            here |= {*matching(pattern, self._spend, partial(self._may_exist, user=user), user)}
             found += sorted(here)
-            if not here and not _is_open(pattern.parent):
+            if not here and not _is_open(pattern.parent, user):
                 closed = True
                 self._lose(pattern, "its folder cannot be listed", closed=True)
         return found, closed, elsewhere
@@ -509,18 +515,28 @@ class ConfReader:
             return False
         return leads_out(path, self.folder) and self._asterisks[1]
 
-    def _may_exist(self, path: Path) -> bool:
-        return exists(path) or self.leads_elsewhere(path)
+    def _may_exist(self, path: Path, user: FileUser | None) -> bool:
+        return exists(path, user) or self.leads_elsewhere(path)
+
+    def _user_of(self, path: Path) -> FileUser | None:
+        """Return the user who wrote a path: of a path out of the configuration folder, the folder's user.
+
+        Otherwise Asterisk's user could include any file that root can read.
+        """
+        return None if path.is_relative_to(self.folder) else self._owner
 
 
 _ELSEWHERE = "names a file of Asterisk's own host or container, which is not read here"
 _TRUE = frozenset({b"yes", b"true", b"y", b"t", b"1", b"on"})
 
 
-def _is_open(folder: Path) -> bool:
-    """Whether this process can list a folder. True too if the folder does not exist: then it has no files."""
+def _is_open(folder: Path, user: FileUser | None) -> bool:
+    """Whether this process can list a folder. True too if the folder does not exist: then it has no files.
+
+    ``user`` is the user who wrote the path, None if it is to be trusted.
+    """
     try:
-        with opened_folder(folder):
+        with opened_folder(folder, user):
             return True
     except OSError as error:
         return isinstance(error, FileNotFoundError | NotADirectoryError)

@@ -14,8 +14,8 @@ of another user, and all below it       with the rights of that user; links are 
 
 The rights of root never come back on one way. Other rights change at a folder of yet another user, as in a
 container's files, unless a link of the first user led there. With the owner's rights a link leads nowhere
-the owner could not go alone. A process that is not root always uses its own rights.
-Only regular files are read.
+the owner could not go alone. A path that another user wrote is walked with this user's rights from its
+beginning. A process that is not root always uses its own rights. Only regular files are read.
 """
 
 import errno
@@ -67,14 +67,17 @@ class Folder:
 
 
 @contextmanager
-def opened_parent(path: Path, root: int | None = None) -> Iterator[tuple[Folder, str]]:
+def opened_parent(
+    path: Path, root: int | None = None, user: FileUser | None = None
+) -> Iterator[tuple[Folder, str]]:
     """Open the folder in which a file is, or would be; yield the folder, and the file's name in it.
 
     If ``path`` is a link that may be followed, yield folder and name of its target. ``root`` is the
-    descriptor of the folder that absolute paths begin with; None means this host's own. Raise OSError if a
-    folder on the way cannot be opened.
+    descriptor of the folder that absolute paths begin with; None means this host's own. ``user`` is the user
+    who wrote the path, None if it is to be trusted; likewise in the other functions of this module. Raise
+    OSError if a folder on the way cannot be opened.
     """
-    walk = _Walk(path, root)
+    walk = _Walk(path, root, user)
     try:
         yield walk.folder, walk.name
     finally:
@@ -82,9 +85,9 @@ def opened_parent(path: Path, root: int | None = None) -> Iterator[tuple[Folder,
 
 
 @contextmanager
-def opened_folder(path: Path) -> Iterator[Folder]:
+def opened_folder(path: Path, user: FileUser | None = None) -> Iterator[Folder]:
     """Open a folder itself, for its names. Raise OSError if that fails."""
-    walk = _Walk(path, None, whole=True)
+    walk = _Walk(path, None, user, whole=True)
     try:
         with walk.folder.acting() as descriptor:
             again = os.open(".", _FOLDER, dir_fd=descriptor)
@@ -95,13 +98,13 @@ def opened_folder(path: Path) -> Iterator[Folder]:
         walk.close()
 
 
-def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+def read_file(path: Path, most: int, user: FileUser | None = None) -> tuple[bytes, os.stat_result]:
     """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
 
     A FIFO, a device or a socket is refused without opening it. A file of /proc that has no bytes yet is an
     error too.
     """
-    with opened_parent(path) as (folder, name), folder.acting() as descriptor:
+    with opened_parent(path, user=user) as (folder, name), folder.acting() as descriptor:
         if stat.S_ISDIR(folder.state(name).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         file = open_regular(Path(name), follow=False, folder=descriptor)
@@ -112,16 +115,16 @@ def read_file(path: Path, most: int) -> tuple[bytes, os.stat_result]:
         return content, os.fstat(file)
 
 
-def names_in(path: Path) -> list[str]:
+def names_in(path: Path, user: FileUser | None = None) -> list[str]:
     """Return the sorted names in a folder; raise OSError if it cannot be listed."""
-    with opened_folder(path) as folder, folder.acting() as descriptor:
+    with opened_folder(path, user) as folder, folder.acting() as descriptor:
         return sorted(os.listdir(descriptor))  # noqa: PTH208 - an open folder
 
 
-def exists(path: Path) -> bool:
+def exists(path: Path, user: FileUser | None = None) -> bool:
     """Whether ``path`` exists; True too if this cannot be known: reading it then raises the reason."""
     try:
-        with opened_parent(path) as (folder, name):
+        with opened_parent(path, user=user) as (folder, name):
             folder.state(name)
     except OSError as error:
         return not isinstance(error, FileNotFoundError | NotADirectoryError)
@@ -174,8 +177,24 @@ def may_change(path: Path) -> bool:
     return bool(state.st_mode & (stat.S_IWGRP if state.st_gid == user.gid else stat.S_IWOTH))
 
 
+def folder_user(path: Path) -> FileUser | None:
+    """Return with whose rights the files of a folder are used; None: with those of this process.
+
+    The user is ``nobody`` if the folder cannot be opened.
+    """
+    try:
+        walk = _Walk(path, None, whole=True)
+    except OSError:
+        return FileUser(_NOBODY, _NOBODY)
+    walk.close()
+    return walk.folder.user
+
+
 def matching(
-    pattern: Path, spend: Callable[[int], None] = lambda _: None, counts: Callable[[Path], bool] = exists
+    pattern: Path,
+    spend: Callable[[int], None] = lambda _: None,
+    counts: Callable[[Path], bool] = exists,
+    user: FileUser | None = None,
 ) -> list[Path]:
     """Return the sorted paths that match a pattern with ``*``, ``?`` and ``[`` in any of its names.
 
@@ -186,7 +205,7 @@ def matching(
     found = [Path(pattern.anchor or ".")]
     for part in pattern.parts[1 if pattern.anchor else 0 :]:
         if any(mark in part for mark in "*?["):
-            names = ((folder, name) for folder in found for name in _listed(folder, spend))
+            names = ((folder, name) for folder in found for name in _listed(folder, spend, user))
             found = [folder / name for folder, name in names if _fits(name, part)]
         else:
             found = [folder / part for folder in found]
@@ -198,10 +217,10 @@ def matching(
     return known
 
 
-def _listed(folder: Path, spend: Callable[[int], None]) -> list[str]:
+def _listed(folder: Path, spend: Callable[[int], None], user: FileUser | None) -> list[str]:
     spend(_LOOK_UP * len(folder.parts))
     try:
-        names = names_in(folder)
+        names = names_in(folder, user)
     except OSError:
         return []
     spend(_NAME * len(names))
@@ -215,15 +234,17 @@ def _fits(name: str, part: str) -> bool:
 class _Walk:
     """Opens the folders on the way to a file one by one. ``whole``: the last name is a folder to open too."""
 
-    def __init__(self, path: Path, root: int | None, *, whole: bool = False) -> None:
+    def __init__(
+        self, path: Path, root: int | None, user: FileUser | None = None, *, whole: bool = False
+    ) -> None:
         if "\0" in str(path):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._whole = whole
-        self._strayed = False
+        self._strayed = user is not None
         self._root = os.open("/", _SEARCH) if root is None else os.dup(root)
         self._left = [*reversed(path.parts)] if path.is_absolute() else [*reversed(path.absolute().parts)]
         self._links, self._steps = _MOST_LINKS, _MOST_STEPS
-        self.folder = Folder(os.dup(self._root))
+        self.folder = Folder(os.dup(self._root), user)
         self.name = "."
         try:
             self._check()

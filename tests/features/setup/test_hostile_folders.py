@@ -253,6 +253,33 @@ def test_an_included_fifo_or_link_is_a_file_that_cannot_be_read(tmp_path: Path, 
     assert "is included, and cannot be read" in AsteriskFiles(folder).fault_of("manager.conf")
 
 
+def test_an_included_file_is_read_with_the_rights_of_the_folder_that_includes_it() -> None:
+    """``#include`` names any path: a file, a pattern, or a folder of a third user that root may enter."""
+    with TemporaryDirectory() as name:  # pytest closes its own folders to all other users
+        top = Path(name)
+        top.chmod(0o755)
+        folder, third = top / "asterisk", top / "third"
+        folder.mkdir()
+        third.mkdir(0o700)
+        for path, mode in ((top / "secret", 0o600), (top / "open", 0o644), (third / "x", 0o600)):
+            path.write_text(f"[{path.name}]\n", "utf-8")
+            path.chmod(mode)
+        for path in (third, third / "x"):
+            os.chown(path, UID + 1, GID + 1)
+        paths = f"{top}/secret", f"{top}/sec*", f"{top}/thi*/x", f"{third}/x", "../secret", f"{top}/open"
+        lines = "".join(f'#tryinclude "{path}"\n' for path in paths)
+        (folder / "manager.conf").write_text(lines, "utf-8")
+
+        def sections() -> set[str]:
+            conf = AsteriskFiles(folder).read("manager.conf", lambda _section, _name: True)
+            assert conf is not None
+            return {section.name for section in conf.sections}
+
+        assert sections() == {"secret", "x", "open"}
+        os.chown(folder, UID, GID)
+        assert sections() == {"open"}
+
+
 def test_no_included_fifo_or_device_is_opened(tmp_path: Path) -> None:
     """A writer who waits at a FIFO goes on waiting: root opens nothing that may act when it is opened."""
     folder = tmp_path / "asterisk"
