@@ -35,15 +35,22 @@ def test_an_own_folder_has_the_same_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "modules", "own"), [(65_534, False, True), (0, True, True), (0, False, False)]
+    ("owner", "names", "own"),
+    [
+        pytest.param(65_534, [], True, id="its user's"),
+        pytest.param(0, ["modules.conf", "asterisk.conf"], True, id="with a main file"),
+        pytest.param(0, ["modules.conf", "logger.conf"], True, id="with another main file"),
+        pytest.param(0, ["modules.conf"], False, id="modules-load.d"),
+        pytest.param(0, ["asterisk.conf"], False, id="filter.d of fail2ban"),
+    ],
 )
 def test_an_asterisk_in_a_container_may_only_name_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, owner: int, modules: bool, own: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, owner: int, names: list[str], own: bool
 ) -> None:
-    """A folder counts if its user owns it, or if it is root's and has modules.conf."""
+    """A folder counts if its user owns it, or if it is root's and has two of Asterisk's main files."""
     os.chown(tmp_path, owner, 0)
-    if modules:
-        (tmp_path / "modules.conf").touch()
+    for name in names:
+        (tmp_path / name).touch()
     shown = f"  Configuration directory:     {tmp_path}\n"
     monkeypatch.setattr(SocketConsole, "show", lambda *_: shown)
     server = Server(os.getpid(), 65_534, 65_534, (), (), "", same_root=False, same_network=True)

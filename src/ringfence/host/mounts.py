@@ -10,6 +10,7 @@ from ringfence.host.console_tables import settings_from
 from ringfence.host.owned_files import exists
 from ringfence.host.processes import PROC
 
+_MAIN_FILES = ("asterisk.conf", "logger.conf")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
@@ -28,8 +29,14 @@ def local_files(console: Console, folder: Path) -> AsteriskFiles | None:
 
 
 def is_asterisks(folder: Path, server: Server) -> bool:
-    """Whether a folder can be an Asterisk's configuration. Asterisk's user can make it report any folder."""
-    return server.uid in owner_of(folder) or exists(folder / "modules.conf")
+    """Whether a folder can be an Asterisk's configuration. Asterisk's user can make it report any folder.
+
+    So a folder of others must have two of Asterisk's main files. With one, it may be another program's:
+    systemd has modules-load.d/modules.conf, and fail2ban filter.d/asterisk.conf. Asterisk needs modules.conf.
+    """
+    if server.uid in owner_of(folder):
+        return True
+    return exists(folder / "modules.conf") and any(exists(folder / name) for name in _MAIN_FILES)
 
 
 def files_of(server: Server, named: Path, proc: Path = PROC) -> AsteriskFiles | None:

@@ -126,8 +126,8 @@ def inspect(server: Server, proc: Path = PROC) -> FoundAsterisk:
     if not is_asterisks(files.folder, server):
         raise SetupError(
             f"Asterisk (process {server.pid}) reports {printable(str(files.folder))} as its configuration "
-            "folder, which is neither its user's nor a folder of root with modules.conf; fix: check its "
-            "asterisk.conf"
+            "folder, which is neither its user's nor a folder with modules.conf and asterisk.conf; fix: "
+            "check its asterisk.conf"
         )
     log_folder = host_path(proc / str(server.pid), Path(logs))
     return FoundAsterisk(
