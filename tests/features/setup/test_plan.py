@@ -91,6 +91,21 @@ def test_a_compiled_asterisk_gets_every_file(host: Host) -> None:
     assert f"secret = {SECRET}\n" in files["etc/asterisk/manager.d/ringfence.conf"].content.decode()
 
 
+def test_new_files_in_a_folder_of_root_belong_to_root(host: Host) -> None:
+    """Asterisk reads them by its group, and cannot write into a folder that it only claimed as its own."""
+    for path in (host.etc, host.etc / "manager.d"):
+        path.mkdir(exist_ok=True)
+        os.chown(path, 0, 0)
+    (host.etc / "logger.conf").unlink()
+
+    new = {name: one for name, one in files_of(host).items() if not (host.folder / name).exists()}
+    owners = {name: (one.uid, one.gid) for name, one in new.items() if "asterisk/" in name}
+    assert owners == dict.fromkeys(
+        (f"etc/asterisk/{name}.conf" for name in ("manager.d/ringfence", "ringfence.logger", "logger")),
+        (0, GID),
+    )
+
+
 def test_the_name_of_this_host_needs_no_name_server(host: Host) -> None:
     """Asterisk looks its own name up; a file that has it, or a container's Asterisk, needs no change."""
     assert "etc/hosts" not in files_of(host)

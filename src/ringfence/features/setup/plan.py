@@ -338,21 +338,33 @@ class _Planner:
         Return ``main``, with an additional line if it does not include the file yet. A new file gets the
         ``mode``, and ``reason`` is shown to the administrator.
         """
-        files, server = self.found.asterisk.files, self.found.asterisk.server
+        files = self.found.asterisk.files
         path = files.folder / target.file
-        top = folder_state(files.folder) or FolderState(0o750, server.uid, server.gid)
-        self._folder(path.parent, top, "a folder for additions to Asterisk's configuration")
+        self._folder(path.parent, self._top, "a folder for additions to Asterisk's configuration")
         require_here(files, target.file)
         now = file_state(path)
         old = None if target.own else now
         whole = appended(text_of(old), f"\n{text}") if old is not None and old.content else text
-        self._file(path, now, _encoded(whole), FolderState(mode, server.uid, server.gid), reason)
+        self._file(path, now, _encoded(whole), self._readable(mode), reason)
         return with_include(main, target.include) if target.include else main
 
     def _main(self, path: Path, state: FileState | None, text: str, reason: str) -> None:
-        server = self.found.asterisk.server
         if text != text_of(state):
-            self._file(path, state, _encoded(text), FolderState(0o640, server.uid, server.gid), reason)
+            self._file(path, state, _encoded(text), self._readable(0o640), reason)
+
+    @property
+    def _top(self) -> FolderState:
+        """The state of Asterisk's configuration folder, as setup would make it if it does not exist."""
+        server = self.found.asterisk.server
+        found = folder_state(self.found.asterisk.files.folder)
+        return found or FolderState(0o750, server.uid, server.gid)
+
+    def _readable(self, mode: int) -> FolderState:
+        """Return mode and owners of a new file in Asterisk's folder, which Asterisk reads by its group.
+
+        The owner of the folder owns the file. Otherwise Asterisk's user could write into a folder of root.
+        """
+        return FolderState(mode, self._top.uid, self.found.asterisk.server.gid)
 
     def _configuration(self) -> None:
         """Plan ringfence.toml. If the administrator has changed it, add notes on what it lacks instead."""
