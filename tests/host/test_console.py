@@ -19,8 +19,8 @@ from tests.support.network import Network
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.find import find_asterisk, inspect
-from ringfence.host.console import MAX_BYTES, Server, SocketConsole, control_socket, local_console, servers
-from ringfence.host.processes import processes
+from ringfence.host.console import MAX_BYTES, Server, SocketConsole, control_sockets, local_console, servers
+from ringfence.host.processes import processes, sockets_of
 
 pytestmark = [pytest.mark.kernel, pytest.mark.asterisk]
 
@@ -182,7 +182,7 @@ def _steady(text: str | None) -> list[str]:
 def test_the_answer_is_what_follows_the_greeting(folder: Path) -> None:
     """Lines of the log between, which Asterisk marks, are left out."""
     with listener(folder, "an answer") as (console, pid):
-        assert control_socket(pid) == folder / "asterisk.ctl"
+        assert control_sockets(pid) == [folder / "asterisk.ctl"]
         assert console.show("core show version") == "an answer\n"
     with listener(_other(folder), "No such command 'x'") as (console, _):
         assert (console.show("x"), console.problem) == (None, "")
@@ -230,7 +230,28 @@ def test_a_row_of_a_socket_with_a_newline_in_its_name_is_skipped(folder: Path) -
     forged = "\0x\n0: 00000002 00000000 00010000 0001 01 notanumber /x.ctl"
     with socket.socket(socket.AF_UNIX) as own, listener(folder, "an answer") as (_, pid):
         own.bind(forged)
-        assert control_socket(pid) == folder / "asterisk.ctl"
+        assert control_sockets(pid) == [folder / "asterisk.ctl"]
+
+
+def test_rows_with_the_inode_of_the_true_socket_do_not_hide_it(folder: Path, tmp_path: Path) -> None:
+    """Any user can name other sockets so. The kernel's answer about the other end decides, path by path."""
+    false = folder / "false.ctl"
+    with socket.socket(socket.AF_UNIX) as other, listener(folder, "an answer") as (console, pid):
+        other.bind(str(false))
+        other.listen()
+        false.chmod(0o666)
+        [inode] = sockets_of(pid)
+        proc = tmp_path / str(pid)
+        (proc / "net").mkdir(parents=True)
+        for name in ("fd", "root"):
+            (proc / name).symlink_to(f"/proc/{pid}/{name}")
+        row, true = f"0: 00000002 00000000 00010000 0001 01 {inode}", folder / "asterisk.ctl"
+        rows = "head", *(f"{row} {path}" for path in (folder / "absent.ctl", false, true, false))
+        (proc / "net/unix").write_text("\n".join(rows), "utf-8")
+
+        assert control_sockets(pid, tmp_path) == [folder / "absent.ctl", false, true]
+        behind = SocketConsole(console.server, tmp_path)
+        assert (behind.show("x"), behind.problem) == ("an answer\n", "")
 
 
 def test_nothing_is_found_where_only_fakes_run(folder: Path, tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ NO_COMMAND = "No such command '"
 _CREDENTIALS = struct.Struct("=iII")
 _ACCEPTS, _STREAM = "00010000", "0001"
 _TABLE = 16 * 1024 * 1024
+_MOST_PATHS = 1_000
 _CHUNK = 65_536
 _LOG_LINE = 0x7F
 """The lowest first byte of log lines among the console's answer (``VERBOSE_MAGIC``)."""
@@ -297,9 +298,16 @@ class SocketConsole:
 
     def _connected(self) -> socket.socket:
         """Return a connection to Asterisk's control socket; raise OSError if another process owns it."""
-        path = control_socket(self.server.pid, self._proc)
-        if path is None:
-            raise OSError("it has no control socket (asterisk.ctl)")
+        problem = OSError("it has no control socket (asterisk.ctl)")
+        paths = control_sockets(self.server.pid, self._proc)
+        for path in paths:
+            try:
+                return self._connected_by(path, self._timeout / len(paths))
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def _connected_by(self, path: Path, timeout: float) -> socket.socket:
         root = os.open(self._proc / str(self.server.pid) / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with opened_parent(path, root) as (folder, name), folder.acting() as descriptor:
@@ -309,14 +317,14 @@ class SocketConsole:
         try:
             if not stat.S_ISSOCK(os.fstat(end).st_mode):
                 raise OSError("its control socket was replaced by another file")
-            return self._connected_to(end)
+            return self._connected_to(end, timeout)
         finally:
             os.close(end)
 
-    def _connected_to(self, end: int) -> socket.socket:
+    def _connected_to(self, end: int, timeout: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(self._timeout)
+            connection.settimeout(timeout)
             with acting_as(FileUser(self.server.uid, self.server.gid)):
                 connection.connect(f"/proc/self/fd/{end}")
             credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
@@ -347,22 +355,25 @@ def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
     return NoConsole("no running Asterisk is visible here (fix: start it, or run this as root)")
 
 
-def control_socket(pid: int, proc: Path = PROC) -> Path | None:
-    """Return the path of the control socket of Asterisk's process ``pid``, in its root folder, or None."""
-    inodes = {str(inode) for inode in sockets_of(pid, proc)}  # text: names of others can add any row
+def control_sockets(pid: int, proc: Path = PROC) -> list[Path]:
+    """Return the paths that may be the control socket of Asterisk's process ``pid``, in its root folder.
+
+    Only the kernel's answer after a connection shows which path it is: names of others can add any row.
+    """
+    inodes = {str(inode) for inode in sockets_of(pid, proc)}
     try:
         with (proc / str(pid) / "net/unix").open("rb") as file:
             table = file.read(_TABLE).decode("utf-8", "surrogateescape")
     except OSError:
-        return None
+        return []
     rows = (line.split(maxsplit=7) for line in table.split("\n")[1:])
     found = [
         row[7]
         for row in rows
         if len(row) > 7 and (row[3], row[4]) == (_ACCEPTS, _STREAM) and row[6] in inodes  # noqa: PLR2004
     ]
-    paths = [Path(name) for name in found if name.startswith("/") and name.endswith(".ctl")]
-    return paths[0] if paths else None
+    paths = dict.fromkeys(Path(name) for name in found if name.startswith("/") and name.endswith(".ctl"))
+    return [*paths][:_MOST_PATHS]
 
 
 def _answer(connection: socket.socket, command: str, timeout: float) -> bytes:
