@@ -39,6 +39,18 @@ def test_a_changed_file_and_a_new_file_are_as_before(tmp_path: Path) -> None:
         assert not new.path.exists()
 
 
+def test_a_file_that_two_runs_changed_is_as_before_the_first(tmp_path: Path) -> None:
+    """A second call finds the file as the first one left it: nobody else has changed it."""
+    last = evolve(AFTER, content=AFTER.content + b"z = 3\n")
+    first = made(tmp_path / "x")
+    second = made(first.path, AFTER, last)
+
+    for _ in range(2):
+        assert restore(first, second) == []
+        assert file_state(first.path) == BEFORE
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_mode_that_somebody_else_changed_stays(tmp_path: Path) -> None:
     """Products set the modes of all of Asterisk's files again: only the content is restored."""
     change = made(tmp_path / "x")

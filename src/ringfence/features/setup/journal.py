@@ -310,8 +310,9 @@ def restore_files(record: JournalRecord) -> Iterator[str]:
     restored, restore all others, then raise SetupError with the reasons.
     """
     changes, failed = record.changes[::-1], list[str]()
+    files = [one for one in changes if isinstance(one, FileChange)]
     for lines in chain(
-        (_restore_file(one) for one in changes if isinstance(one, FileChange)),
+        (_restore_file(one, files[number:]) for number, one in enumerate(files, 1)),
         map(_remove_produced, record.produced),
         (_restore_folder(one) for one in changes if isinstance(one, FolderChange)),
     ):
@@ -323,7 +324,8 @@ def restore_files(record: JournalRecord) -> Iterator[str]:
         raise SetupError("; ".join(failed))
 
 
-def _restore_file(change: FileChange) -> Iterator[str]:
+def _restore_file(change: FileChange, older: Sequence[FileChange]) -> Iterator[str]:
+    """Undo ``change`` of a file. ``older`` are the changes of all files that setup made before it."""
     path, before, after = change.path, change.before, change.after
     if not exists(path.parent):
         return  # others have removed the folder, or setup was killed before it made the folder
@@ -342,8 +344,8 @@ def _restore_file(change: FileChange) -> Iterator[str]:
             write_file(
                 path, before if _rights_of(now) == _rights_of(after) else evolve(now, content=before.content)
             )
-    else:
-        yield _merge(path, before, after, now)
+    elif not any(one.path == path and one.before and one.before.content == now.content for one in older):
+        yield _merge(path, before, after, now)  # no earlier undo has restored an older change
 
 
 def _merge(path: Path, before: FileState | None, after: FileState, now: FileState) -> str:
