@@ -41,11 +41,12 @@ def test_everything_that_was_recorded_is_read_again(tmp_path: Path) -> None:
             journal.add(change)
         for one in REGISTRATIONS:
             journal.add_registration(one)
-        assert journal.interrupted
         journal.complete()
         written = journal.record
 
-    whole = JournalRecord(CHANGES, (PRODUCED,), (UNIT,), complete=True, registrations=REGISTRATIONS)
+    whole = JournalRecord(
+        CHANGES, (PRODUCED,), (UNIT,), complete=True, registrations=REGISTRATIONS, kept=(3, 2)
+    )
     assert read_journal(folder) == written == whole
 
 
@@ -148,10 +149,14 @@ def test_a_missing_copy_is_an_error(tmp_path: Path) -> None:
 def test_only_the_changes_of_a_failed_run_are_dropped(tmp_path: Path) -> None:
     """The first changes, of an earlier run, stay."""
     with open_journal(tmp_path / "state") as journal:
-        for change in CHANGES:
+        journal.add(CHANGES[0])
+        journal.add_registration(REGISTRATIONS[0])
+        journal.complete()
+        for change in CHANGES[1:]:
             journal.add(change)
-        for one in REGISTRATIONS:
-            journal.add_registration(one)
-        journal.keep(1, 1)
+        journal.add_registration(REGISTRATIONS[1])
+        journal.keep()
 
-        assert journal.record == JournalRecord(CHANGES[:1], complete=True, registrations=REGISTRATIONS[:1])
+        assert journal.record == JournalRecord(
+            CHANGES[:1], (), (), complete=True, registrations=REGISTRATIONS[:1], kept=(1, 1)
+        )

@@ -59,14 +59,21 @@ def test_a_run_and_its_undo(host: Host) -> None:
     assert differing(before, host.digest()) == []
 
 
-def test_a_failed_second_run_restores_the_first(host: Host) -> None:
-    """Only the changes of the failed run are taken back."""
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_failed_second_run_restores_the_first(host: Host, *, killed: bool) -> None:
+    """Only the changes of the failed run are taken back, with those of a run before it that was killed."""
     first = plan(host.found(), host.paths)
     run(host, first)
     complete = host.digest()
     written = {change.path: change.after for change in first.changes if isinstance(change.after, FileState)}
     second = plan(with_exempt(host.found(), "10.0.0.0/24"), host.paths, written)
     assert second.changes
+    if killed:
+        with open_journal(host.paths.state) as journal:
+            current = SetupSession(host.paths, journal, Systemd(host.paths.systemd), lambda: False)
+            current.begin(second)
+            current.apply(second.changes[0])
+        second = Plan((), (), second.log)
 
     assert run(host, second, fail=True) == []
     assert [name for name in differing(complete, host.digest()) if "ringfence-setup" not in name] == []

@@ -75,7 +75,8 @@ class JournalRecord:
 
     ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
     first run of setup. ``complete``: the last run was not interrupted. ``registrations`` are those that setup
-    has made, or was about to make, in this order.
+    has made, or was about to make, in this order. ``kept`` are the numbers of changes and registrations up to
+    the last run that was not interrupted.
     """
 
     changes: tuple[Change, ...] = ()
@@ -83,6 +84,7 @@ class JournalRecord:
     units: tuple[Unit, ...] = ()
     complete: bool = False
     registrations: tuple[Registration, ...] = ()
+    kept: tuple[int, int] = (0, 0)
 
 
 class Journal:
@@ -96,12 +98,6 @@ class Journal:
     def record(self) -> JournalRecord:
         """The present content of the journal."""
         return self._record
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the last run of setup was interrupted, or has not ended yet."""
-        made = self._record.changes or self._record.units or self._record.registrations
-        return bool(made) and not self._record.complete
 
     def begin(self, produced: Sequence[Produced], units: Sequence[Unit]) -> None:
         """Record that a run of setup starts, and the state before it: ``produced`` files, and ``units``.
@@ -129,14 +125,15 @@ class Journal:
 
     def complete(self) -> None:
         """Record that the run of setup has ended without an interruption."""
-        self._write(evolve(self._record, complete=True))
+        made = len(self._record.changes), len(self._record.registrations)
+        self._write(evolve(self._record, complete=True, kept=made))
 
-    def keep(self, changes: int, registrations: int) -> None:
-        """Keep only the first ``changes`` changes and ``registrations`` registrations of the journal.
+    def keep(self) -> None:
+        """Keep only the changes and registrations up to the last run that was not interrupted.
 
-        Earlier, complete runs made these. The caller has undone the later ones, so the last run counts as
-        complete.
+        The caller has undone the later ones, so the last run counts as complete.
         """
+        changes, registrations = self._record.kept
         kept = self._record.changes[:changes], self._record.registrations[:registrations]
         last = len(self._record.changes)
         self._write(evolve(self._record, changes=kept[0], registrations=kept[1], complete=True))
@@ -231,11 +228,19 @@ def read_journal(folder: Path) -> JournalRecord:
             tuple(Unit(**one) for one in document["units"]),
             document["complete"],
             tuple((kind, name, place) for kind, name, place in document["registrations"]),
+            _kept(document),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(
             f"{folder / _NAME} is damaged ({error}); the copies of the files are beside it"
         ) from None
+
+
+def _kept(document: Mapping[str, Any]) -> tuple[int, int]:
+    """Return ``kept`` of a journal. In one of an older ringfence, it follows from ``complete``."""
+    made = len(document["changes"]), len(document["registrations"])
+    changes, registrations = document.get("kept", made if document["complete"] else (0, 0))
+    return changes, registrations
 
 
 def _change(folder: Path, number: int, row: Mapping[str, Any]) -> Change:
@@ -277,6 +282,7 @@ def _document(record: JournalRecord) -> dict[str, Any]:
         "produced": [asdict(one) | {"folder": str(one.folder)} for one in record.produced],
         "units": [asdict(one) for one in record.units],
         "registrations": record.registrations,
+        "kept": record.kept,
     }
 
 

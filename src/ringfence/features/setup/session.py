@@ -125,10 +125,6 @@ class SetupSession:
         self._journal = journal
         self._systemd = systemd
         self._reachable = reachable
-        # The number of changes that take_back() leaves in place: those of earlier, complete runs. It is 0
-        # after an interrupted run, which must be completed or undone as a whole. Likewise the registrations.
-        kept = journal.record
-        self._kept = (0, 0) if journal.interrupted else (len(kept.changes), len(kept.registrations))
 
     def begin(self, plan: Plan) -> None:
         """Record in the journal that the run starts, and the state of what other programs will change.
@@ -163,12 +159,11 @@ class SetupSession:
         self._journal.complete()
 
     def take_back(self) -> Iterator[str]:
-        """Restore the host's state before this run of setup.
+        """Restore the host's state before this run of setup, and before interrupted runs that it continued.
 
-        If an earlier run was interrupted, restore the state before the first run instead. Yield a line for
-        each thing that could not be restored completely.
+        Yield a line for each thing that could not be restored completely.
         """
-        yield from self._take_back(*self._kept)
+        yield from self._take_back(*self._journal.record.kept)
 
     def undo(self) -> Iterator[str]:
         """Restore the host's state before the first run of setup; yield lines as :meth:`take_back` does."""
@@ -198,7 +193,7 @@ class SetupSession:
         if whole:
             self._journal.remove()
         else:
-            self._journal.keep(kept, registered)
+            self._journal.keep()
 
     def _remove_rules(self) -> Iterator[str]:
         """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
