@@ -124,19 +124,19 @@ class FolderChange:
 Change: TypeAlias = FileChange | FolderChange
 
 
-def file_state(path: Path) -> FileState | None:
+def file_state(path: Path, most: int = MAX_BYTES) -> FileState | None:
     """Return the present state of a file; None if it does not exist.
 
-    Raise SetupError if it cannot be read, is not a regular file, or is longer than ``MAX_BYTES``.
+    Raise SetupError if it cannot be read, is not a regular file, or is longer than ``most`` bytes.
     """
     try:
-        content, found = read_file(path, MAX_BYTES + 1)
+        content, found = read_file(path, most + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _cannot("read", path, error, _closed_to(path) if error.errno == errno.EACCES else "") from None
-    if len(content) > MAX_BYTES:
-        raise SetupError(f"{path} has more than {MAX_BYTES} bytes; it is not changed")
+    if len(content) > most:
+        raise SetupError(f"{path} has more than {most} bytes; it is not changed")
     return FileState(content, stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 

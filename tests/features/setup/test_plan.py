@@ -541,11 +541,3 @@ def test_networks_have_their_reasons(host: Host) -> None:
 
     assert [f'    "{network}",  # {why}' in text.split("\n") for network, why in EXEMPT.items()] == [True]
     assert isinstance(plan(host.found(), host.paths).changes[1], FolderChange)
-
-
-def test_a_file_that_would_become_too_long_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No undo could read the file. So setup refuses before its first change."""
-    monkeypatch.setattr("ringfence.features.setup.plan.MAX_BYTES", 100, raising=False)
-
-    with pytest.raises(SetupError, match=r"would have more than 100 bytes; fix: shorten this file"):
-        files_of(host)

@@ -9,8 +9,23 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
-from ringfence.features.setup.journal import KEPT, JournalRecord, Produced, restore_files, without_change
-from ringfence.host.file_changes import FileChange, FileState, FolderChange, FolderState, file_state
+from ringfence.features.setup.journal import (
+    KEPT,
+    JournalRecord,
+    Produced,
+    open_journal,
+    read_journal,
+    restore_files,
+    without_change,
+)
+from ringfence.host.file_changes import (
+    MAX_BYTES,
+    FileChange,
+    FileState,
+    FolderChange,
+    FolderState,
+    file_state,
+)
 
 UID, GID = os.geteuid(), os.getegid()
 BEFORE = FileState(b"[a]\nx = 1\n", 0o640, UID, GID)
@@ -49,6 +64,20 @@ def test_a_file_that_two_runs_changed_is_as_before_the_first(tmp_path: Path) -> 
         assert restore(first, second) == []
         assert file_state(first.path) == BEFORE
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_that_setup_made_too_long_to_be_changed_is_as_before(tmp_path: Path) -> None:
+    """Setup may have added to a file of the maximum length."""
+    before = evolve(BEFORE, content=b"\n" * MAX_BYTES)
+    change = FileChange(tmp_path / "x", before, evolve(BEFORE, content=before.content + b"y = 2\n"), "a test")
+    with open_journal(tmp_path / "state") as journal:
+        journal.add(change)
+        change.apply()
+    record = read_journal(tmp_path / "state")
+
+    assert record.changes == (change,)
+    assert restore(*record.changes) == []
+    assert file_state(change.path) == before
 
 
 def test_a_mode_that_somebody_else_changed_stays(tmp_path: Path) -> None:

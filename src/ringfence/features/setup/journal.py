@@ -20,6 +20,7 @@ from attrs import asdict, evolve, frozen
 
 from ringfence.errors import SetupError
 from ringfence.host.file_changes import (
+    MAX_BYTES,
     Change,
     FileChange,
     FileState,
@@ -40,6 +41,9 @@ from ringfence.host.owned_files import exists
 _NAME = "journal.json"
 _LOCK = "lock"
 _VERSION = 1
+_MOST_BYTES = 8 * MAX_BYTES
+"""The maximum size of a file of the journal: setup adds lines to files of up to ``MAX_BYTES``."""
+_BY_HAND = "fix: restore the files by hand from the copies in {0}, then remove {0}"
 
 
 @frozen
@@ -212,7 +216,7 @@ def read_journal(folder: Path) -> JournalRecord:
 
     Raise SetupError if the journal is damaged.
     """
-    state = file_state(folder / _NAME)
+    state = file_state(folder / _NAME, _MOST_BYTES)
     if state is None:
         return JournalRecord()
     try:
@@ -231,9 +235,7 @@ def read_journal(folder: Path) -> JournalRecord:
             _kept(document),
         )
     except (ValueError, LookupError, TypeError) as error:
-        raise SetupError(
-            f"{folder / _NAME} is damaged ({error}); the copies of the files are beside it"
-        ) from None
+        raise SetupError(f"{folder / _NAME} is damaged ({error}); {_BY_HAND.format(folder)}") from None
 
 
 def _kept(document: Mapping[str, Any]) -> tuple[int, int]:
@@ -255,9 +257,9 @@ def _change(folder: Path, number: int, row: Mapping[str, Any]) -> Change:
 
 
 def _copy(path: Path, rights: FolderState) -> FileState:
-    kept = file_state(path)
+    kept = file_state(path, _MOST_BYTES)
     if kept is None:
-        raise SetupError(f"{path} is missing; setup cannot be undone automatically")
+        raise SetupError(f"{path} is missing, so setup cannot be undone; {_BY_HAND.format(path.parent)}")
     return FileState(kept.content, rights.mode, rights.uid, rights.gid)
 
 
@@ -336,7 +338,7 @@ def _restore_file(change: FileChange, older: Sequence[FileChange]) -> Iterator[s
     if not exists(path.parent):
         return  # others have removed the folder, or setup was killed before it made the folder
     remove_rest(path)
-    now = file_state(path)
+    now = file_state(path, max(MAX_BYTES, len(after.content)))
     if now is None:
         if before is not None:
             write_file(path, before)

@@ -46,7 +46,6 @@ from ringfence.features.setup.texts import (
 from ringfence.host.asterisk_conf import Conf
 from ringfence.host.asterisk_logging import name_suffix, read_logger
 from ringfence.host.file_changes import (
-    MAX_BYTES,
     Change,
     FileChange,
     FileState,
@@ -450,8 +449,6 @@ class _Planner:
         """
         if now is not None and now.content == content:
             return
-        if len(content) > MAX_BYTES:  # an undo could not read it any more
-            raise SetupError(f"{path} would have more than {MAX_BYTES} bytes; fix: shorten this file")
         kept = rights if now is None else FolderState(now.mode, now.uid, now.gid)
         after = FileState(content, kept.mode, kept.uid, kept.gid)
         self.changes.append(FileChange(path, now, after, reason, secret))
