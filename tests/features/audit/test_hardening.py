@@ -1,6 +1,7 @@
 """Findings of ``check --hardening``: weaknesses of an Asterisk, with the fix, and without any password."""
 
 import json
+import os
 import shlex
 import socket
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.support.daemon import Completed, Guard, until
 from tests.support.debian import DebianAsterisk
 from tests.support.lab import Lab
 from tests.support.network import Network, socket_in
+from tests.support.unprivileged import unprivileged
 
 from ringfence.features.audit.check import host_name_findings, look_up_findings
 from ringfence.features.audit.hardening import FEW, hardening_findings
@@ -370,6 +372,34 @@ def test_without_files(tmp_path: Path) -> None:
 
     assert finding.right is None
     assert f"{tmp_path} has no readable files of Asterisk" in finding.detail
+
+
+@pytest.mark.kernel
+def test_a_closed_folder_has_no_readable_files(tmp_path: Path) -> None:
+    """In Debian's package only root and Asterisk may enter the folder."""
+    (tmp_path / "asterisk.conf").touch()
+    with unprivileged():
+        [finding] = hardening_findings(AsteriskFiles(tmp_path), NoConsole(GONE), "ringfence")
+
+    assert f"{tmp_path} has no readable files of Asterisk; fix: run this as root" in finding.detail
+
+
+def test_a_file_that_vanishes_meanwhile_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk's user may remove a file between any two looks."""
+    (tmp_path / "asterisk.conf").touch()
+    sip, stat = tmp_path / "sip.conf", Path.stat
+    sip.touch()
+    tmp_path.chmod(0o755)
+
+    def vanishing(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        found = stat(path, follow_symlinks=follow_symlinks)
+        if path == sip:
+            sip.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    found = hardening_findings(AsteriskFiles(tmp_path), NoConsole(GONE), "ringfence")
+    assert {finding.right for finding in found} == {None}
 
 
 def test_many_phones_are_summarized(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ exact reason why a password is weak.
 """
 
 import shlex
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def hardening_findings(
 
     ``user`` is the manager user with which ringfence logs in. ``root`` is the root folder of this host.
     """
-    if not (files.folder / "asterisk.conf").exists():
+    if not _mode(files.folder / "asterisk.conf"):
         yield Finding(
             None,
             "hardening",
@@ -91,9 +92,9 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
 
     No command is proposed for a link: Asterisk's user may have made it lead to any file of this host.
     """
-    files = [folder / name for name in _WITH_PASSWORDS if (folder / name).is_file()]
-    shown = [file for file in files if file.stat().st_mode & 0o004]
-    if shown and folder.stat().st_mode & 0o001:
+    modes = {folder / name: _mode(folder / name) for name in _WITH_PASSWORDS}
+    shown = [file for file, mode in modes.items() if stat.S_ISREG(mode) and mode & 0o004]
+    if shown and _mode(folder) & 0o001:
         plain = shlex.join(str(file) for file in shown if not file.is_symlink())
         links = ", ".join(str(file) for file in shown if file.is_symlink())
         fixes = [f"chmod o= {plain}"] if plain else []
@@ -103,6 +104,14 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
             "hardening: files",
             f"every user of this host may read passwords; fix: {'; '.join(fixes)}",
         )
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of a file; 0 if it does not exist (any more), or if its folder is closed."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _not_checked(accounts: AsteriskAccounts, services: Services, console: Console) -> Iterator[Finding]:
