@@ -38,6 +38,17 @@ def test_what_is_there_or_cannot_be_stays_as_it_is(tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+def test_a_loop_of_links_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that opens the file reports the loop."""
+    monkeypatch.setattr(process, "USER", "daemon")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        loop = Path(name, "loop")
+        loop.symlink_to(loop)
+        assert process.may_read(loop)
+        assert process.may_read(loop / "secret")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_the_permission_to_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Owner, group and modes of file and folders decide; if the unit's user is missing, it may read."""

@@ -266,7 +266,8 @@ def may_read(file: Path) -> bool:
     try:
         user = pwd.getpwnam(USER)
         groups = {user.pw_gid, *os.getgrouplist(USER, user.pw_gid)}
-        above = all(_grants(folder, user.pw_uid, groups, stat.S_IXOTH) for folder in file.resolve().parents)
+        folders = Path(os.path.realpath(file)).parents
+        above = all(_grants(folder, user.pw_uid, groups, stat.S_IXOTH) for folder in folders)
         return above and _grants(file, user.pw_uid, groups, stat.S_IROTH)
     except (KeyError, OSError):
         return True

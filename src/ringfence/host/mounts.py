@@ -75,7 +75,7 @@ def why_fixed(path: Path, proc: Path = PROC) -> str:
     if not os.access(path, os.W_OK):
         return "it is read-only"
     points = {point for _, _, point in _mounts(proc / "self" / "mountinfo")}
-    return "it is a mount of its own, as in a container" if str(path.resolve()) in points else ""
+    return "it is a mount of its own, as in a container" if os.path.realpath(path) in points else ""
 
 
 def _mount_of(mounts: list[tuple[str, str, str]], path: Path) -> tuple[str, str] | None:

@@ -175,6 +175,14 @@ def test_rotated_files_are_one_in_order_of_time(tmp_path: Path) -> None:
     assert groups == [["security.1", "security-20261119", "security.2.gz", "security"], ["messages"]]
 
 
+def test_a_file_that_became_a_loop_of_links_is_a_file_like_others(tmp_path: Path) -> None:
+    """Opening the file again reports the loop."""
+    file = inspected(tmp_path, "log", b"")
+    file.path.unlink()
+    file.path.symlink_to(file.path)
+    assert in_order([file, file]) == [(file,)]
+
+
 def test_files_without_times_are_in_order_of_their_numbers(tmp_path: Path) -> None:
     """Without times the highest number is the oldest, as in logrotate."""
     line = b"NOTICE[1] chan_sip.c: Registration from '' failed for '192.0.2.7' - Wrong password\n"

@@ -67,6 +67,14 @@ def test_standard_output_is_written(tmp_path: Path, name: str, kind: str) -> Non
     assert (done.stdout if kind == "pipe" else (tmp_path / "out").read_bytes()) == b"x"
 
 
+def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
+    """No file can be written below a link to itself."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        write_private(loop / "x", "x")
+
+
 def test_a_folder_is_an_error(tmp_path: Path) -> None:
     """A folder is not replaced."""
     with pytest.raises(IsADirectoryError):

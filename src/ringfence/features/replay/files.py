@@ -182,7 +182,7 @@ def in_order(files: Iterable[File]) -> list[tuple[File, ...]]:
     """
     groups: dict[Path, dict[Path, File]] = {}
     for file in files:
-        path = file.path.resolve()  # a file that was named twice is read once
+        path = Path(os.path.realpath(file.path))  # a file that was named twice is read once
         groups.setdefault(original(path)[0], {})[path] = file
     return [tuple(sorted(group.values(), key=_age(group.values()))) for group in groups.values()]
 

@@ -60,7 +60,7 @@ def _is_special(file: Path) -> bool:
     Everything directly in ``/dev`` or below ``/proc`` counts as special, even a symbolic link such as
     ``/dev/stdout``.
     """
-    folder = file.parent.resolve()
+    folder = Path(os.path.realpath(file.parent))
     if folder == _DEVICES[0] or folder.is_relative_to(_DEVICES[1]):
         return True
     try:
