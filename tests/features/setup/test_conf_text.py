@@ -17,10 +17,20 @@ def test_includes_are_those_that_asterisk_reads() -> None:
 
 
 def test_an_option_of_the_general_section_is_replaced() -> None:
-    """Only the line in section [general] changes."""
-    assert with_general(SAMPLE, "enabled", "yes") == SAMPLE.replace(
-        "enabled = no ; as delivered", "enabled = yes"
-    )
+    """Only the option in section [general] changes."""
+    assert with_general(SAMPLE, "enabled", "yes") == SAMPLE.replace("enabled = no ;", "enabled = yes ;")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[general]\n%s ;-- off:\n[a]\n--;\nport = 1\n",
+        "[general]\n;-- on:\nenabled = on --; %s ;-- off --; ; off\nport = 1\n",
+    ],
+)
+def test_the_comments_beside_a_replaced_option_stay(text: str) -> None:
+    """Without its begin or end, what a comment hides would count, or the lines below it would not."""
+    assert with_general(text % "enabled = no", "enabled", "yes") == text % "enabled = yes"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +40,7 @@ def test_an_option_of_the_general_section_is_replaced() -> None:
         ("", "\n[general]\nbindaddr = ::1\n"),
         ("[a]\nbindaddr = 1\n;[general]", "[a]\nbindaddr = 1\n;[general]\n\n[general]\nbindaddr = ::1\n"),
         ("[general]\nbindaddr = 1\nBindAddr = 2\n", "[general]\nbindaddr = 1\nbindaddr = ::1\n"),
+        ("[general]\nbindaddr = ;-- no --; 1\n", "[general]\nbindaddr = ::1\n"),
         ("\ufeff[General]\n", "\ufeff[General]\nbindaddr = ::1\n"),
         ("[general]\n[general]\nbindaddr = 1\n", "[general]\nbindaddr = ::1\n[general]\nbindaddr = 1\n"),
         ("[general]\n[a]\n[general](+)\nbindaddr = 1\n", "[general]\n[a]\n[general](+)\nbindaddr = ::1\n"),

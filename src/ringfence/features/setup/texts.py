@@ -110,15 +110,17 @@ def with_include(text: str, name: str) -> str:
 def with_general(text: str, option: str, value: str, *, included: bool = False) -> str:
     """Return an Asterisk configuration ``text`` with an option of section ``[general]`` set to ``value``.
 
-    The last line that sets the option is replaced. If no line sets it, a line is added after the section's
-    head. If the section does not exist, it is added at the end. ``included``: an included file has the
-    section, so the end of the text adds to it.
+    The last line that sets the option gets the new value, and keeps its comments. If no line sets it, a line
+    is added after the section's head. If the section does not exist, it is added at the end. ``included``: an
+    included file has the section, so the end of the text adds to it.
     """
     lines = text.split("\n")
     own = _general(text)
-    settings = [number for number, line in own if line.partition(b"=")[0].strip().lower() == option.encode()]
+    settings = [one for one in own if one[1].partition(b"=")[0].strip().lower() == option.encode()]
     if settings:
-        lines[settings[-1] - 1] = f"{option} = {value}"
+        number, old = settings[-1][0] - 1, settings[-1][1].decode("utf-8", "surrogateescape")
+        new = f"{option} = {value}"
+        lines[number] = lines[number].replace(old, new) if old in lines[number] else new
         return "\n".join(lines)
     if not own:
         return appended(text, f"\n[general]{'(+)' if included else ''}\n{option} = {value}\n")
