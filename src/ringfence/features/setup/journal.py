@@ -232,17 +232,10 @@ def read_journal(folder: Path) -> JournalRecord:
             tuple(Unit(**one) for one in document["units"]),
             document["complete"],
             tuple((kind, name, place) for kind, name, place in document["registrations"]),
-            _kept(document),
+            (document["kept"][0], document["kept"][1]),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(f"{folder / _NAME} is damaged ({error}); {_BY_HAND.format(folder)}") from None
-
-
-def _kept(document: Mapping[str, Any]) -> tuple[int, int]:
-    """Return ``kept`` of a journal. In one of an older ringfence, it follows from ``complete``."""
-    made = len(document["changes"]), len(document["registrations"])
-    changes, registrations = document.get("kept", made if document["complete"] else (0, 0))
-    return changes, registrations
 
 
 def _change(folder: Path, number: int, row: Mapping[str, Any]) -> Change:
