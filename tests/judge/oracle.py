@@ -30,6 +30,8 @@ FRIEND_ACCOUNTS = 20
 EACH, OF_EACH = 2, 20
 """Each account of a friend counts at most so often for the limit over ten minutes."""
 NEW_FRIENDS, GUILTY = 8, 20
+TRIED, SWIFT, SWIFT_WINDOW = 3, 10, 33.0
+"""GUILTY guesses are an account's if they are at so many others, or if some are swift."""
 HURRIED, HURRIED_WINDOW = 12, 2.5
 FULL_AT_LEAST = 2
 """The fewest attempts of any rule that bans without a decoy: ``distributed`` bans at a second failure.
@@ -364,7 +366,9 @@ class Judge:
             ]
             times = [one.time for one in guesses]
             fast = any(sum(0 <= one - first < HURRIED_WINDOW for one in times) >= HURRIED for first in times)
-            if len(hosts) > NEW_FRIENDS or len(guesses) >= GUILTY or fast:
+            swift = any(sum(0 <= one - first < SWIFT_WINDOW for one in times) >= SWIFT for first in times)
+            spread = swift or len({one.account for one in guesses}) >= TRIED
+            if len(hosts) > NEW_FRIENDS or (len(guesses) >= GUILTY and spread) or fast:
                 return True
         return False
 

@@ -11,11 +11,15 @@ month is not new (``Friends.worked_near``), so phones that come back have no lim
 
 Guesses at other accounts count against the account that made their sender a friend within ``YOUNG_FOR``: to
 wait a day gains nothing. An account is *guilty* for ``GUILTY_FOR`` after ``MOST_GUESSES`` of them within an
-hour, if they come from more than one sender: one new phone with a wrong password, in an office that is new,
-is at one. It is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it
-makes ``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than
-the guess that leads to it. So a program at full speed must be found sooner than a phone that tries again
-twice a second.
+hour, if they are *spread*. They come from more than one sender: a new phone with a wrong password, in an
+office that is new, is at one. And they are at ``MANY_TRIED`` accounts, or the latest ``SWIFT`` come within
+``SWIFT_WITHIN``: if the office has two uplinks, or IPv4 and IPv6, such a phone changes between two senders.
+All senders together then guess at one account no faster than a single friend may.
+
+An account is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it makes
+``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess
+that leads to it. So a program at full speed must be found sooner than a phone that tries again twice a
+second.
 
 Whoever knows a password can make each address of a /64 a friend, and guess once from each, also after
 ``YOUNG_FOR``. So an account of any age is guilty if two addresses of one /64 that it made friends are banned
@@ -45,6 +49,8 @@ MOST_AN_HOUR = 8
 MOST_A_DAY = 20
 MOST_GUESSES = 20
 HURRIED, HURRIED_WITHIN = 12, 2.5
+MANY_TRIED = 3
+SWIFT, SWIFT_WITHIN = 10, 33.0  # the pace of 180 guesses in ten minutes, which are a ban of a friend
 GUILTY_FOR = HOUR
 YOUNG_FOR = 7 * DAY
 MOST = 4_096
@@ -145,15 +151,14 @@ class NewFriends:
         """Record a guess at the account ``tried``, at ``now`` (epoch), by a friend that ``account`` made.
 
         ``alone``: no other account made this sender a friend. Return whether the account becomes guilty:
-        too many guesses came from several senders, or too fast from this one.
+        too many guesses are spread over several senders, or came too fast from this one.
         """
         mine = self._accounts.get(account)
         if mine is None or now < mine.guilty:
             return False
         mine.guesses.append((now, sender, tried))
         many = len(mine.guesses) == MOST_GUESSES and now - mine.guesses[0][0] < HOUR
-        several = len({one for _, one, _ in mine.guesses}) > 1
-        return (many and several) or (alone and _is_hurried(mine.guesses))
+        return (many and _are_spread(mine.guesses)) or (alone and _is_hurried(mine.guesses))
 
     def is_guilty(self, account: AccountKey, now: float) -> bool:
         """Whether ``account`` is guilty at ``now`` (epoch seconds)."""
@@ -182,6 +187,14 @@ class NewFriends:
         ``now`` is in seconds since the epoch.
         """
         return now < self.tainted.get(sender, 0.0)
+
+
+def _are_spread(guesses: deque[tuple[float, Network, str]]) -> bool:
+    """Whether guesses (time, sender, account) came from several senders, and not from one phone there."""
+    senders = {sender for _, sender, _ in guesses}
+    tried = {account for _, _, account in guesses}
+    swift = abs(guesses[-1][0] - guesses[-SWIFT][0]) < SWIFT_WITHIN
+    return len(senders) > 1 and (swift or len(tried) >= MANY_TRIED)
 
 
 def _is_hurried(guesses: deque[tuple[float, Network, str]]) -> bool:

@@ -338,6 +338,34 @@ def test_one_guess_where_a_guilty_account_logs_in_is_a_ban() -> None:
     assert without.play(*(at(n, fails("205")) for n in range(20))).bans == []
 
 
+@pytest.mark.parametrize("second", [ATTACKER, "2001:db8::7"], ids=["two uplinks", "both families"])
+def test_one_phone_with_a_wrong_password_makes_no_account_of_a_new_site_guilty(second: str) -> None:
+    """It changes between two addresses of its site for three hours; another phone fails there sometimes."""
+    guard, site = Player(), [PHONE, second]
+    happened = []
+    for minute in range(180):
+        now, address = minute * 60.0, site[minute % 2]
+        logins = [login(one, account="204", transport=Transport.TLS) for one in site if minute % 30 == 0]
+        happened.append(
+            guard.play(at(now, *logins, fails("205", address)), at(now + 9.0, fails("205", address)))
+        )
+        happened.append(guard.play(at(now + 20.0, *[fails("206", second)] * (minute % 30 == 7))))
+    assert [ban for one in happened for ban in one.bans] == []
+    assert all(map(guard.is_friend, site))
+    assert not any(alarm.startswith("friend.guessing") for one in happened for alarm in one.alarms)
+
+
+@pytest.mark.parametrize(("accounts", "every"), [(3, 60.0), (1, 3.3)])
+def test_guesses_from_two_addresses_of_an_account_are_an_attack(accounts: int, every: float) -> None:
+    """Twenty of them are one, at three accounts within an hour, or at one account faster than a phone."""
+    guard, addresses = Player(), [PHONE, ATTACKER]
+    guard.play(at(0, *[login(one, transport=Transport.TLS) for one in addresses]))
+    tries = (at(1 + n * every, fails(f"x{n % accounts}", addresses[n % 2])) for n in range(20))
+    alarms = [guard.play(step).alarms for step in tries]
+    assert f"friend.guessing of 204 of {PBX}" in alarms[-1]
+    assert not any(map(guard.is_friend, addresses))
+
+
 def test_a_proof_that_comes_after_a_friends_ban_bans_no_more() -> None:
     """The guesses were under way when the ban of their transport began."""
     guard = with_friend()
