@@ -2,7 +2,10 @@
 
 from ipaddress import ip_address
 
+from tests.detect.events import event
+
 from ringfence.detect.observation import (
+    ANSWERED_WITHIN,
     MANY,
     MOST,
     MOST_COUNTED,
@@ -11,16 +14,29 @@ from ringfence.detect.observation import (
     FirstDay,
     Observation,
 )
+from ringfence.values.event import EventKind, SecurityEvent, Transport
 from ringfence.values.network import Address, sender_of
+from ringfence.values.packet import Challenge
 
 FIRST = int(ip_address("198.18.0.0"))
+HERE = ip_address("198.18.0.1")
+
+
+def refused(friend: Address, call_id: bytes = b"a", transport: Transport = Transport.UDP) -> Challenge:
+    """Return an answer by which Asterisk refuses a friend's request."""
+    return Challenge(friend, 5060, HERE, 5060, call_id, b"", sender=friend, transport=transport)
+
+
+def report(kind: EventKind, friend: Address, by: Transport = Transport.UDP) -> SecurityEvent:
+    """Return AMI's event about a friend's request with the Call-ID ``phone``."""
+    return event(kind, address=str(friend), session=b"phone", transport=by)
 
 
 def test_the_friends_refused_longest_ago_are_discarded_first() -> None:
     """Of more friends than fit, the latest are observed, and each begins to be observed once."""
     observation = Observation()
     friends = [ip_address(FIRST + number) for number in range(MOST + 1)]
-    begun = [[observation.on_refusal(one, b"a", 0.0) for _ in range(MANY + 2)] for one in friends]
+    begun = [[observation.on_refusal(one, refused(one), 0.0) for _ in range(MANY + 2)] for one in friends]
     assert begun == [[False] * MANY + [True, False]] * len(friends)
     assert {*observation.addresses(0.0)} == {*friends[1:]}
 
@@ -29,31 +45,42 @@ def test_the_friends_that_are_counted_are_bounded() -> None:
     """Of more friends than fit, the one refused longest ago is counted from zero again."""
     observation = Observation()
     for number in range(MOST_COUNTED + 1):
+        friend = ip_address(FIRST + number)
         for _ in range(MANY if number == 0 else 1):
-            observation.on_refusal(ip_address(FIRST + number), b"a", 0.0)
-    assert not observation.on_refusal(ip_address(FIRST), b"a", 1.0)
+            observation.on_refusal(friend, refused(friend), 0.0)
+    first = ip_address(FIRST)
+    assert not observation.on_refusal(first, refused(first), 1.0)
 
 
-def test_a_login_explains_the_refusals_with_its_call_id_only() -> None:
-    """The logins of a phone pay for no guess of an attacker at its address."""
+def test_a_login_explains_the_challenge_that_it_answers_only() -> None:
+    """The logins of a phone pay for no guess of an attacker at its address, by UDP, TCP or WebSocket."""
+    for by, seen in ((Transport.UDP, Transport.UDP), (Transport.WS, Transport.TCP)):
+        observation, friend = Observation(), ip_address(FIRST)
+        challenge, success = (
+            report(kind, friend, by) for kind in (EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH)
+        )
+        for _ in range(MANY + 1):
+            assert not observation.on_refusal(friend, refused(friend, b"phone", seen), 0.0)
+            observation.on_challenge(challenge, 0.0)
+            observation.on_success(success, 0.0)
+        begun = []
+        for number in range(MANY + 1):
+            begun.append(observation.on_refusal(friend, refused(friend, b"%d" % number, seen), 1.0))
+            observation.on_challenge(challenge, 1.0)
+            observation.on_success(success, 1.0)
+        assert begun == [False] * MANY + [True]
+
+
+def test_the_challenges_of_an_earlier_request_are_forgotten() -> None:
+    """Only those within a minute before the latest challenge of the session count for a login."""
     observation, friend = Observation(), ip_address(FIRST)
-    for _ in range(MANY + 1):
-        assert not observation.on_refusal(friend, b"phone", 0.0)
-        observation.on_success(friend, b"phone")
-    refused = []
-    for number in range(MANY + 1):
-        refused.append(observation.on_refusal(friend, b"%d" % number, 1.0))
-        observation.on_success(friend, b"phone")
-    assert refused == [False] * MANY + [True]
-
-
-def test_a_login_without_a_call_id_explains_one_refusal() -> None:
-    """chan_sip's report of a login names no Call-ID."""
-    observation, friend = Observation(), ip_address(FIRST)
-    observation.on_success(friend, None)
-    for _ in range(2 * MANY):
-        assert not observation.on_refusal(friend, b"a", 0.0)
-        observation.on_success(friend, None)
+    observation.on_challenge(report(EventKind.CHALLENGE_SENT, friend), 0.0)
+    for _ in range(MANY):
+        observation.on_refusal(friend, refused(friend, b"phone"), 1.0)
+    observation.on_challenge(report(EventKind.CHALLENGE_SENT, friend), ANSWERED_WITHIN)
+    observation.on_success(report(EventKind.SUCCESSFUL_AUTH, friend), ANSWERED_WITHIN)
+    assert not observation.on_refusal(friend, refused(friend), ANSWERED_WITHIN)
+    assert observation.on_refusal(friend, refused(friend), ANSWERED_WITHIN)
 
 
 def test_other_addresses_of_a_new_friends_network_are_new_as_well() -> None:

@@ -92,6 +92,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN
+_CHALLENGE = EventKind.CHALLENGE_SENT
 _AUTHENTICATED = FriendReason.AUTHENTICATED
 _NARROW = Scope.SIP_UDP
 _FORBIDDEN = 403
@@ -220,6 +221,8 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds); return what follows, such as a ban."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
+        if event.kind is _CHALLENGE and event.source.name == AMI and not event.tampered:
+            self._on_challenge(event, now)
         if event.kind in LATE_REFUSALS and is_refused_login(event):
             effects += self._on_refusal(event.remote.address, event.session, now)
         found = self._attribution.observe(event, now)
@@ -252,9 +255,11 @@ class Detector:
             sender = sender_of_request(answer)
             if sender is not None and answer.status == _FORBIDDEN:
                 yield from self._on_refusal(sender, answer.call_id, now)
-            if sender is None or answer.status not in REFUSALS or answer.accepted:
+            if sender is None or answer.status not in REFUSALS:
                 continue
-            if self.friends.has(sender) and self._observation.on_refusal(sender, answer.call_id, now):
+            if answer.accepted and answer.status == _FORBIDDEN:
+                continue  # a challenge for a nonce that is too old counts, because AMI reports it
+            if self.friends.has(sender) and self._observation.on_refusal(sender, answer, now):
                 yield Observe(sender)
 
     def observe_requests(
@@ -492,8 +497,7 @@ class Detector:
         if event.service not in _PHONES or event.tampered:
             return []
         if event.source.name == AMI:
-            session = event.session if event.service is Service.PJSIP else None
-            self._observation.on_success(event.remote.address, session)
+            self._observation.on_success(event, now)
         if event.source.text and not self._attribution.confirmation.confirms_login(event, now):
             return []  # a forged line of a login must not create a friend
         friend = friend_from(event, seen=self._is_seen(event, now))
@@ -507,6 +511,11 @@ class Detector:
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
         befriends = permitted and self.friends.admits(friend)
         return [*alarms, Login(friend, befriends=befriends, guessed=guessed, proven=not diverted)]
+
+    def _on_challenge(self, event: SecurityEvent, now: float) -> None:
+        """Record a challenge that AMI reports, if a friend got it."""
+        if self.friends.has(event.remote.address):
+            self._observation.on_challenge(event, now)
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
         """Handle that Asterisk refused a request after its login; end the friendship that the login made.

@@ -2,11 +2,13 @@
 
 Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
 it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
-refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and each
-success that AMI reports takes away those with its Call-ID. (chan_sip's names none, and takes one away.) So
-the logins of a phone pay for no guess of an attacker at its address. With more than ``MANY`` in ``WITHIN``,
-the friend is *observed* for ``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and
-its guesses are seen.
+refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and a
+success that AMI reports takes away those that it answers. They have its Call-ID, and are at most as many as
+the challenges that AMI reported of its session and account within ``ANSWERED_WITHIN``. (chan_sip's events
+name no Call-ID, so there any refusals are taken away.) AMI reports no challenge for a hidden guess, or one of
+the account that is tried. So a login pays for no guess, even if an attacker guesses with the Call-ID of its
+own logins, and repeats a nonce in these. With more than ``MANY`` in ``WITHIN``, the friend is *observed* for
+``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen.
 
 A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning
 (:class:`FirstDay`): an attacker with one password may log in and hide its guesses at other accounts, also by
@@ -20,10 +22,10 @@ SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` g
 does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
 once gets some refusals before the first success.
 
-Bounds: ``MOST_COUNTED`` friends and as many Call-IDs are counted, and ``MOST`` friends observed for each
-reason. Those refused longest ago, and those that are new for longest, are discarded first. A new account
-makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are monotonic
-seconds, but those of the first day are wall-clock seconds, as those of all friends.
+Bounds: ``MOST_COUNTED`` friends, and as many Call-IDs and sessions, are counted, and ``MOST`` friends
+observed for each reason. Those refused longest ago, and those that are new for longest, are discarded first.
+A new account makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are
+monotonic seconds, but those of the first day are wall-clock seconds, as those of all friends.
 """
 
 from collections import Counter, OrderedDict
@@ -32,11 +34,14 @@ from collections.abc import Set as AbstractSet
 from attrs import define
 
 from ringfence.detect.sessions import remember
+from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.network import Address, Network
+from ringfence.values.packet import Challenge
 
 MANY = 20
 WITHIN = 86_400.0
 OBSERVED_FOR = 600.0
+ANSWERED_WITHIN = 64.0  # PJSIP accepts a nonce for 32 s by default
 NEW_FOR = 86_400.0
 MOST = 1_024
 MOST_TOGETHER = 64
@@ -48,15 +53,16 @@ class Observation:
 
     def __init__(self) -> None:
         self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
-        self._by_session: OrderedDict[tuple[Address, bytes], int] = OrderedDict()
+        self._by_session: OrderedDict[int, int] = OrderedDict()
+        self._challenges: OrderedDict[int, tuple[float, int]] = OrderedDict()  # the latest, and how many
         self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
 
-    def on_refusal(self, friend: Address, session: bytes, now: float) -> bool:
-        """Record that Asterisk refused a request of ``friend`` with the Call-ID ``session``.
+    def on_refusal(self, friend: Address, answer: Challenge, now: float) -> bool:
+        """Record that Asterisk refused a request of ``friend`` by ``answer``.
 
         Return whether the kernel must copy the friend's packets from now on.
         """
-        key = friend, session
+        key = _session_of(friend, answer.service, answer.call_id, answer.transport)
         remember(self._by_session, key, self._by_session.get(key, 0) + 1, MOST_COUNTED)
         since, number = self._refused.get(friend, (now, 0))
         if now - since >= WITHIN:
@@ -68,15 +74,23 @@ class Observation:
         remember(self._observed, friend, now, MOST)
         return begins
 
-    def on_success(self, address: Address, session: bytes | None) -> None:
-        """Record that AMI reported a login of ``address``: refusals with this Call-ID no longer count.
+    def on_challenge(self, event: SecurityEvent, now: float) -> None:
+        """Record that AMI reports a challenge to a friend: its login with this session may answer it."""
+        key = _login_of(event)
+        at, number = self._challenges.get(key, (now, 0))
+        if now - at >= ANSWERED_WITHIN:
+            number = 0
+        remember(self._challenges, key, (now, number + 1), MOST_COUNTED)
 
-        They were challenges that the login answered. ``session`` is None if the report names no Call-ID. Then
-        one refusal, whatever its Call-ID, counts no more.
-        """
+    def on_success(self, event: SecurityEvent, now: float) -> None:
+        """Record that AMI reports a login: refusals that were the challenges of its request count no more."""
+        at, challenges = self._challenges.pop(_login_of(event), (now, 0))
+        address = event.remote.address
+        key = _session_of(address, event.service, event.session, event.remote.transport)
+        answered = min(challenges, self._by_session.get(key, 0))
         since, number = self._refused.get(address, (0.0, 0))
-        answered = 1 if session is None else self._by_session.pop((address, session), 0)
-        if number and answered:
+        if number and answered and now - at < ANSWERED_WITHIN:
+            self._by_session[key] -= answered
             self._refused[address] = since, max(0, number - answered)
 
     def addresses(self, now: float) -> AbstractSet[Address]:
@@ -84,6 +98,24 @@ class Observation:
         while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
             self._observed.popitem(last=False)
         return self._observed.keys()
+
+
+def _session_of(friend: Address, service: Service, call_id: bytes, transport: Transport) -> int:
+    """Return the key of a friend's requests with one Call-ID by one transport; chan_sip's have none.
+
+    The wire calls a WebSocket TCP. By TLS it sees no refusal, so challenges by TLS must pay for none.
+    """
+    by = Transport.TCP if transport is Transport.WS else transport
+    return hash((friend, call_id if service is Service.PJSIP else b"", by))
+
+
+def _login_of(event: SecurityEvent) -> int:
+    """Return the key of an account's requests in one session.
+
+    For calls, chan_sip's events of a challenge and of a success name different accounts.
+    """
+    account = event.account if event.service is Service.PJSIP else ""
+    return hash((event.remote.address, event.remote.transport, event.session, account))
 
 
 @define

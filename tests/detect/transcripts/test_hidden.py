@@ -839,11 +839,55 @@ def test_a_success_explains_the_refusals_of_its_call() -> None:
     guard = Player()
     guard.play(at(0, friend(), login(PHONE)))
     for minute in range(10):
-        logins = [login(PHONE, b"%d" % n) for n in range(10)]
-        guard.play(friend_refused(10, 1 + 60 * minute), at(2 + 60 * minute, *logins))
+        now, calls = 1 + 60 * minute, [b"%d" % n for n in range(10)]
+        guard.play(at(now, *[challenged(PHONE, call) for call in calls]), friend_refused(10, now))
+        guard.play(at(now + 1, *[login(PHONE, call) for call in calls]))
     assert guard.observed() == set()
-    guard.play(friend_refused(21, 700), at(701, *[login(PHONE)] * 21))
+    guard.play(friend_refused(21, 700), at(701, *[challenged(PHONE), login(PHONE)] * 21))
     assert guard.observed() == {PHONE}
+
+
+PJSIP, CHAN_SIP = Service.PJSIP, Service.SIP
+
+
+@pytest.mark.parametrize(
+    ("service", "before"),
+    [
+        (PJSIP, []),
+        (PJSIP, [challenged(PHONE), sent(PHONE)]),
+        (PJSIP, [challenged(PHONE), sent(PHONE, accepted=True)]),
+        (PJSIP, [challenged(PHONE, account="205")]),
+        (PJSIP, [challenged(PHONE, transport=Transport.TLS)]),
+        (PJSIP, [challenged(PHONE, tampered=True)]),
+        (PJSIP, [challenged(PHONE, by=SECURITY)]),
+        (CHAN_SIP, []),
+        (CHAN_SIP, [challenged(PHONE, service=CHAN_SIP), sent(PHONE, service=CHAN_SIP)]),
+        (CHAN_SIP, [challenged(PHONE, b"another", service=CHAN_SIP)]),
+    ],
+    ids=[
+        *("no challenge", "its own", "too old a nonce", "another account", "TLS", "tampered", "line"),
+        *("no challenge at chan_sip", "its own there", "another session"),
+    ],
+)
+def test_a_login_pays_for_no_hidden_guess_with_its_call_id(
+    service: Service, before: list[SecurityEvent | Challenge]
+) -> None:
+    """A login explains the refusals of its own request only, so a guess before each login is seen."""
+    guard = Player()
+    guard.play(at(0, friend()))
+    for number in range(21):
+        guess = sent(PHONE, service=service)
+        guard.play(at(1 + number, *before, guess, login(PHONE, service=service)))
+    assert guard.observed() == {PHONE}
+
+
+@pytest.mark.parametrize(("later", "observed"), [(63.9, set()), (64.0, {PHONE})])
+def test_a_login_explains_no_challenge_of_long_ago(later: float, observed: set[str]) -> None:
+    """A phone answers a challenge within a minute."""
+    guard = Player()
+    guard.play(at(0, friend(), challenged(PHONE), sent(PHONE)), friend_refused(19, 1))
+    guard.play(at(later, login(PHONE)), friend_refused(1, later))
+    assert guard.observed() == observed
 
 
 @pytest.mark.parametrize(
@@ -869,6 +913,6 @@ def test_refusals_of_a_day_are_counted_together() -> None:
 def test_a_stranger_is_never_observed() -> None:
     """The kernel copies a stranger's conversation anyway, and an accepted password is no refusal."""
     guard = Player()
-    guard.play(friend_refused(100, 1), at(2, friend()), friend_refused(100, 3, accepted=True))
+    guard.play(friend_refused(100, 1), at(2, friend()), friend_refused(100, 3, status=403, accepted=True))
     guard.play(at(4, *[sent(PHONE, b"%d" % n, sender=None) for n in range(100)]))
     assert guard.observed() == set()
