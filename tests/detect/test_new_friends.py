@@ -296,3 +296,29 @@ def test_a_guilty_account_is_guilty_after_a_restart() -> None:
     assert detector.observed(5.0) == {ip_address(sender(2)), ip_address(sender(3))}
     friends.expire(now + DAY - 100.0)
     assert detector.observed(5.0) == set()
+
+
+def test_an_old_account_stays_guilty_where_its_friends_of_a_64_became_strangers() -> None:
+    """After a restart it makes no friend there for an hour; at another network, and at IPv4, it does."""
+    friends, now = Friends(), 10 * DAY
+    for address, ended in (("2001:db8::1", now - 60.0), ("2001:db8:0:1::1", now - HOUR)):
+        friends.remember(reason(address, until=ended))
+    friends.remember(reason("2001:db8:0:2::1", "bob", until=now - 60.0))
+    friends.remember(reason(sender(1), until=now - 60.0))
+    friends.add(reason("2001:db8:0:3::1"))
+    Detector(RULES, friends=friends).restore_friends({guessing(*ALICE).subject}, now)
+    again = ["2001:db8::2", "2001:db8:0:1::2", sender(1), "2001:db8:0:3::2"]
+    assert [friends.admits(reason(one, since=now)) for one in again] == [False, True, True, True]
+    assert friends.admits(reason("2001:db8:0:2::2", "bob", since=now))
+    assert friends.new.is_tainted(sender_of(ip_address("2001:db8::2")), now)
+    assert friends.admits(reason("2001:db8::2", since=now + GUILTY_FOR))
+
+
+def test_a_guilty_account_that_is_new_stays_so_since_its_first_friend() -> None:
+    """A restart that makes it guilty again does not prolong the week in which its guesses count."""
+    friends, now = Friends(), 10 * DAY
+    friends.remember(reason("2001:db8::1", since=now - DAY, until=now - 60.0))
+    Detector(RULES, friends=friends).restore_friends({guessing(*ALICE).subject}, now)
+    there = sender_of(ip_address("2001:db8::1"))
+    assert friends.new.is_new(ALICE, there, now + YOUNG_FOR - DAY - 1.0)
+    assert not friends.new.is_new(ALICE, there, now + YOUNG_FOR - DAY)

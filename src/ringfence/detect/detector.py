@@ -534,7 +534,7 @@ class Detector:
         ``guilty`` has the subjects of the active alarms ``friend.guessing``, which name those accounts.
         """
         new = self.friends.restore_new(wall)
-        for account in {account_of(friend) for friend in new}:
+        for account in {account_of(friend) for friend in (*new, *self.friends.former())}:
             if guessing(*account).subject in guilty:
                 self.friends.restore_guilt(account, wall)
 

@@ -27,7 +27,7 @@ from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import Address, Network, prefix_of, sender_of
+from ringfence.values.network import Address, Network, is_one_host, prefix_of, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
@@ -263,8 +263,14 @@ class Friends:
     def restore_guilt(self, account: AccountKey, now: float) -> None:
         """At the start, hold ``account`` responsible for guesses again: one more is then a ban.
 
-        ``now`` is in seconds since the epoch.
+        An old account became guilty in a /64, where its friendships ended then. So it counts as new in each
+        /64 where one ended lately. ``now`` is in seconds since the epoch.
         """
+        for one in self._former.of_account(account[1]):
+            sender = sender_of(one.address)
+            ended = account_of(one) == account and now - one.until < GUILTY_FOR
+            if ended and not is_one_host(one.address) and not self.new.is_new(account, sender, now):
+                self.new.restore(account, sender, now)
         for sender in self.new.convict(account, now):
             if not self.any_in(sender):
                 self.new.taint(sender, now + GUILTY_FOR)

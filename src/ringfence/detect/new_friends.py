@@ -28,7 +28,8 @@ within an hour. It counts as new there from then on.
 A guilty account makes no new friends, and those that only guilty accounts have made become strangers
 (:attr:`NewFriends.tainted`).
 
-After a restart the stored friends give the same senders (``Friends.restore_new``).
+After a restart the stored friends give the same senders (``Friends.restore_new``), and the alarms the guilty
+accounts (``Friends.restore_guilt``).
 
 Bounds: ``MOST`` accounts, of which those that made a friend longest ago are forgotten first, and as many
 tainted senders. An account needs a right password to be here. Times are wall-clock seconds, as those of all
