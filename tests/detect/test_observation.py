@@ -38,7 +38,7 @@ def test_the_friends_refused_longest_ago_are_discarded_first() -> None:
     friends = [ip_address(FIRST + number) for number in range(MOST + 1)]
     begun = [[observation.on_refusal(one, refused(one), 0.0) for _ in range(MANY + 2)] for one in friends]
     assert begun == [[False] * MANY + [True, False]] * len(friends)
-    assert {*observation.addresses(0.0)} == {*friends[1:]}
+    assert {*observation.senders(0.0)} == {*map(sender_of, friends[1:])}
 
 
 def test_the_friends_that_are_counted_are_bounded() -> None:

@@ -576,8 +576,8 @@ class Detector:
 
     def observed(self, now: float) -> frozenset[Address]:
         """Return the friends, new or refused often, whose packets the kernel must copy (``observation``)."""
-        addresses = self._observation.addresses(now) | self.friends.first_day.addresses
-        return frozenset(one for one in addresses if self.friends.has(one))
+        new = (one for one in self.friends.first_day.addresses if self.friends.has(one))
+        return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
 
     # -- judging attempts -------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import Address, Network, is_one_host, prefix_of, sender_of
+from ringfence.values.network import Address, Network, is_one_host, prefix_of, sender_key, sender_of
 
 MOST = 65_536
 MOST_FORMER = 256
@@ -413,6 +413,13 @@ class Friends:
     def addresses(self) -> Iterable[Address]:
         """Return the addresses that are friends now."""
         return [*self._current.at, *(self._former.at if self.outage_mode else ())]
+
+    def at_senders(self, senders: Iterable[Network]) -> set[Address]:
+        """Return the friends at ``senders`` (IPv4 addresses or IPv6 /64s)."""
+        first = [one.network_address for one in senders]
+        keys = {sender_key(one) for one in first if not is_one_host(one)}
+        others = (one for one in self.addresses() if one.version == 6) if keys else ()  # noqa: PLR2004 - IPv6
+        return {one for one in first if self.has(one)}.union(one for one in others if sender_key(one) in keys)
 
     def all(self) -> tuple[Friend, ...]:
         """Return all reasons why addresses are friends now, those seen longest ago first."""

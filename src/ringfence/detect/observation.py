@@ -8,7 +8,8 @@ the challenges that AMI reported of its session and account within ``ANSWERED_WI
 name no Call-ID, so there any refusals are taken away.) AMI reports no challenge for a hidden guess, or one of
 the account that is tried. So a login pays for no guess, even if an attacker guesses with the Call-ID of its
 own logins, and repeats a nonce in these. With more than ``MANY`` in ``WITHIN``, the friend is *observed* for
-``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen.
+``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen. The
+friends of an IPv6 /64 are counted and observed together, because one password makes many friends there.
 
 A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning
 (:class:`FirstDay`): an attacker with one password may log in and hide its guesses at other accounts, also by
@@ -22,10 +23,11 @@ SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` g
 does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
 once gets some refusals before the first success.
 
-Bounds: ``MOST_COUNTED`` friends, and as many Call-IDs and sessions, are counted, and ``MOST`` friends
-observed for each reason. Those refused longest ago, and those that are new for longest, are discarded first.
-A new account makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are observed. Times are
-monotonic seconds, but those of the first day are wall-clock seconds, as those of all friends.
+Bounds: ``MOST_COUNTED`` senders (IPv4 addresses or /64s), and as many Call-IDs and sessions, are counted, and
+``MOST`` senders observed for each reason. Those refused longest ago, and those that are new for longest, are
+discarded first. A new account makes at most ``MOST_TOGETHER`` friends in a /64, so that all of them are
+observed. Times are monotonic seconds, but those of the first day are wall-clock seconds, as those of all
+friends.
 """
 
 from collections import Counter, OrderedDict
@@ -35,7 +37,7 @@ from attrs import define
 
 from ringfence.detect.sessions import remember
 from ringfence.values.event import SecurityEvent, Service, Transport
-from ringfence.values.network import Address, Network
+from ringfence.values.network import Address, Network, sender_of
 from ringfence.values.packet import Challenge
 
 MANY = 20
@@ -52,26 +54,27 @@ class Observation:
     """Counts Asterisk's refusals to friends: the kernel copies the packets of those that get many."""
 
     def __init__(self) -> None:
-        self._refused: OrderedDict[Address, tuple[float, int]] = OrderedDict()  # since when, and how many
+        self._refused: OrderedDict[Network, tuple[float, int]] = OrderedDict()  # since when, and how many
         self._by_session: OrderedDict[int, int] = OrderedDict()
         self._challenges: OrderedDict[int, tuple[float, int]] = OrderedDict()  # the latest, and how many
-        self._observed: OrderedDict[Address, float] = OrderedDict()  # by friend, its latest refusal
+        self._observed: OrderedDict[Network, float] = OrderedDict()  # by sender, its latest refusal
 
     def on_refusal(self, friend: Address, answer: Challenge, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` by ``answer``.
 
-        Return whether the kernel must copy the friend's packets from now on.
+        Return whether the kernel must copy the packets of the friend's sender from now on.
         """
+        sender = sender_of(friend)
         key = _session_of(friend, answer.service, answer.call_id, answer.transport)
         remember(self._by_session, key, self._by_session.get(key, 0) + 1, MOST_COUNTED)
-        since, number = self._refused.get(friend, (now, 0))
+        since, number = self._refused.get(sender, (now, 0))
         if now - since >= WITHIN:
             since, number = now, 0
-        remember(self._refused, friend, (since, number + 1), MOST_COUNTED)
+        remember(self._refused, sender, (since, number + 1), MOST_COUNTED)
         if number < MANY:
             return False
-        begins = friend not in self.addresses(now)
-        remember(self._observed, friend, now, MOST)
+        begins = sender not in self.senders(now)
+        remember(self._observed, sender, now, MOST)
         return begins
 
     def on_challenge(self, event: SecurityEvent, now: float) -> None:
@@ -88,13 +91,14 @@ class Observation:
         address = event.remote.address
         key = _session_of(address, event.service, event.session, event.remote.transport)
         answered = min(challenges, self._by_session.get(key, 0))
-        since, number = self._refused.get(address, (0.0, 0))
+        sender = sender_of(address)
+        since, number = self._refused.get(sender, (0.0, 0))
         if number and answered and now - at < ANSWERED_WITHIN:
             self._by_session[key] -= answered
-            self._refused[address] = since, max(0, number - answered)
+            self._refused[sender] = since, max(0, number - answered)
 
-    def addresses(self, now: float) -> AbstractSet[Address]:
-        """Return the friends that were refused often, and lately."""
+    def senders(self, now: float) -> AbstractSet[Network]:
+        """Return the senders whose friends were refused often, and lately."""
         while self._observed and now - next(iter(self._observed.values())) >= OBSERVED_FOR:
             self._observed.popitem(last=False)
         return self._observed.keys()

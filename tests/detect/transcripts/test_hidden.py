@@ -798,9 +798,9 @@ def test_other_refusals_do_not_count_by_themselves(why: str) -> None:
 # -- observed friends ------------------------------------------------------------------------------------
 
 
-def friend_refused(number: int, time: float, **more: object) -> Step:
+def friend_refused(number: int, time: float, address: str = PHONE, **more: object) -> Step:
     """Return refusals to a friend, whose requests the kernel does not copy."""
-    return at(time, *[sent(PHONE, b"%d" % n, **more) for n in range(number)])  # type: ignore[arg-type]
+    return at(time, *[sent(address, b"%d" % n, **more) for n in range(number)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("service", [Service.PJSIP, Service.SIP])
@@ -814,6 +814,23 @@ def test_a_friend_that_is_refused_again_and_again_is_observed(service: Service) 
     guard.play(friend_refused(1, 500, service=service), *ticks(1_099, 1_099))
     assert guard.observed() == {PHONE}
     guard.play(*ticks(1_100, 1_100))
+    assert guard.observed() == set()
+
+
+def test_the_friends_of_a_64_are_observed_together() -> None:
+    """Twenty hidden guesses are all that one password gives in a /64, whatever new addresses log in there."""
+    guard, phones = Player(), [f"2001:db8::{number}" for number in range(1, 4)]
+    guard.play(at(0, friend(PHONE), *map(friend, phones[:2]), friend("2001:db8:0:1::1")))
+    guard.play(friend_refused(20, 1, phones[0]), *ticks(2, 2))
+    assert guard.observed() == set()
+    guard.play(at(3, challenged(phones[0], b"0"), login(phones[0], b"0")))  # it explains one refusal
+    guard.play(friend_refused(1, 4, phones[1]))
+    assert guard.observed() == set()
+    guard.play(friend_refused(1, 5, phones[1]))
+    assert guard.observed() == {*phones[:2]}
+    guard.play(at(6, login(phones[2])), *ticks(7, 7))
+    assert guard.observed() == {*phones}
+    guard.play(*ticks(605, 605))
     assert guard.observed() == set()
 
 
