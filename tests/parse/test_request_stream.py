@@ -13,6 +13,7 @@ from ringfence.parse.request_stream import (
     MOST_EARLY,
     MOST_EARLY_BYTES,
     MOST_MESSAGE,
+    MOST_NEWLY,
     RequestStreams,
 )
 from ringfence.parse.requests import parse_requests
@@ -27,8 +28,7 @@ CALL = b"INVITE sip:a SIP/2.0\r\nCall-ID: d\r\nl : 4\r\n\r\n"
 ANSWER = b"SIP/2.0 200 OK\r\nContent-Length:0\r\n\r\n"
 BODY = b"\0\r\n\xff"
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: a\r\nUPGRADE: WebSocket\r\nSec-WebSocket-Key: x\r\n\r\n"
-
-
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\n\r\n"
 PAGE = UPGRADE.replace(b"Host: a\r\n", b"Host: a\r\nORIGIN:  %b \r\n")
 
 
@@ -57,9 +57,17 @@ def read(streams: RequestStreams, data: bytes, at: int = 0) -> list[bytes] | Non
     return streams.read(KEY, (FIRST + at) % SEQUENCES, data)
 
 
-def in_pieces(data: bytes, cuts: list[int]) -> list[bytes] | None:
+def upgraded() -> RequestStreams:
+    """Return the streams with one connection, on which frames come next, after ``UPGRADE``."""
+    streams = begun((FIRST - len(UPGRADE)) % SEQUENCES)
+    assert read(streams, UPGRADE, -len(UPGRADE)) == []
+    assert not streams.answer(KEY, SWITCHED)
+    return streams
+
+
+def in_pieces(data: bytes, cuts: list[int], streams: RequestStreams | None = None) -> list[bytes] | None:
     """Read data that is cut at these places, and return all heads; None if the connection becomes unread."""
-    streams, found, start = begun(), list[bytes](), 0
+    streams, found, start = streams or begun(), list[bytes](), 0
     for end in [*sorted({cut for cut in cuts if 0 < cut < len(data)}), len(data)]:
         heads = read(streams, data[start:end], start)
         if heads is None:
@@ -86,9 +94,9 @@ def test_any_cuts_give_the_messages_that_were_sent(parts: list[tuple[bytes, byte
 def test_any_cuts_give_the_messages_of_a_websocket(parts: list[tuple[bytes, bytes]], cuts: list[int]) -> None:
     """After the upgrade each frame holds one message; pings and keep-alives hold none."""
     frames = b"".join(framed(head + body) for head, body in parts)
-    data = UPGRADE + framed(b"ping", 0x89) + frames + framed(ASK.replace(b"\r\nContent-Length: 0", b""), 0x82)
+    data = framed(b"ping", 0x89) + frames + framed(ASK.replace(b"\r\nContent-Length: 0", b""), 0x82)
     heads = [*(head for head, _ in parts if head.strip()), ASK.replace(b"\r\nContent-Length: 0", b"")]
-    assert in_pieces(data, cuts) == heads
+    assert in_pieces(data, cuts, upgraded()) == heads
 
 
 @pytest.mark.parametrize("websocket", [False, True])
@@ -96,10 +104,9 @@ def test_requests_count_wherever_they_are_cut(websocket: bool) -> None:  # noqa:
     """Cut at each byte, bare or in frames, also long ones: the heads are read whole, in order, once."""
     long = ASK.replace(b"Call-ID: c", b"Call-ID: " + b"c" * 200)
     messages = [ASK, CALL + BODY, b"\r\n\r\n", ANSWER, long]
-    data = UPGRADE + framed(b"", 0x8A) + b"".join(map(framed, messages)) if websocket else b"".join(messages)
-    for cut in range(1, len(data)):
-        assert in_pieces(data, [cut]) == [ASK, CALL, ANSWER, long]
-    assert in_pieces(data, list(range(len(data)))) == [ASK, CALL, ANSWER, long]
+    data = framed(b"", 0x8A) + b"".join(map(framed, messages)) if websocket else b"".join(messages)
+    for cuts in (*([cut] for cut in range(1, len(data))), list(range(len(data)))):
+        assert in_pieces(data, cuts, upgraded() if websocket else None) == [ASK, CALL, ANSWER, long]
 
 
 @pytest.mark.parametrize("text", [b"c\rd", b"c\r", b"\r\rl: 5", b"c\rContent-Length: 5"])
@@ -107,7 +114,7 @@ def test_a_bare_cr_within_a_line_hides_no_request(text: bytes) -> None:
     """PJSIP and chan_sip find the end of a message by LF alone, so the messages are the same for all."""
     head = ASK.replace(b"Call-ID: c", b"Call-ID: " + text)
     assert read(begun(), head + ANSWER) == [head, ANSWER]
-    assert read(begun(), UPGRADE + framed(head)) == [head]
+    assert read(upgraded(), framed(head)) == [head]
 
 
 @pytest.mark.parametrize(
@@ -124,8 +131,7 @@ def test_a_folded_line_hides_no_request(folded: bytes) -> None:
     head = ASK.replace(b"Call-ID: c", folded)
     assert read(begun(), head + CALL + BODY + ASK) == [head, CALL, ASK]
     assert read(begun(), ASK.replace(b"\r\n", b"\r\n X: y\r\n", 1) + CALL + BODY) is not None
-    upgrade = UPGRADE.replace(b"Host: a", folded)
-    assert read(begun(), upgrade + framed(head) + framed(ASK)) == [head, ASK]
+    assert read(upgraded(), framed(head) + framed(ASK)) == [head, ASK]
 
 
 @pytest.mark.parametrize("kinds", [(1, 0x80), (2, 0x80), (1, 0x81), (2, 0x82), (0, 0x80), (0, 0x82)])
@@ -134,19 +140,19 @@ def test_fragments_hide_no_request(kinds: tuple[int, int]) -> None:
     first, last = kinds
     for cut in (0, 1, 30, len(ASK)):
         parts = framed(ASK[:cut], first), framed(b"ping", 0x89), framed(b"", 0), framed(ASK[cut:], last)
-        assert in_pieces(UPGRADE + b"".join(parts) + framed(CALL + BODY), [cut, 200]) == [ASK, CALL]
-    assert in_pieces(UPGRADE + framed(b"\r\n", 1) + framed(b"\r\n", 0x80) + framed(ASK), []) == [ASK]
+        assert in_pieces(b"".join(parts) + framed(CALL + BODY), [cut, 200], upgraded()) == [ASK, CALL]
+    assert read(upgraded(), framed(b"\r\n", 1) + framed(b"\r\n", 0x80) + framed(ASK)) == [ASK]
 
 
 def test_fragments_are_bounded() -> None:
     """They count among the bytes of incomplete messages, until the message is whole or nothing is read."""
-    data = UPGRADE + framed(ASK[:40], 1)
-    streams = begun()
+    data = framed(ASK[:40], 1)
+    streams = upgraded()
     assert read(streams, data) == []
     assert streams.pending == 40
     assert read(streams, framed(ASK[40:], 0x80), len(data)) == [ASK]
     assert streams.pending == 0
-    streams = begun()
+    streams = upgraded()
     assert read(streams, data + framed(b"x" * 20, 0) + b"\xc1\x80") is None
     assert streams.pending == 0
 
@@ -171,21 +177,9 @@ def test_fragments_are_bounded() -> None:
         UPGRADE.replace(b"Host: a", b"Host: a\0"),
         b"x" * (MOST_MESSAGE + 1),
         CALL.replace(b": 4", b": %d" % MOST_MESSAGE),
-        UPGRADE + ASK,
-        UPGRADE + framed(ASK, 0xC1),
-        UPGRADE + framed(ASK, 0x83),
-        UPGRADE + framed(b"ping", 0x09),
-        UPGRADE + framed(b"x" * 3_000, 1) + framed(b"x" * 1_001, 0x80),
-        UPGRADE + framed(ASK[:9], 1) + framed(ASK[9:-2], 0x80),
-        UPGRADE + b"\x81\x01a",
-        UPGRADE + b"\x81\xff" + (MOST_MESSAGE + 1).to_bytes(8, "big") + b"mask",
-        UPGRADE + framed(ASK + ASK),
-        UPGRADE + framed(CALL + b"abc"),
-        UPGRADE + framed(ASK[:-2]),
-        UPGRADE + framed(ASK.replace(b"Content-Length: 0", b"l: 0\r\nl: 0")),
-        UPGRADE + framed(ASK.replace(b"Content-Length: 0", b"l:\r\n 0")),
-        UPGRADE + framed(ASK.replace(b"Call-ID: c", b"Call-ID: c\0X: d")),
-        UPGRADE + framed(b"x" + ASK.replace(b"REGISTER sip:a", b"")),
+        UPGRADE + framed(ASK),
+        UPGRADE.replace(b"Host: a", b"Content-Length: 8"),
+        UPGRADE.replace(b"Host: a", b"TRANSFER-Encoding: chunked"),
     ],
 )
 def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
@@ -196,6 +190,48 @@ def test_what_can_be_read_in_several_ways_is_not_read(data: bytes) -> None:
     assert streams.pending == 0
     connect(streams)
     assert read(streams, ASK) == [ASK]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ASK,
+        framed(ASK, 0xC1),
+        framed(ASK, 0x83),
+        framed(b"ping", 0x09),
+        framed(b"x" * 3_000, 1) + framed(b"x" * 1_001, 0x80),
+        framed(ASK[:9], 1) + framed(ASK[9:-2], 0x80),
+        b"\x81\x01a",
+        b"\x81\xff" + (MOST_MESSAGE + 1).to_bytes(8, "big") + b"mask",
+        framed(ASK + ASK),
+        framed(CALL + b"abc"),
+        framed(ASK[:-2]),
+        framed(ASK.replace(b"Content-Length: 0", b"l: 0\r\nl: 0")),
+        framed(ASK.replace(b"Content-Length: 0", b"l:\r\n 0")),
+        framed(ASK.replace(b"Call-ID: c", b"Call-ID: c\0X: d")),
+        framed(b"x" + ASK.replace(b"REGISTER sip:a", b"")),
+    ],
+)
+def test_frames_that_can_be_read_in_several_ways_are_not_read(data: bytes) -> None:
+    """They make the connection unread too."""
+    streams = upgraded()
+    assert read(streams, data) is None
+    assert (read(streams, framed(ASK), len(data)), streams.pending) == ([], 0)
+
+
+def test_only_this_hosts_101_makes_frames_of_what_follows() -> None:
+    """For Asterisk it is text otherwise, which may hold guesses: PJSIP's own ports know no WebSocket."""
+    for answer in (b"HTTP/1.1 404 Not Found", b"SIP/2.0 405"):
+        streams = begun()
+        assert read(streams, UPGRADE) == []
+        assert streams.answer(KEY, answer)
+        assert read(streams, framed(ASK), len(UPGRADE)) == []
+    streams = begun()
+    assert not streams.answer(b"other", SWITCHED)
+    assert read(streams, ASK) == [ASK]
+    assert not streams.answer(KEY, ANSWER)
+    assert streams.answer(KEY, SWITCHED)
+    assert not streams.answer(KEY, SWITCHED)
 
 
 @pytest.mark.parametrize("at", [0, 10, len(ASK) - 1, len(ASK)])
@@ -329,6 +365,7 @@ def test_a_syn_within_a_connection_hides_nothing(data: bytes) -> None:
     found = parse_requests(segment_like(syn, 1 << 30, data, 0x02), streams)
     assert [one.unread for one in found or []] == [True] * bool(data)
     assert len(parse_requests(segment_like(syn, 1 + len(ASK), ASK), streams) or []) == 1
+    assert acknowledged(1 + 2 * len(ASK)) == []
     [unread] = parse_requests(segment_like(syn, 1 + 2 * len(ASK), b"OPTIONS \0\r\n\r\n"), streams) or []
     assert unread.unread
     [exchange] = acknowledged(1 + 2 * len(ASK) + 9)
@@ -337,14 +374,14 @@ def test_a_syn_within_a_connection_hides_nothing(data: bytes) -> None:
 
 
 def test_what_this_host_acknowledges() -> None:
-    """Of an unread connection its bytes are counted once, from where reading ended."""
+    """Of an unread connection its bytes are counted, from where reading ended."""
     streams = begun()
     assert streams.acknowledge(b"other", 0) == (None, False)
     assert read(streams, ASK + b"OPTI") == [ASK]
     assert streams.acknowledge(KEY, (FIRST + len(ASK) + 5) % SEQUENCES) == (None, False)
     assert read(streams, b"\0\r\n\r\n", len(ASK) + 4) is None
     found = [streams.acknowledge(KEY, (FIRST + len(ASK) + at) % SEQUENCES) for at in (0, 9, 5, 20)]
-    assert found == [(0, False), (9, False), (0, False), (11, False)]
+    assert found == [(0, False), (9, False), (0, False), (15, False)]
     streams.lose(b"other")
     assert [streams.acknowledge(b"other", at) for at in (700, 900)] == [(0, False), (200, False)]
 
@@ -375,6 +412,7 @@ def test_bytes_of_which_no_copy_came() -> None:
     """If this host has got them, nothing more is read, and they are counted."""
     streams = begun()
     assert read(streams, ASK) == [ASK]
+    assert streams.acknowledge(KEY, (FIRST + len(ASK)) % SEQUENCES) == (None, False)
     assert read(streams, b"x" * 9, len(ASK) + 50) == []
     assert streams.acknowledge(KEY, (FIRST + len(ASK) + 59) % SEQUENCES) == (59, True)
     assert (read(streams, ASK, len(ASK) + 59), streams.pending) == ([], 0)
@@ -403,15 +441,99 @@ def test_connections_and_bytes_are_bounded() -> None:
         assert read(streams, b"x", 60) is None
 
 
+def test_a_syn_that_gets_no_answer_begins_nothing() -> None:
+    """The kernel may drop it, for instance for a wrong checksum, and answer one that came before it."""
+    streams = RequestStreams()
+    streams.offer(KEY, FIRST - 1)
+    streams.offer(KEY, FIRST - 1_000)
+    streams.begin(KEY, FIRST)
+    assert read(streams, ASK) == [ASK]
+
+
+def test_a_connection_whose_syn_was_not_copied_ends_the_old_one() -> None:
+    """Otherwise its bytes could pass for old ones. They are counted from the first one."""
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
+    streams.begin(KEY, FIRST)  # a SYN-ACK that is sent again
+    assert read(streams, ASK, len(ASK)) == [ASK]
+    streams.begin(KEY, 5_000)
+    assert streams.read(KEY, 5_000, ASK) is None
+    assert streams.acknowledge(KEY, 5_000 + len(ASK)) == (len(ASK), False)
+    streams.begin(b"other", 5_000)
+    assert streams.acknowledge(b"other", 6_000) == (None, False)
+
+
+def test_the_stranger_may_choose_one_of_several_answered_syns() -> None:
+    """While many connections wait, Linux answers each SYN, and remembers none (SYN cookies)."""
+    for number in (FIRST, FIRST - 5_000, FIRST + 5_000):
+        streams = begun()
+        connect(streams, number % SEQUENCES)
+        assert read(streams, ASK[:9]) == []
+        assert read(streams, ASK[9:], 9) == [ASK]
+    streams = begun()
+    connect(streams, FIRST - (1 << 30))
+    assert read(streams, b"\0\r\n\r\n", 5) == []
+    assert streams.acknowledge(KEY, (FIRST + 10) % SEQUENCES) == (10, True)
+
+
+def test_packets_of_this_host_may_have_another_address() -> None:
+    """The SYN is copied before destination NAT, which leads to a container, and the SYN-ACK comes from it."""
+    stranger, port = bytes((192, 0, 2, 7)), b"\x13\xc6"
+    outside = stranger + bytes((198, 18, 0, 1)) + port + b"\x13\xc4"
+    inside = stranger + bytes((172, 17, 0, 2)) + port + b"\x13\xe2"
+    streams = RequestStreams(most=1)
+    streams.offer(outside, FIRST - 1)
+    streams.begin(inside, FIRST)
+    assert streams.read(outside, FIRST, ASK) == [ASK]
+    assert streams.acknowledge(inside, (FIRST + len(ASK)) % SEQUENCES) == (None, False)
+    assert streams.read(outside, (FIRST + len(ASK)) % SEQUENCES, b"\0\r\n\r\n") is None
+    assert streams.acknowledge(inside, (FIRST + len(ASK) + 5) % SEQUENCES) == (5, False)
+    streams.begin(inside, 7)
+    assert streams.acknowledge(inside, 9) == (2, False)
+    streams.lose(KEY)
+    assert streams.acknowledge(inside, 19) == (None, False)
+
+
+def test_what_asterisk_never_got_hides_no_bytes() -> None:
+    """A copy may have a wrong checksum. So bytes count from what this host has acknowledged."""
+    streams = begun()
+    assert read(streams, b"\r\n" * 300) == []
+    assert read(streams, ASK) is None
+    assert streams.acknowledge(KEY, (FIRST + len(ASK)) % SEQUENCES) == (len(ASK), False)
+
+
+def test_a_number_that_jumps_is_of_another_connection() -> None:
+    """No segment acknowledges more than a receive window."""
+    streams = RequestStreams()
+    streams.lose(KEY)
+    numbers = (0, MOST_NEWLY, 2 * MOST_NEWLY + 1, 2 * MOST_NEWLY + 2)
+    assert [streams.acknowledge(KEY, one)[0] for one in numbers] == [0, MOST_NEWLY, 0, 1]
+
+
 def test_unanswered_syns_are_bounded() -> None:
     """They push out each other, and no connection."""
     streams = begun(most=2)
-    for name in (b"a", b"b", b"c"):
+    names = [one * 12 for one in (b"a", b"b", b"c")]
+    for name in names:
         streams.offer(name, 0)
-    for name in (b"a", b"b"):
+    for name in names[:2]:
         streams.begin(name, 1)
     assert read(streams, ASK) == [ASK]
-    assert [streams.read(name, 1, ASK) for name in (b"b", b"a")] == [[ASK], None]
+    assert [streams.read(name, 1, ASK) for name in names[1::-1]] == [[ASK], None]
+
+
+def test_forged_segments_push_out_no_connection() -> None:
+    """If this host acknowledges bytes of it, it is none that anyone can forge; two of these do not last."""
+    streams = begun(most=2)
+    assert read(streams, ASK[:9] + b"\0\r\n\r\n") is None
+    assert streams.acknowledge(KEY, (FIRST + 9) % SEQUENCES) == (9, False)
+    for forged in (b"a", b"b", b"c"):
+        assert streams.read(forged, 0, ASK) is None
+    assert streams.acknowledge(KEY, (FIRST + 20) % SEQUENCES) == (11, False)
+    for number in (0, 100):
+        streams.acknowledge(b"c", number)
+    assert streams.read(b"d", 0, ASK) is None
+    assert streams.acknowledge(KEY, (FIRST + 30) % SEQUENCES) == (None, False)
 
 
 def test_a_segment_that_was_copied_in_part_makes_its_connection_unread() -> None:
@@ -522,7 +644,10 @@ def test_a_websocket_of_a_page(origin: bytes, *, is_page: bool) -> None:
     streams = RequestStreams()
     assert parse_requests(syn, streams) == []
     streams.begin(syn[12:24], 1)
-    found = parse_requests(segment_like(syn, 1, PAGE % origin + framed(ASK)), streams)
+    page = PAGE % origin
+    found = parse_requests(segment_like(syn, 1, page), streams)
     assert found is not None
-    assert [one.page for one in found] == ([True, False] if is_page else [False])
-    assert found[-1].method == "REGISTER"
+    assert [one.page for one in found] == [True] * is_page
+    assert not streams.answer(syn[12:24], SWITCHED)
+    [asked] = parse_requests(segment_like(syn, 1 + len(page), framed(ASK)), streams) or []
+    assert (asked.page, asked.method) == (False, "REGISTER")

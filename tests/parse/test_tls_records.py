@@ -339,7 +339,7 @@ def test_a_reset_shows_nothing(port: int) -> None:
     requests.lose(back)
     for data in (hello(), record(0x17, ANSWER)) if port == 5061 else (b"", b""):
         parse_exchange(packet(data, 0, 3_000_000_000, port), streams, requests, lambda _: False)
-    reset = bytearray(packet(b"", 0, 0, port))
+    reset = bytearray(packet(b"", 0, 3_000_000_500, port))
     reset[20 + 13] = 0x04
 
     assert parse_exchange(bytes(reset), streams, requests, lambda _: False) == []

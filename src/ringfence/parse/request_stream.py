@@ -2,15 +2,16 @@ r"""SIP requests in the TCP segments of strangers: bare, or each in a frame of a
 
 The stranger wrote the segments, and Asterisk may read them in another way than this module: segments that
 have a wrong checksum, or come twice with different bytes. So only the plain way is read, from the SYN on. A
-SYN begins a connection once this host has answered it: within a connection, the kernel ignores it. A
+SYN begins a connection once this host has answered it: the kernel ignores a SYN within a connection. A
 segment that comes too early waits for those before it: the network loses some, and so does the kernel, if its
 sender asks too much. A segment that comes again must have the same bytes. Each message has a head in which
 every line ends with CR LF, and exactly one Content-Length, which is not folded. Other lines may be folded
 (RFC 3261 §7.3.1): PJSIP and chan_sip find no Content-Length in a line that begins with a blank. Within a
 WebSocket (RFC 7118 §5), each message is in a masked frame, or in several fragments (RFC 6455 §5.4). Asterisk
 joins all data frames up to one with FIN, whatever their types (``res_http_websocket.c``), and so does this
-module. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot hold, and goes on
-in the middle. Whatever else a connection carries makes it *unread* to its end, and
+module. What follows a request for a WebSocket is read as frames once this host has answered 101: otherwise it
+is text for Asterisk. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot
+hold, and goes on in the middle. Whatever else a connection carries makes it *unread* to its end, and
 :meth:`RequestStreams.read` reports it once. Then its guesses are found by their answers, or by their bytes.
 
     SYN, seq 0                     ->  nothing
@@ -20,19 +21,21 @@ in the middle. Whatever else a connection carries makes it *unread* to its end, 
     "OPTIONS …", seq 1             ->  unread: which of the two Asterisk got is unknown
 
 What this host has acknowledged shows two things (:meth:`RequestStreams.acknowledge`): whether its kernel has
-got segments of which no copy came, and how much an unread connection carries.
+got segments of which no copy came, and how much an unread connection carries. Only this host's own numbers
+count there: copied segments may never reach Asterisk, for instance those with a wrong checksum.
 
 Each segment also names the room that its sender has for answers: its receive window. If that is less than
 ``LEAST_ROOM``, answers stay in Asterisk's socket (:meth:`RequestStreams.room`).
 
 The request of HTTP for a WebSocket is returned like a message if a browser names the web page that opens it.
 
-Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
-forgotten first, and as many SYNs without an answer, ``MOST_MESSAGE`` bytes of a message, ``MOST_EARLY`` early
-segments with ``MOST_EARLY_BYTES`` bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early
-segments. Of each connection the bytes that this host has not acknowledged yet are kept to compare, ``KEPT``
-bytes at most: the kernel ignores what comes again after that. A connection of which this module did not see
-the beginning, or that it has forgotten, is unread.
+Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, and as many SYNs, ``MOST_MESSAGE`` bytes
+of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES`` bytes, and ``MOST_BYTES`` bytes of all
+incomplete messages and early segments. Connections of which this host has acknowledged nothing are forgotten
+first, because anyone can forge them, and then the least recently used ones. Of each connection the bytes that
+this host has not acknowledged yet are kept to compare, ``KEPT`` bytes at most: the kernel ignores
+acknowledged bytes that come again. A connection of which this module did not see the beginning, or that it
+has forgotten, is unread.
 """
 
 import re
@@ -52,6 +55,10 @@ MOST_EARLY_BYTES = 32_768
 """The maximum size in bytes of one connection's TCP segments that wait for the segments before them."""
 KEPT = 2_048
 """The maximum number of bytes that are kept to compare them with a segment that comes again."""
+MOST_NEWLY = 8 << 20
+"""The most bytes that one segment of this host can newly acknowledge: more than a receive window."""
+MOST_BEGINS = 64
+"""The maximum number of answered SYNs of a connection without data that are kept."""
 LEAST_ROOM = 1_024
 """The least receive window, in bytes, with room for answers: a refusal has 500, and two must fit."""
 
@@ -69,10 +76,14 @@ PAGE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
 """The first line of a request for a web page or a WebSocket. Other requests by GET are SIP for PJSIP."""
 _TO_WEBSOCKET = re.compile(rb"\r\nupgrade[ \t]*+:[ \t]*+websocket[ \t]*+\r\n(?![ \t])", re.IGNORECASE)
 _ORIGIN = re.compile(rb"\r\norigin[ \t]*+:", re.IGNORECASE)
+_ENCODED = re.compile(rb"\r\ntransfer-encoding", re.IGNORECASE)
 _ANY_LENGTH = re.compile(rb"\r\n(?:content-length|l[ \t:])", re.IGNORECASE)
 _LENGTH = re.compile(
     rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n(?![ \t]))", re.IGNORECASE
 )
+_HTTP = b"HTTP/"
+_SWITCHED = b"HTTP/1.1 101"
+_PORT, _PORTS = 2, 4  # bytes of one port and of both
 _FINAL = 0x80  # FIN, in the first byte of a frame
 _DATA = (0, 1, 2)  # the types of frames with data: continuation, text, binary
 _CONTROL = (0x88, 0x89, 0x8A)  # with FIN, because they are never fragmented
@@ -94,8 +105,12 @@ class _Stream:
     the same message. ``read`` are the last bytes that were read, and ``settled`` whether this host has
     acknowledged all bytes before them. ``early`` are the segments that wait, by their numbers. ``scale``:
     windows are multiplied with two to this power. ``room``: the last window was not too small. ``unread``:
-    nothing of this connection is read, and ``reported`` whether :meth:`RequestStreams.read` has said so.
-    ``acknowledged`` is the number up to which its unread bytes were counted, None if that is unknown.
+    nothing of this connection is read, and ``reported`` whether that was reported. ``acknowledged`` is the
+    number up to which its unread bytes were counted, or which this host has acknowledged; None if it is
+    unknown. ``begins`` are the numbers of the first byte that this host has answered, the last one first: if
+    many connections wait, Linux answers each SYN (by a SYN cookie), and the stranger chooses one of them.
+    ``asks``: the last message asks for a WebSocket. ``key`` is the connection in packets of this host, if
+    these have another address (destination NAT).
     """
 
     next: int
@@ -111,6 +126,9 @@ class _Stream:
     unread: bool = False
     reported: bool = False
     acknowledged: int | None = None
+    begins: tuple[int, ...] = ()
+    asks: bool = False
+    key: bytes = b""
 
     @property
     def held(self) -> int:
@@ -122,8 +140,13 @@ class _Stream:
         """The sequence number of the first byte of the incomplete message."""
         return (self.next - len(self.pending) - len(self.fragments)) % SEQUENCES
 
-    def unread_part(self, sequence: int, data: bytes) -> bytes | None:
-        """Return the bytes of a segment that were not read yet; None if others were read in their place.
+    @property
+    def is_fresh(self) -> bool:
+        """Whether no data of this connection was read yet."""
+        return self.next in self.begins and not self.early
+
+    def new_part(self, sequence: int, data: bytes) -> bytes | None:
+        """Return the bytes of a segment that are new; None if others were read in their place.
 
         ``sequence`` is the number of the first byte of ``data``.
         """
@@ -160,8 +183,11 @@ class RequestStreams:
         self._most = most
         self._most_bytes = most_bytes
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
-        # SYNs that this host has not answered: the first byte's number, and the scale.
-        self._offered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        # By the stranger's address and port, and the number of the first byte: the connection, and the scale.
+        self._offers: OrderedDict[tuple[bytes, int], tuple[bytes, int]] = OrderedDict()
+        self._copied: dict[bytes, bytes] = {}  # the connection in the stranger's packets, by ``_Stream.key``
+        # The connections of which this host has acknowledged no byte, the oldest first.
+        self._unproven: dict[bytes, None] = {}
         self._bytes = 0
 
     @property
@@ -176,24 +202,48 @@ class RequestStreams:
         their window divided by two to this power. The kernel keeps the scale of the first SYN.
         """
         stream, first = self._streams.get(connection), (sequence + 1) % SEQUENCES
-        _, most = self._offered.pop(connection, (first, scale))
-        if stream is not None and stream.next == first:
+        _, most = self._offers.pop((_sender_in(connection), first), (b"", scale))
+        if stream is not None and first in stream.begins:
             most = min(most, stream.scale)
-        self._offered[connection] = first, min(scale, most)
-        if len(self._offered) > self._most:
-            self._offered.popitem(last=False)
+        self._offers[_sender_in(connection), first] = connection, min(scale, most)
+        if len(self._offers) > self._most:
+            self._offers.popitem(last=False)
 
-    def begin(self, connection: bytes, first: int) -> None:
-        """Begin to read ``connection``, because this host answers its SYN.
+    def begin(self, key: bytes, first: int) -> None:
+        """Begin to read a connection, because this host answers its SYN.
 
-        ``connection`` is its packed addresses and ports, the stranger's first. ``first`` is the number of its
-        first byte, which the SYN-ACK acknowledges. A remote host may use the same port again.
+        ``key`` is the connection in the SYN-ACK: packed addresses and ports, the stranger's first. With
+        destination NAT, it has another address of this side than the SYN. ``first`` is the number of the
+        first byte, which the SYN-ACK acknowledges. If no SYN with this number was copied, an earlier
+        connection with the same ports ends, and the new one is unread.
         """
-        number, scale = self._offered.get(connection, (None, 0))
-        if number == first:
-            del self._offered[connection]
-            self._forget(connection)
-            self._add(connection, _Stream(first, scale=scale))
+        connection, scale = self._offers.pop((_sender_in(key), first), (b"", 0))
+        known = self._streams.get(connection or self._copied.get(key, key))
+        if not connection and (known is None or first in known.begins):
+            return  # of a friend, whose SYN is not copied; or sent again
+        begins = (first, *known.begins)[:MOST_BEGINS] if known is not None and known.is_fresh else (first,)
+        stream = _Stream(first, scale=scale, unread=not connection, acknowledged=first, begins=begins)
+        connection = connection or self._copied.get(key, key)
+        self._forget(connection)
+        if key != connection:
+            stream.key, self._copied[key] = key, connection
+        self._add(connection, stream)
+
+    def answer(self, key: bytes, data: bytes) -> bool:
+        """Record the data of a segment of this host; return whether reading fails from now on.
+
+        ``key`` is as for :meth:`begin`. HTTP in the wrong place shows that Asterisk reads the connection in
+        another way.
+        """
+        stream = self._streams.get(self._copied.get(key, key))
+        if stream is None or stream.unread or stream.websocket:
+            return False
+        if stream.asks and data.startswith(_SWITCHED):
+            stream.asks, stream.websocket = False, True
+            return False
+        if misread := stream.asks or data.startswith(_HTTP):
+            self._give_up(stream, stream.first)
+        return misread
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.
@@ -218,6 +268,8 @@ class RequestStreams:
         if stream.unread:
             reported, stream.reported = stream.reported, True
             return [] if reported else None
+        if stream.is_fresh and sequence in stream.begins:
+            stream.next = stream.acknowledged = sequence
         before, first = stream.held, stream.first
         try:
             found = _extend(stream, sequence, data)
@@ -227,7 +279,7 @@ class RequestStreams:
             return None
         self._bytes += stream.held - before
         while self._bytes > self._most_bytes:
-            self._forget(next(iter(self._streams)))
+            self._forget_one()
         return found
 
     def lose(self, connection: bytes) -> None:
@@ -235,13 +287,14 @@ class RequestStreams:
         stream = self._known(connection)
         self._give_up(stream, stream.first)
 
-    def acknowledge(self, connection: bytes, number: int) -> tuple[int | None, bool]:
+    def acknowledge(self, key: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
 
-        ``connection`` is its packed addresses and ports, the stranger's first. Return the number of newly
-        acknowledged bytes that were not read; None while the connection is read. Return also whether reading
-        fails from now on, because this host has got bytes of which the kernel delivered no copy.
+        ``key`` is as for :meth:`begin`. Return the number of newly acknowledged bytes that were not read;
+        None while the connection is read. Return also whether reading fails from now on, because this host
+        has got bytes of which the kernel delivered no copy.
         """
+        connection = self._copied.get(key, key)
         stream = self._streams.get(connection)
         if stream is None:
             return None, False
@@ -249,20 +302,20 @@ class RequestStreams:
         lost = not stream.unread and 1 < (number - stream.next) % SEQUENCES < _HALF
         if lost:
             self._give_up(stream, stream.first)
+        before, stream.acknowledged = stream.acknowledged, number
+        if before is not None and before != number:
+            self._unproven.pop(connection, None)
         if not stream.unread:
             stream.settle(number)
             return None, False
-        if stream.acknowledged is None:
-            stream.acknowledged = number
-        newly = (number - stream.acknowledged) % SEQUENCES
-        if newly >= _HALF:
-            return 0, lost
-        stream.acknowledged = number
-        return newly, lost
+        counted = [before] if before is not None and before not in stream.begins else stream.begins
+        newly = min(((number - one) % SEQUENCES for one in counted), default=0)
+        return newly if newly <= MOST_NEWLY else 0, lost
 
     def _give_up(self, stream: _Stream, first: int) -> None:
         """Stop reading a connection, from the byte with the sequence number ``first`` on."""
-        if not stream.unread:
+        held = stream.acknowledged is not None and (stream.acknowledged - first) % SEQUENCES < _HALF
+        if held and not stream.unread:
             stream.acknowledged = first
         self._bytes -= stream.held
         stream.pending, stream.fragments, stream.read = b"", b"", b""
@@ -277,13 +330,25 @@ class RequestStreams:
 
     def _add(self, connection: bytes, stream: _Stream) -> None:
         self._streams[connection] = stream
+        self._unproven[connection] = None
         if len(self._streams) > self._most:
-            self._forget(next(iter(self._streams)))
+            self._forget_one()
+
+    def _forget_one(self) -> None:
+        """Forget the oldest connection that may be forged, before the latest one; if there is none, any."""
+        self._forget(next(iter(self._unproven if len(self._unproven) > 1 else self._streams)))
 
     def _forget(self, connection: bytes) -> None:
         stream = self._streams.pop(connection, None)
         if stream is not None:
             self._bytes -= stream.held
+            self._unproven.pop(connection, None)
+            self._copied.pop(stream.key, None)
+
+
+def _sender_in(connection: bytes) -> bytes:
+    """Return the stranger's address and port in packed addresses and ports, the stranger's first."""
+    return connection[: (len(connection) - _PORTS) // 2] + connection[-_PORTS:-_PORT]
 
 
 def heads_in(text: bytes) -> list[bytes]:
@@ -312,7 +377,7 @@ def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
         return []
     found: list[bytes] = []
     while True:
-        new = stream.unread_part(sequence, data)
+        new = stream.new_part(sequence, data)
         if new is None:
             raise _UnreadError
         stream.next = (stream.next + len(new)) % SEQUENCES
@@ -353,6 +418,8 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
     Append its head to ``found``. The text may also be a keep-alive, or a request for a WebSocket, whose head
     is appended only if it has an Origin. Raise _UnreadError for any other text.
     """
+    if stream.asks:
+        raise _UnreadError
     keep_alive = _KEEP_ALIVE.match(buffer, at)  # between messages (RFC 5626 §3.5.1)
     if keep_alive is not None:
         return keep_alive.end()
@@ -364,7 +431,9 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
     if PAGE.match(head) and _TO_WEBSOCKET.search(head):
         if _PLAIN.fullmatch(head) is None:
             raise _UnreadError
-        stream.websocket = True
+        stream.asks = True
+        if _ANY_LENGTH.search(head) or _ENCODED.search(head):
+            raise _UnreadError  # Asterisk skips this body
         if _ORIGIN.search(head):
             found.append(head)
         return end

@@ -282,9 +282,10 @@ def parse_exchange(
     if connection in streams:
         shows = answers or asked or opens
         return [Exchange(address, port, answers, local_port, asked, opens)] if shows else []
+    misread = bool(data) and requests.answer(back, data)
     unread, lost = requests.acknowledge(back, acknowledged)
     found: list[Exchange | CopiedRequest] = []
-    if lost:
+    if misread or lost:
         found.append(CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP))
     number = int(len(data) >= LEAST_ASKED)
     if unread is not None and (unread or number):
