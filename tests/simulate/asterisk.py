@@ -28,8 +28,7 @@ class Manager:
     def __init__(self, schedule: Schedule, name: str, trunks: Sequence[str]) -> None:
         self.is_up = True
         """Whether it accepts connections."""
-        self.contacts: dict[str, str] = {}
-        """The address of each phone of chan_sip and PJSIP, by ``SIP/account`` or ``PJSIP/account``."""
+        self._contacts: dict[tuple[str, str], list[str]] = {}  # addresses, by technology and account
         self._name = name
         self._schedule = schedule
         self._trunks = trunks
@@ -77,17 +76,23 @@ class Manager:
 
     def _lists(self) -> dict[str, list[bytes]]:
         registered: dict[str, list[bytes]] = {"PJSIP": [], "SIP": []}
-        for name, address in self.contacts.items():
-            technology, _, account = name.partition("/")
-            host = f"[{address}]" if ":" in address else address
+        for (technology, account), addresses in self._contacts.items():
             form = _TREE if technology == "PJSIP" else _PEER
-            registered[technology].append(form.format(account=account, host=host, address=address).encode())
+            for address in addresses:
+                host = f"[{address}]" if ":" in address else address
+                entry = form.format(account=account, host=host, address=address)
+                registered[technology].append(entry.encode())
         trunks = [_REGISTRATION.format(address=address).encode() for address in self._trunks]
         return {
             "DBGetTree": registered["PJSIP"],
             "SIPpeers": registered["SIP"],
             "PJSIPShowRegistrationsOutbound": trunks,
         }
+
+    def register(self, technology: str, account: str, address: str) -> None:
+        """Record a contact of an account. PJSIP keeps those of all its phones, chan_sip the last one."""
+        known = self._contacts.get((technology, account), []) if technology == "PJSIP" else []
+        self._contacts[technology, account] = [*(one for one in known if one != address), address]
 
     @property
     def has_reader(self) -> bool:
@@ -116,7 +121,7 @@ def _reply(asked: Mapping[str, str], *lines: str) -> bytes:
 
 
 _TREE = (
-    "Event: DBGetTreeResponse\r\nKey: /registrar/contact/{account};@{account}\r\n"
+    "Event: DBGetTreeResponse\r\nKey: /registrar/contact/{account};@{address}\r\n"
     'Val: {{"path":"","endpoint":"{account}","uri":"sip:{account}@{host}:5060","expiration_time":""}}'
 )
 _PEER = (

@@ -239,7 +239,7 @@ class Simulation:
         for report in ami:
             self._report(report)
         if act.kind == "logs in":
-            host.managers[act.asterisk].contacts[f"PJSIP/{act.account}"] = one.source
+            host.managers[act.asterisk].register("PJSIP", act.account, one.source)
         for report in log:
             self._lines[report.asterisk].send(report.data, act.late + host.schedule.chosen.random() * 0.05)
         if not host.managers[act.asterisk].has_reader:
@@ -262,7 +262,7 @@ class Simulation:
         manager, data = self.host.managers[report.asterisk], report.data
         if report.source == "contact":
             account, address = data.decode().split()
-            manager.contacts[f"SIP/{account}"] = address
+            manager.register("SIP", account, address)
             data = _CONTACT.format(account=account, address=address).encode()
         manager.report(data, self.host.schedule.chosen.random() * 0.05)
 
