@@ -145,7 +145,7 @@ def drops(kernel: Iterable[tuple[str, str]], address: str, transport: str) -> bo
     return any(transport in COVERS[scope] and _inside(address, network) for network, scope in kernel)
 
 
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
     """Return what stands for a host: its IPv4 address, or the /64 of its IPv6 address."""
     return str(ip_network((address, 64), strict=False)) if ":" in address else address
 
@@ -183,7 +183,7 @@ class Judge:
             self._questions.pop(dialogue, None)
             if not request.forged:
                 self._logins.setdefault(request.source, request.time)
-                self._worked[_host(request.source)].add(request.account)
+                self._worked[host_of(request.source)].add(request.account)
             if request.exception == "lost" and not self._sees_all:
                 self._attempted(request)
         elif request.credentials == "wrong":
@@ -296,7 +296,7 @@ class Judge:
                 by_source[one.source].append(one)
         for source, own in sorted(by_source.items()):
             transports = {request.transport for request in own}
-            if source in self._trunks or self._worked[_host(source)]:
+            if source in self._trunks or self._worked[host_of(source)]:
                 continue
             if len(own) < GUESSES or len(transports) > 1:
                 continue
@@ -325,10 +325,10 @@ class Judge:
         """
         if address in self._logins:
             return self._within_limits(address, now)
-        worked = self._worked.get(_host(address))
+        worked = self._worked.get(host_of(address))
         if worked is None:
             return False
-        others = [one for one in self._attempts if _host(one.source) == _host(address)]
+        others = [one for one in self._attempts if host_of(one.source) == host_of(address)]
         return all(one.account in worked for one in others)
 
     def _within_limits(self, address: str, now: float) -> bool:
@@ -342,7 +342,7 @@ class Judge:
             return False
         if self._has_guilty_account(address):
             return False
-        own = [request for request in all_own if request.account not in self._worked[_host(address)]]
+        own = [request for request in all_own if request.account not in self._worked[host_of(address)]]
         others = [one for one in own if one.known]
         hidden = sum(one.hides for one in others)
         shown = Counter(one.account for one in others if not one.hides)
@@ -357,12 +357,12 @@ class Judge:
 
     def _has_guilty_account(self, address: str) -> bool:
         """Whether an account at this address makes many friends, or guesses come from its friends."""
-        for account in self._worked[_host(address)]:
+        for account in self._worked[host_of(address)]:
             hosts = {host for host, accounts in self._worked.items() if account in accounts}
             guesses = [
                 one
                 for one in self._attempts
-                if _host(one.source) in hosts and one.account not in self._worked[_host(one.source)]
+                if host_of(one.source) in hosts and one.account not in self._worked[host_of(one.source)]
             ]
             times = [one.time for one in guesses]
             fast = any(sum(0 <= one - first < HURRIED_WINDOW for one in times) >= HURRIED for first in times)

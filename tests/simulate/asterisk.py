@@ -28,6 +28,8 @@ class Manager:
     def __init__(self, schedule: Schedule, name: str, trunks: Sequence[str]) -> None:
         self.is_up = True
         """Whether it accepts connections."""
+        self.read_since = 0.0
+        """When the daemon logged in last (monotonic seconds)."""
         self._contacts: dict[tuple[str, str], list[str]] = {}  # addresses, by technology and account
         self._name = name
         self._schedule = schedule
@@ -58,7 +60,7 @@ class Manager:
             transport.deliver(_reply(asked, "Challenge: 123456789"))
         elif name == "Login":
             transport.deliver(_reply(asked, "Message: Authentication accepted") + BOOTED + self._own_login())
-            self._is_logged_in = True
+            self._is_logged_in, self.read_since = True, self._schedule.mono
         else:
             transport.deliver(AmiServer(Script(lists=self._lists()))._reply(name, asked))
 
@@ -93,6 +95,11 @@ class Manager:
         """Record a contact of an account. PJSIP keeps those of all its phones, chan_sip the last one."""
         known = self._contacts.get((technology, account), []) if technology == "PJSIP" else []
         self._contacts[technology, account] = [*(one for one in known if one != address), address]
+
+    @property
+    def addresses(self) -> frozenset[str]:
+        """The addresses of all contacts."""
+        return frozenset(address for addresses in self._contacts.values() for address in addresses)
 
     @property
     def has_reader(self) -> bool:

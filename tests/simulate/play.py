@@ -28,7 +28,7 @@ from typing import Any
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from tests.judge.asterisk import Act, Exchange, Report
-from tests.judge.oracle import Bans, Judge, View, Violation, drops
+from tests.judge.oracle import Bans, Judge, View, Violation, drops, host_of
 from tests.judge.others import exchange
 from tests.judge.packets import syns
 from tests.judge.worlds import PLAIN, START
@@ -56,6 +56,10 @@ ALIKE_WITHIN = 4.0
 """Seconds in which two bans of one network may seem the same by their ends (``bans/restore.py``)."""
 MATCHED_WITHIN = 10.0
 """Seconds in which a report may match an attempt that another source reported (``detect/sessions.py``)."""
+LISTED_WITHIN = 5.0
+"""Seconds after its login at AMI in which the daemon has read all contacts."""
+HELD_WITHIN = 4.0
+"""Seconds in which AMI has delivered a report, if nothing ends the connection (``story.py``)."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
 MOST_STARTS = 100
@@ -91,10 +95,14 @@ class Failure:
 
 
 class ForgivingJudge(Judge):
-    """A judge that forgives attempts whose reports a fault has lost."""
+    """A judge that forgives attempts whose reports a fault has lost, and bans of phones that none has shown.
+
+    If AMI does not report a login, only its list of contacts shows that a phone is there.
+    """
 
     def __init__(self) -> None:
         super().__init__(PLAIN.trunks, PLAIN.claims)
+        self._unknown: dict[str, float] = {}  # until when nothing may have shown the last login, by host
         self._twice = Counter[str]()  # attempts by source that may count twice
 
     def lose(self) -> None:
@@ -106,6 +114,28 @@ class ForgivingJudge(Judge):
             self._attempts_of[one.source].append(one)
         for questions in self._questions.values():
             questions[:] = [replace(one, exception="lost") for one in questions]
+
+    def on_unreported_login(self, source: str) -> None:
+        """Record that AMI has not reported a login from an address."""
+        self._unknown[host_of(source)] = inf
+
+    def on_cut(self, now: float) -> None:
+        """Record that AMI's latest reports have perhaps not arrived."""
+        for one in self._sent:
+            if one.credentials == "right" and now - one.time < HELD_WITHIN:
+                self.on_unreported_login(one.source)
+
+    def on_listed(self, addresses: Iterable[str], now: float) -> None:
+        """Record that the daemon has read the contacts of some addresses, and knows these logins."""
+        for host in map(host_of, addresses):
+            if self._unknown.get(host) == inf:
+                self._unknown[host] = now
+
+    def _is_spared(self, address: str, now: float) -> bool:
+        host = host_of(address)
+        until = self._unknown.get(host, -inf)
+        known = all(one.time >= until for one in self._attempts if host_of(one.source) == host)
+        return known and super()._is_spared(address, now)
 
     def on_clock(self, now: float) -> None:
         """Forgive each attempt around this time if it counts twice, because the clock was set.
@@ -174,6 +204,7 @@ class Simulation:
             self.host.kernel.asked.clear()
         schedule = self.host.schedule
         self._judge.lose()
+        self._judge.on_cut(self.time)
         schedule.run_until(schedule.mono + down)
         self.begin()
 
@@ -207,6 +238,7 @@ class Simulation:
     def step(self, step: Step) -> list[Violation]:
         """Let one step happen; return what does not hold before it."""
         self.wait(step.wait)
+        self._read_contacts()
         found = self._defects()
         if step.wait >= 1.0 and not self._kernel_fails:
             found += self._judge.check(self.view(whole=False), self.time, quiet=False)
@@ -216,6 +248,12 @@ class Simulation:
             else:
                 getattr(self, f"_{step.kind.replace(' ', '_')}")(step)
         return found
+
+    def _read_contacts(self) -> None:
+        """Tell the judge which phones the daemon knows from the lists of contacts, if it has read all."""
+        mono, managers = self.host.schedule.mono, [*self.host.managers.values()]
+        if all(one.has_reader and mono - one.read_since > LISTED_WITHIN for one in managers):
+            self._judge.on_listed(frozenset[str]().union(*(one.addresses for one in managers)), self.time)
 
     @property
     def time(self) -> float:
@@ -228,8 +266,7 @@ class Simulation:
         one = exchange(act, host.schedule.wall, self._acts)
         if drops(self.view(whole=False).kernel, one.source, "UDP" if act.transport == "UDP" else "TCP"):
             return
-        for request in one.truth():
-            self._judge.sent(replace(request, time=self.time))
+        self._tell_judge(one)
         copied = self._is_copied(one.source)
         if act.transport != "UDP":
             self._connect(one, copied=copied)
@@ -249,6 +286,13 @@ class Simulation:
         if not self._is_seen or off or (missed and not copied):
             # AMI's report of this attempt, which the wire misses, may match an earlier one that AMI missed.
             self._judge.lose()
+
+    def _tell_judge(self, one: Exchange) -> None:
+        """Tell the judge what is truly sent, and whether AMI reports it."""
+        for request in one.truth():
+            self._judge.sent(replace(request, time=self.time))
+            if request.credentials == "right" and not self.host.managers[one.act.asterisk].has_reader:
+                self._judge.on_unreported_login(one.source)
 
     def _connect(self, one: Exchange, *, copied: bool) -> None:
         """Open a TCP connection; the kernel copies its SYN if it ``copied`` the sender's requests."""
@@ -334,6 +378,7 @@ class Simulation:
         manager.is_up = False
         self.host.schedule.after(step.seconds, lambda: setattr(manager, "is_up", True))
         self._judge.lose()
+        self._judge.on_cut(self.time)
 
     def _hold(self, step: Step) -> None:
         self.host.managers[step.asterisk].hold(step.seconds)
