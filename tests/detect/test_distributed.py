@@ -291,6 +291,29 @@ def test_a_wider_network_takes_precedence_over_the_ban_of_its_member() -> None:
     assert {str(one.address) for one in decision.attempts} == {"203.0.113.7", "203.0.113.8"}
 
 
+def test_the_ban_of_an_address_follows_beside_that_of_its_network() -> None:
+    """With its fifth guess an address loses TCP too: the ban of its /24 closes only SIP by UDP."""
+    attacked = under_attack()
+    attacked.guess(9.0, "203.0.113.7")
+    for number in range(4):
+        attacked.guess(10.0 + number, "203.0.113.8", f"other-{number}")
+    attacked.guess(20.0, "203.0.113.8")
+    bans = {str(one.subject): one.scope for one in attacked.decisions}
+    assert (bans["203.0.113.0/24"], bans["203.0.113.8/32"]) == (Scope.SIP_UDP, Scope.SIP)
+    assert attacked.decisions[-1].rule.name == "guess"
+    assert attacked.guess(21.0, "203.0.113.8", "other-5", transport=Transport.TCP) is None
+
+
+def test_a_claimed_ban_beside_that_of_the_network_adds_nothing() -> None:
+    """Of an address with too few proven guesses, the narrow ban of its /24 is enough."""
+    attacked = under_attack()
+    attacked.guess(9.0, "203.0.113.7")
+    for number in range(4):
+        attacked.guess(10.0 + number, "203.0.113.8", f"other-{number}", proof=Proof.CLAIMED)
+    attacked.guess(20.0, "203.0.113.8")
+    assert [str(one.subject) for one in attacked.decisions[-1:]] == ["203.0.113.0/24"]
+
+
 def test_so_many_first_failures_a_minute_are_bans() -> None:
     """They count like claimed bans of proven senders."""
     attacked = under_attack(per_minute=3)

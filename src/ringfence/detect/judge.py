@@ -468,7 +468,8 @@ class Judge:
         The attempt is proven and counted (:meth:`count_proven`). ``banned`` are the scopes in which the
         sender is banned already. ``decision`` is what the other rules have decided. It is returned unless a
         wider network is banned (:mod:`~ringfence.detect.distributed`). The bans of the other parts of this
-        network come second. Such a ban counts for the limit of bans a minute, and prolongs the attack.
+        network come second, and so does ``decision`` if it has another scope. A ban of the attack counts for
+        the limit of bans a minute, and prolongs the attack.
         """
         rule, account = self._distributed, (attempt.asterisk, attempt.account)
         scope = scope_of_ban(attempt.transport)
@@ -486,7 +487,8 @@ class Judge:
         rule = evolve(rule, meaning=FIRST_FAILURE)
         evidence = self._evidence_of_attack(networks[0], count, attempt)
         first, *others = (Decision(one, rule, evidence, now, scope, seconds) for one in networks)
-        return first, others
+        beside = [] if decision is None or decision.scope is scope else [decision]
+        return first, [*others, *beside]
 
     def _evidence_of_attack(
         self, network: Network, count: GroupCount, attempt: Attempt

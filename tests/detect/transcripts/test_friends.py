@@ -307,7 +307,8 @@ def test_a_friends_guesses_count_for_the_account_that_they_try() -> None:
     )
     assert happened.alarms[-2:-1] == [f"attack.distributed of 300 of {PBX}"]
     assert guard.play(at(10, fails("300")), at(11, fails("300"))).bans == []
-    assert len(guard.play(at(12, fails("300", "192.0.2.1"))).bans) == 1
+    bans = guard.play(at(12, fails("300", "192.0.2.1"))).bans
+    assert [ban.split()[2] for ban in bans] == ["192.0.2.0/24", "192.0.2.1/32"]
 
 
 def test_a_friends_guesses_count_for_its_prefix_and_ban_only_others() -> None:
