@@ -9,9 +9,10 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
 from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
-from ringfence.errors import SetFullError
+from ringfence.errors import SetFullError, StoreError
 from ringfence.firewall.contract import MAX_TIMEOUT
 from ringfence.ledger import key_of
+from ringfence.store.bans import BanTable
 from ringfence.values.ban import Origin, Scope
 
 NETWORK = ip_network("192.0.2.1")
@@ -239,6 +240,63 @@ def test_a_clock_that_is_set_and_a_restart_keep_rule_and_attempts(
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 1}
     [ban] = recorded_bans(world.store, world.clock.wall())
     assert (ban.rule, len(ban.attempts)) == ("guess", 5)
+
+
+def left(world: World) -> float:
+    """Return the seconds that the ledger's ban of SUBJECT has left."""
+    record = world.enforcer.ledger.get(key_of(SUBJECT))
+    assert record is not None
+    return record.expires - world.clock.wall()
+
+
+def test_small_steps_of_the_clock_do_not_add_up(world: World) -> None:
+    """If steps that are too small to count changed a ban's recorded end, its end in the kernel counts."""
+    world.ahead = 4.0
+    world.wait(0.0)
+    world.enforcer.ban([SUBJECT], HOUR, "")
+    for ahead in (304.0, 300.0):
+        world.now += 60.0
+        world.ahead = ahead
+        world.restart()
+
+    assert left(world) == HOUR - 120
+
+
+def test_a_step_that_the_disk_cannot_record_shortens_no_ban(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the clock was set and the disk is full at the start, the bans end as the kernel has them."""
+
+    def full(*_: object) -> None:
+        raise StoreError("disk full") from OSError()
+
+    world.enforcer.ban([SUBJECT], HOUR, "")
+    world.ahead = 60.0
+    monkeypatch.setattr(BanTable, "record_clock", full)
+    world.restart()
+
+    assert left(world) == HOUR
+
+
+def test_a_restart_before_a_timeout_is_renewed_keeps_the_end_of_a_long_ban(world: World) -> None:
+    """The kernel's timeout of a ban of 30 days is shorter at first, and is no sign of a set clock."""
+    world.enforcer.ban([SUBJECT], 30 * DAY, "")
+    world.now += 10 * DAY
+    world.restart()
+
+    assert left(world) == 20 * DAY
+
+
+def test_an_old_copy_of_a_ban_in_the_kernel_does_not_shorten_it(world: World) -> None:
+    """After a reboot another program may have restored the sets of days ago: then the database counts."""
+    world.enforcer.ban([SUBJECT], 7 * DAY, "")
+    world.backend.lose()
+    world.backend.put(SUBJECT, world.now + HOUR)
+    world.boots += 1
+    world.now += 60.0
+    world.restart()
+
+    assert left(world) == 7 * DAY - 60
 
 
 def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:

@@ -10,6 +10,7 @@ all bans are missing, and it takes 2 s to look up 100,000 bans one by one.
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from math import isfinite
 
 from attrs import evolve
 
@@ -42,7 +43,7 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
     """
     began = clock.wall()
     found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
-    follow_clock(records, found, book.ledger.offset, clock.boot(), began)
+    same_boot = follow_clock(records, found, book.ledger.offset, clock.boot(), began)
     inside, put_back, recorded = len(found), 0, records.running(began)
     while bans := list(islice(recorded, CHUNK)):
         kept, missing = list[tuple[Ban, float]](), list[Ban]()
@@ -51,7 +52,8 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
             if left is None:
                 missing.append(ban)
             else:
-                kept.append((_as_in_kernel(ban, began, left) if ban.since == began else ban, left))
+                right = _as_in_kernel(ban, began, left) if same_boot or ban.since == began else ban
+                kept.append((right, left))
         yield from book.keep(kept, began)
         yield from book.add(missing, News.KNOWN, clock.wall())
         put_back += len(missing)
@@ -65,11 +67,15 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
 def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:
     """Return ``ban`` with its end in the kernel: ``left`` seconds after ``began`` (epoch seconds).
 
-    ``ban`` is recorded with a begin after ``began``, and ``Records.running`` gave it its full length from
-    ``began`` on. The clock is wrong, so only the kernel knows how much of the ban is left. A ban that is
-    longer than a timeout in the kernel is returned unchanged.
+    Call this if the clock was wrong, or if the kernel has had the ban since it was recorded: after a reboot
+    another program may have restored an old copy. Return ``ban`` unchanged if both ends are nearly the same.
+    If not, the clock was set and the record of that is missing, or the record of the latest ban is. A ban
+    that has no end in the kernel, or that is longer than a timeout there, is returned unchanged too.
     """
-    return evolve(ban, expires=began + left) if ban.expires - began <= MAX_TIMEOUT else ban
+    ends = began + left
+    differs = ban.since == began or abs(ends - ban.expires) > CLOCK_STEP
+    whole = isfinite(left) and ban.expires - ban.since <= MAX_TIMEOUT
+    return evolve(ban, expires=ends) if differs and whole else ban
 
 
 def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: float, now: float) -> set[int]:
@@ -94,19 +100,20 @@ def unbanned_keys(found: Mapping[int, float], ended: Iterable[Ended], began: flo
     return keys
 
 
-def follow_clock(records: Records, found: Mapping[int, float], offset: float, boot: str, now: float) -> None:
+def follow_clock(records: Records, found: Mapping[int, float], offset: float, boot: str, now: float) -> bool:
     """Record the clock in the database; if it was set since bans were recorded, move the bans' times.
 
     ``offset`` is the wall clock minus the monotonic clock, now. The database has an earlier offset. If the
     two differ, the clock was set, or the host was booted again. If ``boot``, the identity of this boot, is
     the recorded one, the clock was set. Otherwise a ban in the kernel decides: if the clock was set, the end
     of this ban in the kernel differs from its end in the database by as much. ``found`` has the keys of the
-    kernel's bans, each with the seconds left at ``now`` (epoch seconds).
+    kernel's bans, each with the seconds left at ``now`` (epoch seconds). Return whether it is the same boot.
     """
     known, booted = records.clock()
     step = offset - known if known is not None else 0.0
+    same_boot = bool(boot) and boot == booted
     confirmed = abs(step) > CLOCK_STEP and (
-        (boot and boot == booted)
+        same_boot
         or any(
             abs(now + left - step - expires) <= CLOCK_STEP
             for network, scope, expires in (records.not_removed() if found else ())
@@ -114,3 +121,4 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
         )
     )
     records.record_clock(offset, boot, step if confirmed else 0.0, now)
+    return same_boot
