@@ -310,6 +310,19 @@ def test_an_unban_is_known_after_the_clock_was_set(world: World) -> None:
     assert world.in_kernel() == {}
 
 
+def test_a_clock_that_is_set_while_off_and_down_makes_no_ban_longer(world: World) -> None:
+    """A start while enforcement is off records the clock of this boot. So the next one knows a step."""
+    world.decide()
+    world.enforcer.switch_off()
+    world.restart(reboot=True)
+    world.now += 60
+    world.ahead = -7_200.0
+    world.restart()
+    world.enforcer.switch_on()
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
+
+
 def test_a_reboot_moves_no_ban(world: World) -> None:
     """After a reboot with an empty kernel, the new monotonic clock changes no ban."""
     world.decide()

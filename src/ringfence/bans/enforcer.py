@@ -17,7 +17,7 @@ from ringfence.bans.book import Batch, Book, Steps, T
 from ringfence.bans.delays import BanDelays
 from ringfence.bans.exempt import Exempt
 from ringfence.bans.filling import Filler, ListContents
-from ringfence.bans.restore import restore_bans
+from ringfence.bans.restore import follow_clock, restore_bans
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
@@ -97,6 +97,8 @@ class Enforcer:
         removed. Raise FirewallError; ProbeError if the rules did not drop a test packet.
         """
         if self.records.switched_off:
+            # If the clock is set before the next start in this boot, that start knows by how much.
+            follow_clock(self.records, {}, self.ledger.offset, self.clock.boot(), self.clock.wall())
             self._log.warning("enforcement.off", fix="ringfence on")
             self.remove_rules()
             return
