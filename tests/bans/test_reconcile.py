@@ -325,8 +325,10 @@ def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World
         patch.setattr(world.backend, "open", failing)
         assert counts(world) == (0, 1)
         assert [alarm.code for alarm in world.alarms.active] == ["firewall.damaged"]
+        assert world.enforcer.opened is None  # so no true line counts as forged, because no packet is copied
 
     assert counts(world) == (1, 1)
+    assert world.enforcer.opened is not None
 
 
 def test_the_check_of_the_rules_alone_repairs_them(world: World) -> None:

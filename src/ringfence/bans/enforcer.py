@@ -152,6 +152,7 @@ class Enforcer:
         """
         # RuleUpdates puts the wanted plan in place again when the lists are written.
         self.backend.plan = self.backend.plan.observing(Until.LISTS)
+        self.opened = None  # if the kernel refuses, no rule is known to be in place
         opened = self.backend.open()
         self.rebuilt_at = self.clock.mono()
         self.filler.refill()
