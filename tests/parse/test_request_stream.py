@@ -14,6 +14,7 @@ from ringfence.parse.request_stream import (
     MOST_EARLY_BYTES,
     MOST_MESSAGE,
     MOST_NEWLY,
+    MOST_TOGETHER,
     RequestStreams,
 )
 from ringfence.parse.requests import parse_requests
@@ -520,6 +521,13 @@ def test_unanswered_syns_are_bounded() -> None:
         streams.begin(name, 1)
     assert read(streams, ASK) == [ASK]
     assert [streams.read(name, 1, ASK) for name in names[1::-1]] == [[ASK], None]
+
+
+def test_tiny_messages_are_bounded() -> None:
+    """A segment of 64 kB would be 3 000 requests of 19 bytes, which take longer to judge than to send."""
+    tiny = b"AB SIP/2.0\r\nl:0\r\n\r\n"
+    assert read(begun(), tiny * MOST_TOGETHER) == [tiny] * MOST_TOGETHER
+    assert read(begun(), tiny * (MOST_TOGETHER + 1)) is None
 
 
 def test_forged_segments_push_out_no_connection() -> None:

@@ -30,12 +30,12 @@ Each segment also names the room that its sender has for answers: its receive wi
 The request of HTTP for a WebSocket is returned like a message if a browser names the web page that opens it.
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, and as many SYNs, ``MOST_MESSAGE`` bytes
-of a message, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES`` bytes, and ``MOST_BYTES`` bytes of all
-incomplete messages and early segments. Connections of which this host has acknowledged nothing are forgotten
-first, because anyone can forge them, and then the least recently used ones. Of each connection the bytes that
-this host has not acknowledged yet are kept to compare, ``KEPT`` bytes at most: the kernel ignores
-acknowledged bytes that come again. A connection of which this module did not see the beginning, or that it
-has forgotten, is unread.
+of a message, ``MOST_TOGETHER`` messages of a segment, ``MOST_EARLY`` early segments with ``MOST_EARLY_BYTES``
+bytes, and ``MOST_BYTES`` bytes of all incomplete messages and early segments. Connections of which this host
+has acknowledged nothing are forgotten first, because anyone can forge them, and then the least recently used
+ones. Of each connection the bytes that this host has not acknowledged yet are kept to compare, ``KEPT`` bytes
+at most: the kernel ignores acknowledged bytes that come again. A connection of which this module did not see
+the beginning, or that it has forgotten, is unread.
 """
 
 import re
@@ -50,6 +50,8 @@ MOST_BYTES = 8 << 20
 MOST_MESSAGE = 4_000
 """The greatest length of a message that PJSIP reads in every version (``PJSIP_MAX_PKT_LEN``)."""
 
+MOST_TOGETHER = 128
+"""The maximum number of messages that one segment completes: no phone sends as many at once."""
 MOST_EARLY = 64
 MOST_EARLY_BYTES = 32_768
 """The maximum size in bytes of one connection's TCP segments that wait for the segments before them."""
@@ -406,6 +408,8 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
         at = step
         if at > len(buffer):
             stream.skip, at = at - len(buffer), len(buffer)
+        if len(found) > MOST_TOGETHER:
+            raise _UnreadError
     if len(buffer) - at > MOST_MESSAGE:
         raise _UnreadError
     stream.pending = buffer[at:]
