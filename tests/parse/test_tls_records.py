@@ -376,6 +376,20 @@ def test_unread_connections_in_clear_text() -> None:
     assert parsed(b"x" * LEAST_ASKED, 600) == [Exchange(A, 4000, 1, 5060, 0, transport=Transport.TCP)]
 
 
+def test_no_part_of_an_answer_in_clear_text_is_tls() -> None:
+    """Its sender acknowledges it up to a byte of its own in it, and the kernel sends the rest again."""
+    back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
+    streams, requests = TlsStreams(), RequestStreams()
+    requests.lose(back)
+
+    def parsed(data: bytes, acknowledged: int) -> list[Exchange | CopiedRequest]:
+        return parse_exchange(packet(data, 1, acknowledged, 5060), streams, requests, lambda _: True)
+
+    assert parsed(b"SIP/2.0 401 Unauthorized", 100) == []
+    assert parsed(hello(), 100) == []
+    assert parsed(b"", 700) == [Exchange(A, 4000, 0, 5060, 600, transport=Transport.TCP)]
+
+
 def test_tls_at_a_port_whose_requests_are_copied() -> None:
     """The requests by WSS are copied and unread too, so their bytes must not count a second time."""
     back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 8089)

@@ -84,6 +84,7 @@ _LENGTH = re.compile(
     rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n(?![ \t]))", re.IGNORECASE
 )
 _HTTP = b"HTTP/"
+_CLEAR = (b"SIP/2.0 ", _HTTP)
 _SWITCHED = b"HTTP/1.1 101"
 _PORT, _PORTS = 2, 4  # bytes of one port and of both
 _FINAL = 0x80  # FIN, in the first byte of a frame
@@ -111,8 +112,8 @@ class _Stream:
     number up to which its unread bytes were counted, or which this host has acknowledged; None if it is
     unknown. ``begins`` are the numbers of the first byte that this host has answered, the last one first: if
     many connections wait, Linux answers each SYN (by a SYN cookie), and the stranger chooses one of them.
-    ``asks``: the last message asks for a WebSocket. ``key`` is the connection in packets of this host, if
-    these have another address (destination NAT).
+    ``asks``: the last message asks for a WebSocket. ``clear``: this host answered in clear text. ``key`` is
+    the connection in packets of this host, if these have another address (destination NAT).
     """
 
     next: int
@@ -130,6 +131,7 @@ class _Stream:
     acknowledged: int | None = None
     begins: tuple[int, ...] = ()
     asks: bool = False
+    clear: bool = False
     key: bytes = b""
 
     @property
@@ -238,7 +240,10 @@ class RequestStreams:
         another way.
         """
         stream = self._streams.get(self._copied.get(key, key))
-        if stream is None or stream.unread or stream.websocket:
+        if stream is None:
+            return False
+        stream.clear = stream.clear or data.startswith(_CLEAR)
+        if stream.unread or stream.websocket:
             return False
         if stream.asks and data.startswith(_SWITCHED):
             stream.asks, stream.websocket = False, True
@@ -246,6 +251,11 @@ class RequestStreams:
         if misread := stream.asks or data.startswith(_HTTP):
             self._give_up(stream, stream.first)
         return misread
+
+    def is_clear(self, key: bytes) -> bool:
+        """Whether this host has answered in clear text: no TLS follows. ``key`` is as for :meth:`begin`."""
+        stream = self._streams.get(self._copied.get(key, key))
+        return stream is not None and stream.clear
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.

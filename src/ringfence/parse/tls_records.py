@@ -276,12 +276,11 @@ def parse_exchange(
         requests.begin(back, acknowledged)
         return []
     address = packed_address(target)
-    answers, asked, opens = streams.read(
-        connection, sequence, acknowledged, data, pages=has_pages(local_port)
-    )
-    if connection in streams:
-        shows = answers or asked or opens
-        return [Exchange(address, port, answers, local_port, asked, opens)] if shows else []
+    if not requests.is_clear(back):  # its sender can have any part of an answer sent again, as a segment
+        flow = streams.read(connection, sequence, acknowledged, data, pages=has_pages(local_port))
+        if connection in streams:
+            exchange = Exchange(address, port, flow.answers, local_port, flow.asked, flow.opens)
+            return [exchange] if flow.answers or flow.asked or flow.opens else []
     misread = bool(data) and requests.answer(back, data)
     unread, lost = requests.acknowledge(back, acknowledged)
     found: list[Exchange | CopiedRequest] = []
