@@ -146,7 +146,6 @@ class Attribution:
         self._tags = count(1)
         self._several = sources.several
         self._has_bare = False  # whether an attempt without credentials was ever reported
-        self._wire_asterisk = ""  # the assumed Asterisk of copied requests
 
     def configure(self, sources: KnownSources) -> None:
         """Replace the facts about the sources of each Asterisk, for instance after a reload."""
@@ -610,7 +609,7 @@ class Attribution:
         is the name of the Asterisk that they are assumed to belong to.
         """
         self.confirmation.sees_wire = True
-        self._wire_asterisk = asterisk
+        self.confirmation.wire_asterisk = asterisk
         found: list[Finding] = []
         for request in requests:
             if request.unread and request.transport is not _UDP:
@@ -714,7 +713,7 @@ class Attribution:
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
         by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
-        source = SourceId(self._wire_asterisk, WIRE)
+        source = SourceId(self.confirmation.wire_asterisk, WIRE)
         kind = _REFUSED if request.credentials else EventKind.DIVERTED
         event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
         event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True)

@@ -397,8 +397,9 @@ class Confirmation:
 
     ``sees_wire``: the wire source (answers that leave this host, copied by the kernel) has delivered a
     packet, so addresses can be proven. ``wire_sees_all``: at present the kernel copies every challenge.
-    ``lost_at``: when copied packets were lost last (monotonic seconds). ``ahead``: the wall clock minus the
-    monotonic clock (seconds).
+    ``wire_asterisk``: the assumed Asterisk of copied requests, "" until the first one. ``lost_at``: when
+    copied packets were lost last (monotonic seconds). ``ahead``: the wall clock minus the monotonic clock
+    (seconds).
     """
 
     def __init__(
@@ -413,6 +414,7 @@ class Confirmation:
         self.sources = sources
         self.sees_wire = False
         self.wire_sees_all = False
+        self.wire_asterisk = ""
         self.lost_at = -inf
         self.ahead = 0.0
         self._listening: Listening | None = None  # unknown until the first tick
@@ -557,8 +559,9 @@ class Confirmation:
         A report is too late after ``HORIZON`` seconds, or if its sender's sessions of that time were
         discarded early. Copied packets are faster than AMI, and AMI is faster than the log. In addition, one
         of these must hold. Other sources have reported attempts of this sender that AMI has not (for a report
-        of AMI). The kernel has copied a request of this sender since, so it copies all of them. AMI was
-        connected at the time of a log line. (AMI does not report every attempt at chan_sip.)
+        of AMI). The kernel has copied a request of this sender since, so it copies all of them to the
+        wire's Asterisk. AMI was connected at the time of a log line. (AMI does not report every attempt at
+        chan_sip.)
         """
         happened = event.time - self.ahead
         if event.source.name == WIRE:
@@ -567,7 +570,8 @@ class Confirmation:
             return False
         if event.source.name == AMI and self._senders.take_unreported(event.remote.address, now):
             return True
-        if event.remote.transport in (_UDP, Transport.UNKNOWN) and self.lost_at < happened:
+        on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in _DATAGRAMS
+        if on_wire and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
             if sender is not None and sender.asked > happened - _SECOND:
                 return True

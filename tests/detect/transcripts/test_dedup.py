@@ -88,6 +88,13 @@ def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool, events: int, 
     assert happened.counted == attempts
 
 
+def test_a_late_event_whose_sender_asked_nothing_since_counts() -> None:
+    """The kernel copies the requests of others, and AMI's events are read 12 s late: nothing else counted."""
+    guard = Player()
+    happened = guard.play(at(0, copied("192.0.2.8")), at(13, failed(late=12.0)))
+    assert happened.counted == 1
+
+
 def test_a_later_challenge_confirms_no_late_line() -> None:
     """A line is 12 s late, and its sender asks again under the same Call-ID: AMI has reported the guess."""
     happened = Player().play(
@@ -170,6 +177,15 @@ def test_one_call_id_at_two_asterisks_is_two_attempts() -> None:
         by_log = evolve(branch, source=SourceId("branch", SECURITY))
         happened = Player(others=others).play(at(0, sent(), failed(), by_log), *ticks(1, 3))
         assert happened.counted == 2
+
+
+def test_copied_requests_to_one_asterisk_make_no_report_of_another_late() -> None:
+    """The kernel copies requests to one Asterisk, and AMI reports another 15 s late: each guess counts."""
+    guard = Player(others=("branch",))
+    for number in range(3):
+        late = evolve(failed(call=b"%d" % number, late=15.0), source=SourceId("branch", AMI))
+        happened = guard.play(at(20 + number, copied(call=b"other", sequence=number), late))
+        assert happened.counted == 1
 
 
 def test_ipv4_and_ipv6_senders_of_one_call_id_are_two() -> None:
