@@ -9,12 +9,13 @@ from tests.detect.events import event
 from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
-AMI, LOG, WIRE = "ami", "log:messages#notice", "wire"
+AMI, LOG, WIRE = SourceId("pbx", "ami"), SourceId("pbx", "log:messages#notice"), SourceId("", "wire")
 SOURCES = (AMI, LOG, WIRE)
+ELSEWHERE = SourceId("other", "ami")
 FAILED = EventKind.CHALLENGE_RESPONSE_FAILED
 
 
-def record(attempts: Attempts, source: str, now: float, tag: int) -> int | None:
+def record(attempts: Attempts, source: SourceId, now: float, tag: int) -> int | None:
     """Match a report, or else add an attempt, as :class:`Senders` does."""
     known = attempts.match(source, now)
     if known is None:
@@ -24,14 +25,18 @@ def record(attempts: Attempts, source: str, now: float, tag: int) -> int | None:
 
 @define
 class Naive:
-    """The rule: a report matches the oldest attempt within the horizon that its source has not reported."""
+    """The rule: a report matches the oldest attempt within the horizon that may be the one it is about.
 
-    attempts: list[tuple[float, set[str]]] = Factory(list)
+    Neither its source has reported that attempt, nor another Asterisk.
+    """
 
-    def is_new(self, source: str, now: float) -> bool:
+    attempts: list[tuple[float, set[SourceId]]] = Factory(list)
+
+    def is_new(self, source: SourceId, now: float) -> bool:
         """Whether the report is a new attempt, found by a search of all attempts so far."""
         for at, reported_by in self.attempts:
-            if now - at < HORIZON and source not in reported_by:
+            pbxs = {one.asterisk for one in (source, *reported_by) if one != WIRE}
+            if now - at < HORIZON and source not in reported_by and len(pbxs) < 2:
                 reported_by.add(source)
                 return False
         self.attempts.append((now, {source}))
@@ -40,11 +45,11 @@ class Naive:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(SOURCES), st.sampled_from((0.0, 0.3, 4.0, 10.0, 11.0))),
+        st.tuples(st.sampled_from((*SOURCES, ELSEWHERE)), st.sampled_from((0.0, 0.3, 4.0, 10.0, 11.0))),
         max_size=60,
     )
 )
-def test_reports_match_as_the_rule_requires(reports: list[tuple[str, float]]) -> None:
+def test_reports_match_as_the_rule_requires(reports: list[tuple[SourceId, float]]) -> None:
     """The same reports are new as by the rule itself, whatever the sources report, and when."""
     attempts, naive, now = Attempts(), Naive(), 0.0
     for source, pause in reports:
@@ -53,12 +58,34 @@ def test_reports_match_as_the_rule_requires(reports: list[tuple[str, float]]) ->
 
 
 @given(st.lists(st.sampled_from(SOURCES), max_size=60))
-def test_the_source_with_most_reports_counts(sources: list[str]) -> None:
+def test_the_source_with_most_reports_counts(sources: list[SourceId]) -> None:
     """In any interleaving, the number of attempts is the highest number that one source reports."""
     attempts = Attempts()
     new = sum(record(attempts, source, 0.0, 0) is None for source in sources)
 
     assert max((sources.count(source) for source in SOURCES), default=0) == new
+
+
+@given(st.lists(st.sampled_from((AMI, ELSEWHERE, WIRE)), max_size=60))
+def test_each_asterisk_counts(sources: list[SourceId]) -> None:
+    """In any interleaving, what one Asterisk reports pays for no attempt that another one reports."""
+    attempts = Attempts()
+    new = sum(record(attempts, source, 0.0, 0) is None for source in sources)
+
+    by_asterisks = sources.count(AMI) + sources.count(ELSEWHERE)
+    assert max(by_asterisks, sources.count(WIRE)) <= new <= len(sources)
+
+
+def test_an_attempt_of_another_asterisk_is_unknown() -> None:
+    """A copied attempt is known to both Asterisks until one reports it."""
+    attempts = Attempts()
+    assert record(attempts, WIRE, 0.0, 7) is None
+    assert (attempts.is_known(AMI, 0.0), attempts.is_known(ELSEWHERE, 0.0)) == (True, True)
+
+    assert record(attempts, ELSEWHERE, 0.0, 8) == 7
+    assert (attempts.is_known(AMI, 0.0), attempts.is_known(ELSEWHERE, 0.0)) == (False, False)
+    assert record(attempts, AMI, 0.0, 9) is None
+    assert record(attempts, WIRE, 0.0, 10) == 9
 
 
 @pytest.mark.parametrize(
@@ -109,7 +136,7 @@ def is_shared(one: SecurityEvent, other: SecurityEvent) -> bool:
     """Whether an event reports the attempt that another source has reported by ``one``."""
     senders = Senders()
     senders.record_report(one, one.remote.address, 0.0)
-    other = evolve(other, source=evolve(other.source, name=LOG))
+    other = evolve(other, source=evolve(other.source, name=LOG.name))
     return senders.match_report(other, other.remote.address, 0.0) is not None
 
 

@@ -3,8 +3,8 @@
 A session has the requests of one sender with one session id, and the reports of every source about them.
 
 A session has separate numbers for each Asterisk, service and source, because a sender may use one Call-ID at
-several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk, so its challenges
-and attempts belong to the session as a whole: they match the reports of any Asterisk.
+several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk. So its reports
+match the attempts of any Asterisk, and what it reports first belongs to the Asterisk that reports it next.
 
 **Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
 following rules were found by experiment on recordings of real servers, and are exact on all of them. For
@@ -48,12 +48,12 @@ early, too many attempts may be counted, because a late answer then counts as a 
 between two simultaneous openers and their answers, within microseconds, one attempt could be missed.)
 
 **Reports become attempts** (:class:`Attempts`). A report matches the oldest attempt of its session that is
-younger than ``HORIZON`` and that this source has not reported yet. If there is none, the attempt is new and
-counts at once. So the number of attempts is the highest number that any one source reports within the
-horizon: no attempt counts twice, and one source can report what another misses. Sources that do not name the
-same session share a session by the kind of failure (:func:`shared_session_id`). Two reports match only if
-both requests came by UDP, or both by a connection (TCP, TLS, WebSocket). A report that names no transport
-matches either.
+younger than ``HORIZON`` and that neither this source nor another Asterisk has reported yet. If there is none,
+the attempt is new and counts at once. So the number of attempts at one Asterisk is the highest number that
+any one source reports within the horizon: no attempt counts twice, and one source can report what another
+misses. Sources that do not name the same session share a session by the kind of failure
+(:func:`shared_session_id`). Two reports match only if both requests came by UDP, or both by a connection
+(TCP, TLS, WebSocket). A report that names no transport matches either.
 
 The horizon is short, because one source may report attempts that another misses. With a long horizon, later
 reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
@@ -450,26 +450,28 @@ def _take_answered(asked: list[int], guess: SecurityEvent) -> bool:
     return False
 
 
-Reporter = SourceId | str
-"""What reports an attempt: a source of one Asterisk, or the packets that the kernel copies (``WIRE``)."""
+_ANY = ""
+"""The Asterisk of an attempt that only copied packets have reported: they name none."""
+
+_COPIED = SourceId(_ANY, WIRE)
 
 
 @define
 class Attempts:
     """The latest attempts of one service in a session, which further sources may report.
 
-    ``open`` holds for each attempt younger than ``HORIZON`` the time of its first report, and its tag (the
-    caller's number for it), oldest first. Attempts are numbered in this order, and ``first`` is the number of
-    the oldest open one. ``reported`` holds for each source the number of the next attempt that it has not
-    reported. (``open`` is a list, because there are many sessions with one attempt, and an empty deque takes
-    760 bytes.)
+    ``open`` holds for each attempt younger than ``HORIZON`` the time of its first report, its tag (the
+    caller's number for it), and its Asterisk, oldest first. Attempts are numbered in this order, and
+    ``first`` is the number of the oldest open one. ``reported`` holds for each source the number of the next
+    attempt that it has not reported. (``open`` is a list, because there are many sessions with one attempt,
+    and an empty deque takes 760 bytes.)
     """
 
-    open: list[tuple[float, int]] = Factory(list)
-    reported: dict[Reporter, int] = Factory(dict)
+    open: list[tuple[float, int, str]] = Factory(list)
+    reported: dict[SourceId, int] = Factory(dict)
     first: int = 0
 
-    def match(self, source: Reporter, now: float) -> int | None:
+    def match(self, source: SourceId, now: float) -> int | None:
         """Record a report of ``source``; return the tag (a number) of the known attempt that it is about.
 
         If the report is about a new attempt, return None and record nothing.
@@ -478,19 +480,32 @@ class Attempts:
         while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
             closed += 1
         self._drop_oldest(closed)
-        number = max(self.reported.get(source, 0), self.first)
-        if number >= self.first + len(self.open):
+        position = self._next(source)
+        if position >= len(self.open):
             return None
-        self.reported[source] = number + 1
-        return self.open[number - self.first][1]
+        self.reported[source] = self.first + position + 1
+        at, tag, asterisk = self.open[position]
+        self.open[position] = at, tag, asterisk or source.asterisk
+        return tag
 
-    def is_known(self, source: Reporter, now: float) -> bool:
+    def is_known(self, source: SourceId, now: float) -> bool:
         """Whether the next report of ``source`` is about an attempt that another source has reported."""
-        closed = sum(now - at >= HORIZON for at, _ in self.open)
-        number = max(self.reported.get(source, 0), self.first + closed)
-        return number < self.first + len(self.open)
+        closed = sum(now - at >= HORIZON for at, _, _ in self.open)
+        return self._next(source, closed) < len(self.open)
 
-    def add(self, source: Reporter, now: float, tag: int) -> bool:
+    def _next(self, source: SourceId, position: int = 0) -> int:
+        """Return the position in ``open`` of the attempt that the next report of ``source`` is about.
+
+        This is the oldest one from ``position`` on that neither ``source`` nor another Asterisk has reported;
+        without one, it is the end of ``open``.
+        """
+        position = max(position, self.reported.get(source, 0) - self.first)
+        if source.asterisk != _ANY:
+            while position < len(self.open) and self.open[position][2] not in (_ANY, source.asterisk):
+                position += 1
+        return position
+
+    def add(self, source: SourceId, now: float, tag: int) -> bool:
         """Add a new attempt, numbered ``tag``, that ``source`` reports at ``now`` (monotonic).
 
         Return whether the oldest attempt was discarded for it.
@@ -498,7 +513,7 @@ class Attempts:
         is_full = len(self.open) >= MOST_ATTEMPTS
         if is_full:
             self._drop_oldest(1)
-        self.open.append((now, tag))
+        self.open.append((now, tag, source.asterisk))
         self.reported[source] = self.first + len(self.open)
         return is_full
 
@@ -525,8 +540,8 @@ class Session:
     """The requests of a sender with the session id ``name``, last used at ``used`` (monotonic seconds).
 
     - ``reports``: by Asterisk, source and service.
-    - ``attempts``: by Asterisk ("" if the wire reported them), by service, by whether they came by a
-      connection (:func:`_way_of`), and by whether they are unconfirmed and so only listed.
+    - ``attempts``: by service, by whether they came by a connection (:func:`_way_of`), and by whether they
+      are unconfirmed and so only listed.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
@@ -545,7 +560,7 @@ class Session:
     name: bytes
     used: float
     reports: dict[tuple[str, str, Service], Reports] = Factory(dict)
-    attempts: dict[tuple[str, Service, bool | None, bool], Attempts] = Factory(dict)
+    attempts: dict[tuple[Service, bool | None, bool], Attempts] = Factory(dict)
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
@@ -869,8 +884,7 @@ class Senders:
     ) -> int | None:
         known = _match(session, event, now, listed=listed)
         if known is None:
-            own = _ANY if event.source.name == WIRE else event.source.asterisk
-            key = own, event.service, _way_of(event), listed
+            key = event.service, _way_of(event), listed
             attempts = session.attempts.get(key)
             if attempts is None:
                 attempts = session.attempts[_shared(key)] = Attempts()
@@ -961,25 +975,17 @@ class Senders:
         del self._sessions[session]
 
 
-_ANY = ""
-"""The Asterisk of an attempt that a copied packet shows: such a packet names none."""
-
-
 def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator[Attempts]:
     """Yield the tables of a session's attempts in which the one that ``event`` reports may be.
 
-    A copied packet does not name its Asterisk. So its reports match those of any Asterisk, and the reports of
-    each Asterisk match those of copied packets. Likewise a report that does not name its transport matches
-    any. ``listed``: unconfirmed attempts.
+    A report that does not name its transport matches those of any. ``listed``: unconfirmed attempts.
     """
-    way, source = _way_of(event), event.source
-    of_any = source.name == WIRE
-    for (asterisk, service, other, is_listed), attempts in session.attempts.items():
+    way = _way_of(event)
+    for (service, other, is_listed), attempts in session.attempts.items():
         if (
             service is event.service
             and is_listed == listed
             and (way is other or way is None or other is None)
-            and (of_any or asterisk in (source.asterisk, _ANY))
         ):
             yield attempts
 
@@ -1008,9 +1014,9 @@ def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) 
     return None
 
 
-def _reporter(event: SecurityEvent) -> Reporter:
-    """Return what reported an event: a source of one Asterisk, or ``WIRE`` for the kernel's copies."""
-    return WIRE if event.source.name == WIRE else event.source
+def _reporter(event: SecurityEvent) -> SourceId:
+    """Return what reported an event: a source of one Asterisk, or the kernel's copies, which name none."""
+    return _COPIED if event.source.name == WIRE else event.source
 
 
 def host_of(address: Address) -> Address:

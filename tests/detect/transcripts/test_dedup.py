@@ -179,6 +179,22 @@ def test_one_call_id_at_two_asterisks_is_two_attempts() -> None:
         assert happened.counted == 2
 
 
+@pytest.mark.parametrize("order", ["10", "01"])
+def test_a_copied_guess_is_reported_by_one_asterisk(order: str) -> None:
+    """A sender guesses by TCP at one PBX and by TLS at another, with one Call-ID: each guess counts.
+
+    The kernel copies the guess by TCP first, and the events of the two come in any order.
+    """
+    by_tls = evolve(failed(transport=Transport.TLS), source=SourceId("branch", AMI))
+    events = [failed(transport=Transport.TCP, nonce=b"n"), by_tls]
+    guard = Player(others=("branch",))
+    for number in range(2):
+        asked = copied(nonce=b"n", sequence=number, transport=Transport.TCP)
+        refused = sent(nonce=b"n", sequence=number, transport=Transport.TCP)
+        steps = at(number, asked, refused, *(events[int(one)] for one in order))
+        assert guard.play(steps).counted == 2
+
+
 def test_copied_requests_to_one_asterisk_make_no_report_of_another_late() -> None:
     """The kernel copies requests to one Asterisk, and AMI reports another 15 s late: each guess counts."""
     guard = Player(others=("branch",))
