@@ -262,8 +262,9 @@ class Attribution:
             counting = self.questions.counting(event, session.weight, now)
         found: list[Finding] = []
         for asked, at in counting:
-            if session.question is not None and session.question[0] is asked:
-                session.question = None
+            own = self._senders.find_session(asked.remote.address, session_id(asked))
+            if own is not None and own.question == (asked, at):
+                own.question = None
             found += self._report(asked, at)
         return found
 

@@ -171,3 +171,16 @@ def test_another_request_of_the_same_call_id_masks_no_call() -> None:
         question = probed(account="100", method="", transport=transport)
         happened = guard.play(at(0, *wire), at(0.01, question, challenged(transport=transport)))
         assert happened.counted == 1
+
+
+@pytest.mark.parametrize("call", [b"call-0", b"call-2"], ids=["the first account", "the last account"])
+def test_a_question_that_counted_is_no_call_later(call: bytes) -> None:
+    """Three accounts are an enumeration. A later call in the session of one is a single attempt."""
+    guard = Player()
+    for n in range(3):
+        question = probed(call=b"call-%d" % n, account=f"10{n}", method="REGISTER")
+        assert guard.play(at(n, question, challenged(call=question.session))).counted == (3 if n == 2 else 0)
+    asked = evolve(copied(call=call), method="INVITE")
+    assert guard.play(at(4, asked, sent(call=call, sequence=2))).attempts == []
+    again = probed(call=call, account="100", method="INVITE")
+    assert len(guard.play(at(4.1, again, challenged(call=call))).attempts) == 1
