@@ -239,9 +239,9 @@ def session_id(event: SecurityEvent) -> bytes:
     session = event.session
     if session:  # nearly all events
         return session
-    if event.service is Service.IAX2 and event.kind is EventKind.INVALID_ACCOUNT_ID:
+    if event.service is Service.IAX2:
         return b"account %d" % hash(event.account)
-    if event.service is _SIP and event.acl_name == "device_must_match_acl":
+    if event.acl_name == "device_must_match_acl":
         return b"port %d" % event.remote.port
     return session
 
