@@ -74,6 +74,20 @@ def test_a_clock_that_is_set_ends_no_friendship() -> None:
     assert not friends.worked_at("204", PHONE.address)
 
 
+def test_each_change_is_counted() -> None:
+    """The beginning and the end of each reason is a change, and so is each switch of outage mode."""
+    friends, counts = Friends(), []
+    for reason in (PHONE, evolve(PHONE, until=200.0), evolve(PHONE, account="205")):
+        friends.add(reason)
+        counts.append(friends.changes)
+    friends.remove(identity_of(reason), 50.0)
+    counts.append(friends.changes)
+    friends.set_outage_mode(on=True)
+    counts.append(friends.changes)
+    friends.forget(PHONE.address)
+    assert [*counts, friends.changes] == [1, 1, 2, 3, 4, 6]
+
+
 def test_a_reason_that_ended_before_the_start_is_remembered() -> None:
     """A reason that was over at the start counts as one that has ended since."""
     friends = Friends()

@@ -158,9 +158,7 @@ class Friends:
         self.outage_mode = False
         """Whether former friends count as friends, because no phone can log in now."""
         self.changes = 0
-        """Increases whenever an address becomes a friend or stops being one."""
-        self.changed: Address | None = None
-        """The address that the last change concerns; None if it may concern every address."""
+        """How often a reason to be a friend began, ended or was forgotten, or outage mode was set."""
         self.barred: OrderedDict[tuple[AccountKey, Network], None] = OrderedDict()
         """The accounts that make no friends in a prefix, because somebody else may have their password."""
         self.new = NewFriends()
@@ -181,7 +179,7 @@ class Friends:
     def set_outage_mode(self, *, on: bool) -> None:
         """Switch outage mode on or off: in outage mode, former friends count as friends."""
         self.outage_mode = on
-        self._change(None)
+        self.changes += 1
 
     def admits(self, friend: Friend) -> bool:
         """Record a login or contact; return whether it may make its address a friend.
@@ -292,7 +290,7 @@ class Friends:
         self._current.put(key, friend)
         self._next = min(self._next, friend.until)
         if known is None:
-            self._change(friend.address)
+            self.changes += 1
         if len(self._current.entries) > self._most:
             self._drop(next(iter(self._current.entries)))
         return known is None
@@ -314,8 +312,7 @@ class Friends:
         """Remove every reason why ``address`` is or was a friend, and return them; none is remembered."""
         now = [self._drop(key) for key in [*self._current.at.get(address, {})]]
         former = [self._former.drop(key) for key in [*self._former.at.get(address, {})]]
-        if former:
-            self._change(address)
+        self.changes += len(former)
         return [*now, *former]
 
     def expire(self, now: float) -> list[Friend]:
@@ -435,13 +432,8 @@ class Friends:
         return tuple(dict.values(self._former.entries))
 
     def _drop(self, key: Key) -> Friend:
-        friend = self._current.drop(key)
-        self._change(friend.address)
-        return friend
-
-    def _change(self, address: Address | None) -> None:
         self.changes += 1
-        self.changed = address
+        return self._current.drop(key)
 
 
 def _count_down(counter: Counter[_T], what: _T) -> None:

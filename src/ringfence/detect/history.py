@@ -656,7 +656,8 @@ class Subjects:
     def find(self, address: Address) -> Subject:
         """Return the network as which ``address`` is counted, with its status as a friend or exempt."""
         if self._changes != self.friends.changes:
-            self._forget()
+            self._known.clear()
+            self._changes, self._latest = self.friends.changes, None
         latest = self._latest
         if latest is not None and latest.address is address:  # handling an event asks several times
             return latest
@@ -668,15 +669,6 @@ class Subjects:
             subject = self._known[key] = self._find(address)
         self._latest = subject
         return subject
-
-    def _forget(self) -> None:
-        """Discard cached results of :meth:`find` that a change of the friends may concern."""
-        changed = self.friends.changed
-        if self._changes + 1 == self.friends.changes and changed is not None:
-            self._known.pop(address_key(changed), None)
-        else:
-            self._known.clear()
-        self._changes, self._latest = self.friends.changes, None
 
     def may_be_banned(self, prefix: Network) -> bool:
         """Whether ``prefix`` (such as a /24) contains no exempt network, no friend and no former friend.
