@@ -26,6 +26,7 @@ held items are treated as forgeable.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import TypeAlias
 
 from attrs import evolve, frozen
@@ -102,7 +103,7 @@ class HttpCheck:
         self._token = token
         self._id = f"{token}-http-"
         self._mark = f"{EOL_TEXT}ActionID: {self._id}" if token else ""
-        self._asked = 0
+        self._numbers = count()
         self._waiting = False
         self._off = 0
         self._suspect = False
@@ -112,8 +113,7 @@ class HttpCheck:
     def ask(self) -> str:
         """Return the ActionID for a new action that asks whether AMI over HTTP is on; send the action now."""
         self.wanted, self._waiting = False, True
-        self._asked += 1
-        return f"{self._id}{self._asked}"
+        return f"{self._id}{next(self._numbers)}"
 
     def is_answer(self, reply: Reply) -> bool:
         """Whether ``reply`` answers a question whether Asterisk serves AMI over HTTP."""

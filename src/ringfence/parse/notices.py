@@ -351,7 +351,7 @@ def parse_iax2(text: bytes, source: SourceId, time: float) -> Parsed:
             if at < len(start) - 1 or not text.endswith(b")"):
                 return (
                     Reason.NOT_EVIDENCE
-                    if text.find(b"' ", len(start)) >= 0
+                    if b"' " in text[len(start) :]
                     else OpenMessage(Reason.CUT, IAX2_END, may_span=False)
                 )
             account = text[len(start) : max(at, len(start))]

@@ -150,17 +150,18 @@ def parse_strict(packet: bytes, source: SourceId) -> SecurityEvent | None:
     found = _RESTS[kind].fullmatch(rest)
     if found is None:
         return None
-    acl_name = challenge = response = used = b""
+    acl_name = challenge = response = b""
+    password = False
     if kind is EventKind.CHALLENGE_SENT:  # nearly all events are of this kind or the next two
         challenge = found["Challenge"]
     elif kind is EventKind.CHALLENGE_RESPONSE_FAILED:
         challenge, response = found.group("Challenge", "Response")
     elif kind is EventKind.SUCCESSFUL_AUTH:
-        used = found["UsingPassword"]
+        password = found["UsingPassword"] == USED
     elif kind in WITH_DETAILS:
         acl_name, challenge, response = details_of(kind, found.groupdict(b""))
     details = acl_name, challenge, response
-    return build_event(source, kind, service, time, account, session, remote, *details, used)
+    return build_event(source, kind, service, time, account, session, remote, *details, password=password)
 
 
 def _parse_without_account(packet: bytes, source: SourceId) -> SecurityEvent | None:
@@ -267,7 +268,8 @@ def build_event(
     acl_name: bytes = b"",
     challenge: bytes = b"",
     response: bytes = b"",
-    used_password: bytes = b"",
+    *,
+    password: bool = False,
 ) -> SecurityEvent | None:
     """Return the event with these values of a message's headers; None if address or time is invalid."""
     endpoint = parse_endpoint(remote)
@@ -286,7 +288,7 @@ def build_event(
         acl_name.decode("utf-8", "backslashreplace") if acl_name else "",
         challenge[:MOST_KEPT],
         response[:MOST_KEPT],
-        password=used_password == USED,
+        password=password,
     )
 
 
@@ -532,8 +534,8 @@ def parse_line(text: bytes, source: SourceId, now: float) -> Parsed:  # noqa: AR
         response = values[shape.response]
     account, session, remote = values[shape.account], values[shape.session], values[shape.address]
     details = acl_name, challenge, response
-    used = values[shape.password]
-    event = build_event(source, kind, service, time, account, session, remote, *details, used)
+    password = values[shape.password] == USED
+    event = build_event(source, kind, service, time, account, session, remote, *details, password=password)
     return Reason.NOT_AN_ADDRESS if event is None else event
 
 
@@ -576,7 +578,7 @@ def _event_of(
     intact = middle >= 0 and session.endswith(b'",Rem')
     alone = _ADDRESS not in between and b"\n" not in between
     fields = _fields(rest) if kind in WITH_DETAILS else {}
-    used = _fields(rest).get("UsingPassword", b"") if kind is EventKind.SUCCESSFUL_AUTH else b""
+    password = kind is EventKind.SUCCESSFUL_AUTH and _fields(rest).get("UsingPassword") == USED
     event = build_event(
         source,
         kind,
@@ -586,7 +588,7 @@ def _event_of(
         session[:middle] if middle >= 0 else session,
         remote,
         *details_of(kind, fields),
-        used,
+        password=password,
     )
     if event is None:
         return Reason.NOT_AN_ADDRESS
