@@ -11,10 +11,10 @@ no contact, because its owner can change the address.
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ringfence.parse.address import parse_source, unmapped
 from ringfence.values.event import Service, Transport
@@ -92,6 +92,17 @@ _REACHABLE, _UNREACHABLE = "Reachable", "Unreachable"
 _DEFAULT_PORTS = (5060, 5061)
 
 
+class Headers(dict[str, str]):
+    """The headers of an AMI event, or the values of a contact in Asterisk's database.
+
+    A missing one is empty.
+    """
+
+    def __missing__(self, name: str) -> str:
+        """Return "" for a missing header."""
+        return ""
+
+
 @frozen
 class RosterEvent:
     """An AMI event about phones or trunks.
@@ -101,7 +112,7 @@ class RosterEvent:
 
     name: str
     action: str
-    headers: Mapping[str, str]
+    headers: Headers = field(converter=Headers)
 
 
 @frozen
@@ -118,7 +129,7 @@ class ListedContact:
 
 
 Entry = ListedContact | TrunkHost
-EntryParser = Callable[[Mapping[str, str], str], tuple[Entry, ...]]
+EntryParser = Callable[[Headers, str], tuple[Entry, ...]]
 
 
 @frozen
@@ -143,14 +154,14 @@ def parse_roster_event(packet: bytes) -> RosterEvent | None:
     """
     if len(packet) > MOST_EVENT:
         return None
-    headers: dict[str, str] = {}
+    headers = Headers()
     for line in packet.decode("utf-8", "backslashreplace").split(EOL):
         name, colon, value = line.partition(":")
         if not colon or name in headers:
             return None
         headers[name] = value.removeprefix(" ")
-    event = headers.get("Event")
-    return RosterEvent(event, headers.get("ActionID", ""), headers) if event else None
+    event = headers["Event"]
+    return RosterEvent(event, headers["ActionID"], headers) if event else None
 
 
 _LISTED = frozenset({"contacts", "endpoints", "aors", "auths", "peers", "registrations"})
@@ -166,32 +177,30 @@ def means_empty(message: str) -> bool:
     return words[:1] == ["no"] and words[1:] in [[name] for name in _LISTED]
 
 
-def _of_tree(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
+def _of_tree(headers: Headers, asterisk: str) -> tuple[Entry, ...]:
     """Parse a PJSIP contact from an event that lists Asterisk's database (``res_sorcery_astdb.c``).
 
     Return () if the event has none that counts.
     """
     try:
-        found = json.loads(headers.get("Val", ""))
+        found = json.loads(headers["Val"])
     except (ValueError, RecursionError):
         return ()
     if not isinstance(found, dict):
         return ()
-    values = {name: value for name, value in found.items() if isinstance(value, str)}
+    values = Headers({name: value for name, value in found.items() if isinstance(value, str)})
     # The key begins with the AOR's name. Most phones have one name for AOR and endpoint, so the AOR's name is
     # used if the endpoint is missing.
-    aor = headers.get("Key", "").removeprefix("/registrar/contact/").rpartition(";@")[0]
-    account = values.get("endpoint") or aor
-    return _pjsip(
-        asterisk, account, values.get("uri", ""), values.get("expiration_time", ""), values.get("path", "")
-    )
+    aor = headers["Key"].removeprefix("/registrar/contact/").rpartition(";@")[0]
+    account = values["endpoint"] or aor
+    return _pjsip(asterisk, account, values["uri"], values["expiration_time"], values["path"])
 
 
-def _of_contact_list(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
+def _of_contact_list(headers: Headers, asterisk: str) -> tuple[Entry, ...]:
     """Parse a contact as PJSIPShowContacts lists it; return () if the event has none that counts."""
-    values = [headers.get(name, "") for name in ("Endpoint", "Uri", "ExpirationTime", "Path", "Status")]
+    values = [headers[name] for name in ("Endpoint", "Uri", "ExpirationTime", "Path", "Status")]
     account, uri, until, path, status = values
-    account = account or headers.get("ObjectName", "").rpartition(";@")[0]
+    account = account or headers["ObjectName"].rpartition(";@")[0]
     return _pjsip(asterisk, account, uri, until, path, status)
 
 
@@ -232,13 +241,13 @@ def _of_peer(service: Service) -> EntryParser:
     there, so it counts as reachable. No security event reports that answer.
     """
 
-    def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-        address = host_address(headers.get("IPaddress", ""))
-        account = headers.get("ObjectName", "").partition("/")[0]
+    def parse(headers: Headers, asterisk: str) -> tuple[Entry, ...]:
+        address = host_address(headers["IPaddress"])
+        account = headers["ObjectName"].partition("/")[0]
         if address is None or not account:
             return ()
-        registered = service is Service.IAX2 and headers.get("Dynamic") == "yes"
-        status = headers.get("Status", "")
+        registered = service is Service.IAX2 and headers["Dynamic"] == "yes"
+        status = headers["Status"]
         contact = Contact(
             asterisk,
             service,
@@ -252,13 +261,13 @@ def _of_peer(service: Service) -> EntryParser:
     return parse
 
 
-def _of_registration(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
+def _of_registration(headers: Headers, asterisk: str) -> tuple[Entry, ...]:
     """Parse the headers of an event of ``asterisk`` (its name) about its registration at a trunk by PJSIP.
 
     Return the trunk's server, and the outbound proxy if there is one.
     """
-    name = headers.get("ObjectName", "")
-    targets = [target_of(headers.get(header, "")) for header in ("ServerUri", "OutboundProxy")]
+    name = headers["ObjectName"]
+    targets = [target_of(headers[header]) for header in ("ServerUri", "OutboundProxy")]
     return tuple(
         TrunkHost(asterisk, Service.PJSIP, name, target.host, target.port, target.transport)
         for target in targets
@@ -273,14 +282,14 @@ def _of_registry(service: Service) -> EntryParser:
     default port counts as unknown.
     """
 
-    def parse(headers: Mapping[str, str], asterisk: str) -> tuple[Entry, ...]:
-        text = headers.get("Host", "")
-        port = headers.get("Port", "")
+    def parse(headers: Headers, asterisk: str) -> tuple[Entry, ...]:
+        text = headers["Host"]
+        port = headers["Port"]
         target = target_of(f"sip:{text}:{port}" if port else f"sip:{text}")
         if target is None:
             return ()
         known = None if target.port in _DEFAULT_PORTS else target.port
-        name = f"{headers.get('Username', '')}@{headers.get('Domain') or target.host}"
+        name = f"{headers['Username']}@{headers['Domain'] or target.host}"
         return (TrunkHost(asterisk, service, name, target.host, known, Transport.UNKNOWN),)
 
     return parse
@@ -374,8 +383,8 @@ class _KnownContact:
 
 def reloads_accounts(event: RosterEvent) -> bool:
     """Whether an AMI event reports that Asterisk has reloaded a module with accounts and trunks."""
-    done = event.name == RELOADED and event.headers.get("Status") == "0"
-    return done and event.headers.get("Module", "").startswith(_OF_SIP)
+    done = event.name == RELOADED and event.headers["Status"] == "0"
+    return done and event.headers["Module"].startswith(_OF_SIP)
 
 
 class ContactTracker:
@@ -418,8 +427,8 @@ class ContactTracker:
 
     def _contact(self, event: RosterEvent) -> Contact | None:
         headers = event.headers
-        uri, status = headers.get("URI", ""), headers.get("ContactStatus", "")
-        name = headers.get("EndpointName") or headers.get("AOR", "")
+        uri, status = headers["URI"], headers["ContactStatus"]
+        name = headers["EndpointName"] or headers["AOR"]
         address = address_of(uri)
         if address is None or not name or not status:
             return None
@@ -427,15 +436,15 @@ class ContactTracker:
         return self._change((Service.PJSIP, name), uri, contact, status, gone=status == "Removed")
 
     def _peer(self, event: RosterEvent) -> Contact | None:
-        channel, _, name = event.headers.get("Peer", "").partition("/")
+        channel, _, name = event.headers["Peer"].partition("/")
         service = _CHANNELS.get(channel)
-        status = event.headers.get("PeerStatus", "")
+        status = event.headers["PeerStatus"]
         if service is None or not name or status in ("", "Rejected"):
             return None
         old = self._at.get((service, name), {}).get("")
         contact = old.contact if old is not None else None
         if status == "Registered":
-            there = parse_source(event.headers.get("Address", "").encode())
+            there = parse_source(event.headers["Address"].encode())
             address = host_address(str(there.address)) if there is not None else None
             if address is None:
                 return None
