@@ -1,6 +1,7 @@
 """The administrator's own patterns: which fit, which are refused, and which addresses may be forged."""
 
 import re
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from tests.parse.worst import FILLERS, is_linear
 
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import Reason
-from ringfence.values.event import SecurityEvent
+from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, Transport
 
 
 def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "app_x.c") -> str:
@@ -38,6 +39,15 @@ def read(pattern: str, message: bytes, file: bytes = b"app_x.c", wanted: str = "
 def test_patterns_that_fit(pattern: str, message: bytes, found: str) -> None:
     """Words are literal, {any} is any text, and the address is at its position in the pattern."""
     assert read(pattern, message) == found
+
+
+def test_an_event_of_a_pattern() -> None:
+    """The event has the pattern's name and the address of the line, and names no account and no session."""
+    custom = Custom.compile("Bad {address}", level="NOTICE", file="app_x.c", name="own")
+    remote = Endpoint(ip_address("192.0.2.7"), 5060, Transport.UNKNOWN)
+    kind, service = EventKind.FAILED_ACL, Service.DIALPLAN
+    event = SecurityEvent(SOURCE, kind, service, remote, 1.0, account="", session=b"", acl_name="own")
+    assert custom.parse(b"NOTICE", b"app_x.c", b"Bad 192.0.2.7:5060", SOURCE, 1.0) == event
 
 
 @pytest.mark.parametrize(

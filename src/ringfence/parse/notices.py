@@ -123,8 +123,7 @@ def _failed(
     found = _PJSIP_REASONS.get(reason) or _after_tries(reason)
     if found is None:
         return Reason.UNKNOWN_WORDING
-    # Before 13.24 an IPv6 address had no brackets, and always a port.
-    remote = parse_source(address, has_port=address.count(b":") > 1 and address[:1] != b"[")
+    remote = parse_source(address, has_port=True)  # before 13.24 without brackets, also for IPv6
     if remote is None:
         return Reason.NOT_AN_ADDRESS
     kind, acl_name = found

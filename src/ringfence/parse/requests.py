@@ -78,7 +78,7 @@ _CREDENTIALS = b"authorization"
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
-_ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+([^\r\n \t]++)", re.IGNORECASE)
+_ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+(?:[a-z][a-z0-9+.-]*+://)?([^\r\n \t]++)", re.IGNORECASE)
 _USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
@@ -154,7 +154,7 @@ def _is_of_page(head: bytes, local: Address) -> bool:
     origin = _ORIGIN.search(head)
     if origin is None:
         return False
-    host = origin[1].decode("latin-1").rpartition("//")[2]
+    host = origin[1].decode("latin-1")
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:
         return unmapped(ip_address(name)) != local
