@@ -26,6 +26,7 @@ def skipped(pieces: list[Piece]) -> int:
     [
         (b"Asterisk Call Manager/5.0.5\r\n", "5.0.5", True),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "", True),
+        (b"x Asterisk Call Manager/5.0.5\r\n", "", True),
         (b"\r\n", "", True),
         (b"a" * MAX_BANNER + b"\r\n", "", True),
         (b"a" * (MAX_BANNER + 1) + b"\r\n", "", False),

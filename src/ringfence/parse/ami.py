@@ -28,6 +28,7 @@ from typing import TypeAlias
 from attrs import astuple, define, frozen
 
 from ringfence.parse.ami_http import AmiItem, Banner, HttpCheck, ManagerEvent, Reply
+from ringfence.parse.line_result import text_of
 from ringfence.parse.roster import parse_roster_event
 from ringfence.parse.security import (
     EOL,
@@ -368,7 +369,7 @@ class AmiDecoder:
         if not self._ours or self._ours not in packet:
             return False
         if packet.startswith(b"Response: "):
-            reply = Reply(packet.decode("utf-8", "backslashreplace"))
+            reply = Reply(text_of(packet))
             if self.http.is_answer(reply):
                 self._end_text(items)
             items.append(reply)
@@ -398,7 +399,7 @@ class AmiDecoder:
 
     def _handle_other(self, packet: bytes, items: _Items) -> None:
         if packet.startswith(b"Response: "):
-            items.append(Reply(packet.decode("utf-8", "backslashreplace")))
+            items.append(Reply(text_of(packet)))
         elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):
             if packet.startswith(UNREQUESTED):
                 self._add_event(packet, items)

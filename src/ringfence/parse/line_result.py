@@ -152,7 +152,7 @@ def result_of(
 
 def text_of(raw: bytes) -> str:
     r"""Return bytes that a sender wrote as text for people: bytes that are not UTF-8 become ``\xNN``."""
-    return raw.decode("utf-8", "backslashreplace")
+    return raw.decode(errors="backslashreplace")
 
 
 _USER = re.compile(rb"sips?:([^@<>;\s]*+)@")

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from attrs import field, frozen
 
 from ringfence.parse.address import parse_source, unmapped
+from ringfence.parse.line_result import text_of
 from ringfence.values.event import Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Contact, TrunkHost
@@ -155,7 +156,7 @@ def parse_roster_event(packet: bytes) -> RosterEvent | None:
     if len(packet) > MOST_EVENT:
         return None
     headers = Headers()
-    for line in packet.decode("utf-8", "backslashreplace").split(EOL):
+    for line in text_of(packet).split(EOL):
         name, colon, value = line.partition(":")
         if not colon or name in headers:
             return None

@@ -247,4 +247,4 @@ def _journals_line(found: dict[str, object]) -> bytes | None:
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
+    return text.encode(errors="surrogatepass")
