@@ -443,8 +443,10 @@ def test_an_extension_hides_no_evidence(call: bytes, packet: bytes) -> None:
 def test_a_packet_of_chan_sip_revokes_what_it_holds() -> None:
     """Its end mark revokes the events since its first line, if that is near; no event before it."""
     forged = CONSOLE.replace(b"192.0.2.7", b"203.0.113.9")
+    left = MAX_MESSAGE - len(READ + HEADERS + forged * 2)
+    most = (b"x" * 999 + b"\n") * (left // 1_000) + b"x" * (left % 1_000 - 1) + b"\n"
     far = b"x: y\n" * MAX_MESSAGE
-    for between, found in ((b"", 0), (far, 2)):
+    for between, found in ((b"", 0), (most, 0), (b"x" + most, 2), (far, 2)):
         reader = LogReader(SOURCE)
         results = reader.receive(
             CONSOLE + READ + HEADERS + forged * 2 + between + b"<------->\n" + CONSOLE, NOW
@@ -484,8 +486,8 @@ def test_a_step_of_a_dialplan_with_a_prefix_ends_as_one_without() -> None:
 
 
 def test_an_end_far_behind_a_call_revokes_nothing_on_a_console() -> None:
-    """The rest of a dialplan's step stands near its beginning."""
-    filler = (b"x" * 999 + b"\n") * (MAX_MESSAGE // 1_000 + 1)
-    for between, found in ((b"", []), (filler, ["192.0.2.7"])):
+    """The rest of a dialplan's step stands within ``MAX_MESSAGE`` bytes of its beginning."""
+    line = b"x" * 999 + b"\n"
+    for between, found in ((b"", []), (line, []), (line * (MAX_MESSAGE // 1_000 + 1), ["192.0.2.7"])):
         data = b"    -- Executing [1\n" + between + CONSOLE + b'@public:1] NoOp("a", "") in new stack\n'
         assert named(LogReader(SOURCE).receive(data, NOW)) == found
