@@ -296,6 +296,11 @@ def test_a_skipped_message_includes_its_lines_byte_by_byte(name: str) -> None:
     assert reader.counts.standby == 1
 
 
+def test_a_line_after_a_skipped_message_revokes_no_earlier_notice() -> None:
+    """The line is the rest of the skipped message, or of none."""
+    assert skipping(GUESS + EVENT + b"x\n")[0] == ["192.0.2.7"]
+
+
 def test_an_account_that_imitates_messages_hides_no_earlier_notice() -> None:
     """Events are revoked from the account's message on, also if it holds a second message."""
     data = GUESS + HEAD + FAKE_END + FORGED % 1 + b"\n" + FORGED_EVENT[:40] + b"\n" + TAIL + b"\n"

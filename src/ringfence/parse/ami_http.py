@@ -93,7 +93,7 @@ class HttpCheck:
     then passed on unchanged. The attribute ``recorded_manager`` becomes true if some of them may be forged.
     """
 
-    def __init__(self, token: str, *, recorded: bool = False) -> None:
+    def __init__(self, token: str, *, recorded: bool) -> None:
         self.enabled: bool | None = None
         self.recorded_manager = False
         self._recorded = recorded
