@@ -233,6 +233,20 @@ def test_only_this_hosts_101_makes_frames_of_what_follows() -> None:
     assert not streams.answer(KEY, ANSWER)
     assert streams.answer(KEY, SWITCHED)
     assert not streams.answer(KEY, SWITCHED)
+    streams = begun()
+    assert read(streams, ASK) == [ASK]
+    assert not streams.answer(KEY, b'SIP/2.0 401 Unauthorized\r\nFrom: "HTTP/1.1 101"')
+    assert read(streams, UPGRADE, len(ASK)) == []
+    assert streams.answer(KEY, SWITCHED)  # a part of the answer that the kernel sends again
+
+
+def test_an_upgrade_may_say_that_it_has_no_body() -> None:
+    """Some clients write a Content-Length of 0."""
+    streams = begun()
+    upgrade = UPGRADE.replace(b"Host: a", b"Content-Length: 0")
+    assert read(streams, upgrade) == []
+    assert not streams.answer(KEY, SWITCHED)
+    assert read(streams, framed(ASK), len(upgrade)) == [ASK]
 
 
 @pytest.mark.parametrize("at", [0, 10, len(ASK) - 1, len(ASK)])
@@ -475,6 +489,26 @@ def test_the_stranger_may_choose_one_of_several_answered_syns() -> None:
     connect(streams, FIRST - (1 << 30))
     assert read(streams, b"\0\r\n\r\n", 5) == []
     assert streams.acknowledge(KEY, (FIRST + 10) % SEQUENCES) == (10, True)
+    streams = begun()
+    connect(streams, FIRST + 3_000)
+    assert read(streams, ASK, 1) is None
+    assert streams.acknowledge(KEY, (FIRST + 3_001) % SEQUENCES) == (3_001, False)
+
+
+def test_a_syn_to_another_port_changes_nothing() -> None:
+    """It may have the number of another connection from its port, before or after this host's SYN-ACK."""
+    stranger, port = bytes((192, 0, 2, 7)) + bytes((198, 18, 0, 1)), b"\x13\xc6"
+    names = [stranger + port + number.to_bytes(2) for number in range(5_060, 5_070)]
+    for at in range(10):
+        streams = RequestStreams()
+        for name in [*names[1 : at + 1], names[0], *names[at + 1 :]]:
+            streams.offer(name, FIRST - 1)
+        streams.begin(names[0], FIRST)
+        for name in names[1:]:
+            streams.offer(name, FIRST - 1)
+        streams.begin(names[0], FIRST)  # sent again
+        assert streams.read(names[0], FIRST, ASK) == [ASK]
+        assert streams.acknowledge(names[0], FIRST + 999) == (999, True)
 
 
 def test_packets_of_this_host_may_have_another_address() -> None:
@@ -493,6 +527,20 @@ def test_packets_of_this_host_may_have_another_address() -> None:
     assert streams.acknowledge(inside, 9) == (2, False)
     streams.lose(KEY)
     assert streams.acknowledge(inside, 19) == (None, False)
+
+
+def test_one_address_inside_may_have_several_outside() -> None:
+    """What forgets the first connection leaves the second one alone."""
+    stranger, port = bytes((192, 0, 2, 7)), b"\x13\xc6"
+    inside = stranger + bytes((172, 17, 0, 2)) + port + b"\x13\xe2"
+    streams = RequestStreams(most=2)
+    outsides = [stranger + bytes((198, 18, 0, last)) + port + b"\x13\xc4" for last in (1, 2)]
+    for number, outside in enumerate(outsides, 1):
+        streams.offer(outside, 100 * number - 1)
+        streams.begin(inside, 100 * number)
+    streams.lose(KEY)
+    assert streams.read(outsides[1], 200, b"\0\r\n\r\n") is None
+    assert streams.acknowledge(inside, 205) == (5, False)
 
 
 def test_what_asterisk_never_got_hides_no_bytes() -> None:
@@ -528,6 +576,10 @@ def test_tiny_messages_are_bounded() -> None:
     tiny = b"AB SIP/2.0\r\nl:0\r\n\r\n"
     assert read(begun(), tiny * MOST_TOGETHER) == [tiny] * MOST_TOGETHER
     assert read(begun(), tiny * (MOST_TOGETHER + 1)) is None
+    streams = begun()
+    for number in range(1, 4):
+        assert read(streams, tiny * 50, number * 50 * len(tiny)) == []
+    assert read(streams, tiny * 50) is None
 
 
 def test_forged_segments_push_out_no_connection() -> None:

@@ -59,6 +59,8 @@ KEPT = 2_048
 """The maximum number of bytes that are kept to compare them with a segment that comes again."""
 MOST_NEWLY = 8 << 20
 """The most bytes that one segment of this host can newly acknowledge: more than a receive window."""
+MOST_ALIKE = 64
+"""The maximum number of SYNs with one number that are kept, from one port of a stranger to several here."""
 MOST_BEGINS = 64
 """The maximum number of answered SYNs of a connection without data that are kept."""
 LEAST_ROOM = 1_024
@@ -187,8 +189,8 @@ class RequestStreams:
         self._most = most
         self._most_bytes = most_bytes
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
-        # By the stranger's address and port, and the number of the first byte: the connection, and the scale.
-        self._offers: OrderedDict[tuple[bytes, int], tuple[bytes, int]] = OrderedDict()
+        # By the stranger's address and port, and the number of the first byte: the scale of each connection.
+        self._offers: OrderedDict[tuple[bytes, int], dict[bytes, int]] = OrderedDict()
         self._copied: dict[bytes, bytes] = {}  # the connection in the stranger's packets, by ``_Stream.key``
         # The connections of which this host has acknowledged no byte, the oldest first.
         self._unproven: dict[bytes, None] = {}
@@ -206,10 +208,12 @@ class RequestStreams:
         their window divided by two to this power. The kernel keeps the scale of the first SYN.
         """
         stream, first = self._streams.get(connection), (sequence + 1) % SEQUENCES
-        _, most = self._offers.pop((_sender_in(connection), first), (b"", scale))
+        name = _sender_in(connection), first
+        offered = self._offers.pop(name, {})
+        scale = min(scale, offered.pop(connection, scale))
         if stream is not None and first in stream.begins:
-            most = min(most, stream.scale)
-        self._offers[_sender_in(connection), first] = connection, min(scale, most)
+            scale = min(scale, stream.scale)
+        self._offers[name] = dict([*offered.items(), (connection, scale)][-MOST_ALIKE:])
         if len(self._offers) > self._most:
             self._offers.popitem(last=False)
 
@@ -221,13 +225,16 @@ class RequestStreams:
         first byte, which the SYN-ACK acknowledges. If no SYN with this number was copied, an earlier
         connection with the same ports ends, and the new one is unread.
         """
-        connection, scale = self._offers.pop((_sender_in(key), first), (b"", 0))
-        known = self._streams.get(connection or self._copied.get(key, key))
-        if not connection and (known is None or first in known.begins):
+        offered = self._offers.pop((_sender_in(key), first), {})
+        connection = key if key in offered else self._copied.get(key, key)
+        if connection not in offered and len(offered) == 1 and key not in self._streams:
+            [connection] = offered  # of destination NAT
+        known = self._streams.get(connection)
+        if connection not in offered and (known is None or first in known.begins):
             return  # of a friend, whose SYN is not copied; or sent again
         begins = (first, *known.begins)[:MOST_BEGINS] if known is not None and known.is_fresh else (first,)
-        stream = _Stream(first, scale=scale, unread=not connection, acknowledged=first, begins=begins)
-        connection = connection or self._copied.get(key, key)
+        stream = _Stream(first, unread=connection not in offered, acknowledged=first, begins=begins)
+        stream.scale = offered.get(connection, 0)
         self._forget(connection)
         if key != connection:
             stream.key, self._copied[key] = key, connection
@@ -242,10 +249,11 @@ class RequestStreams:
         stream = self._streams.get(self._copied.get(key, key))
         if stream is None:
             return False
-        stream.clear = stream.clear or data.startswith(_CLEAR)
+        answered, stream.clear = stream.clear, stream.clear or data.startswith(_CLEAR)
         if stream.unread or stream.websocket:
             return False
-        if stream.asks and data.startswith(_SWITCHED):
+        # The kernel sends any part of an earlier answer again, with a text of the stranger at its begin.
+        if stream.asks and not answered and data.startswith(_SWITCHED):
             stream.asks, stream.websocket = False, True
             return False
         if misread := stream.asks or data.startswith(_HTTP):
@@ -291,7 +299,7 @@ class RequestStreams:
             return None
         self._bytes += stream.held - before
         while self._bytes > self._most_bytes:
-            self._forget_one()
+            self._forget(next(one for one, stream in self._streams.items() if stream.held))
         return found
 
     def lose(self, connection: bytes) -> None:
@@ -321,8 +329,8 @@ class RequestStreams:
             stream.settle(number)
             return None, False
         counted = [before] if before is not None and before not in stream.begins else stream.begins
-        newly = min(((number - one) % SEQUENCES for one in counted), default=0)
-        return newly if newly <= MOST_NEWLY else 0, lost
+        newly = [(number - one) % SEQUENCES for one in counted]
+        return max((one for one in newly if one <= MOST_NEWLY), default=0), lost
 
     def _give_up(self, stream: _Stream, first: int) -> None:
         """Stop reading a connection, from the byte with the sequence number ``first`` on."""
@@ -355,7 +363,8 @@ class RequestStreams:
         if stream is not None:
             self._bytes -= stream.held
             self._unproven.pop(connection, None)
-            self._copied.pop(stream.key, None)
+            if self._copied.get(stream.key) == connection:
+                del self._copied[stream.key]
 
 
 def _sender_in(connection: bytes) -> bytes:
@@ -395,6 +404,8 @@ def _extend(stream: _Stream, sequence: int, data: bytes) -> list[bytes]:
         stream.next = (stream.next + len(new)) % SEQUENCES
         stream.keep(new)
         found += _consume(stream, new)
+        if len(found) > MOST_TOGETHER:
+            raise _UnreadError
         follows = (one for one in stream.early if not 0 < (one - stream.next) % SEQUENCES < _HALF)
         waiting = next(follows, None)
         if waiting is None:
@@ -418,8 +429,6 @@ def _consume(stream: _Stream, data: bytes) -> list[bytes]:
         at = step
         if at > len(buffer):
             stream.skip, at = at - len(buffer), len(buffer)
-        if len(found) > MOST_TOGETHER:
-            raise _UnreadError
     if len(buffer) - at > MOST_MESSAGE:
         raise _UnreadError
     stream.pending = buffer[at:]
@@ -446,8 +455,8 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
         if _PLAIN.fullmatch(head) is None:
             raise _UnreadError
         stream.asks = True
-        if _ANY_LENGTH.search(head) or _ENCODED.search(head):
-            raise _UnreadError  # Asterisk skips this body
+        if _ENCODED.search(head) or _named_length(head):
+            raise _UnreadError  # Asterisk skips a body
         if _ORIGIN.search(head):
             found.append(head)
         return end
@@ -465,6 +474,14 @@ def _body_length(head: bytes) -> int | None:
     """
     if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
         raise _UnreadError
+    return _named_length(head)
+
+
+def _named_length(head: bytes) -> int | None:
+    """Return the Content-Length in a head, None if there is none.
+
+    Raise _UnreadError if it can be read in several ways.
+    """
     length = _LENGTH.search(head)
     if len(_ANY_LENGTH.findall(head)) != (length is not None):
         raise _UnreadError
