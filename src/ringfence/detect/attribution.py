@@ -133,6 +133,7 @@ class Attribution:
         self.questions = Questions()
         self.guests = Guests()
         self.proxies = Proxies(sources.proxies)
+        self._has_proxies = bool(sources.proxies)
         self._relays = Relays(self._conversations)
         # By Call-ID, the latest event of a proxy's address whose client is unknown, and when it arrived.
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
@@ -151,6 +152,7 @@ class Attribution:
         self._several = sources.several
         self.confirmation.sources = sources
         self.proxies.networks = sources.proxies
+        self._has_proxies = bool(sources.proxies)
 
     @property
     def waiting(self) -> int:
@@ -172,7 +174,7 @@ class Attribution:
         if event.readings:
             backed = self._ambiguous.backed(event.readings, now)
             return [one for reading in backed for one in self.observe(reading, now)]
-        if self.proxies.networks and self.proxies.names(event):
+        if self._has_proxies and self.proxies.names(event):
             return self._on_event_of_proxy(event, now)
         sees_wire = self.confirmation.sees_wire
         if sees_wire:
@@ -373,7 +375,7 @@ class Attribution:
         found: list[Finding] = []
         answers, challenges = challenges, []
         for answer in answers:
-            passage = self.proxies.passage(answer) if self.proxies.networks else _DIRECT
+            passage = self.proxies.passage(answer) if self._has_proxies else _DIRECT
             if passage is Passage.FROM_PROXY:
                 found += self._on_answer_to_client(answer, now, wall, asterisk)
             elif passage is Passage.TO_PROXY:
@@ -626,7 +628,7 @@ class Attribution:
                     waits = sent is not None or request.crowded
                 else:
                     # A proxy may forward the answer over a connection of another client.
-                    waits = proven or not self.proxies.networks
+                    waits = proven or not self._has_proxies
                 nonce = sent or b"".join(nonces[:1])
                 self._conversations.ask(request, now, nonce, challenged=waits, proven=proven)
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
