@@ -221,8 +221,9 @@ class Detector:
         """Handle an event that arrived at ``now`` (monotonic seconds); return what follows, such as a ban."""
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
-        if event.kind is _CHALLENGE and event.source.name == AMI and not event.tampered:
-            self._on_challenge(event, now)
+        challenged = event.kind is _CHALLENGE and event.source.name == AMI and not event.tampered
+        if challenged and self.friends.has(event.remote.address):
+            self._observation.on_challenge(event, now)
         if event.kind in LATE_REFUSALS and is_refused_login(event):
             effects += self._on_refusal(event.remote.address, event.session, now)
         found = self._attribution.observe(event, now)
@@ -511,11 +512,6 @@ class Detector:
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
         befriends = permitted and self.friends.admits(friend)
         return [*alarms, Login(friend, befriends=befriends, guessed=guessed, proven=not diverted)]
-
-    def _on_challenge(self, event: SecurityEvent, now: float) -> None:
-        """Record a challenge that AMI reports, if a friend got it."""
-        if self.friends.has(event.remote.address):
-            self._observation.on_challenge(event, now)
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
         """Handle that Asterisk refused a request after its login; end the friendship that the login made.

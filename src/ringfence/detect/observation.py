@@ -107,14 +107,15 @@ class Observation:
 def _session_of(friend: Address, service: Service, call_id: bytes, transport: Transport) -> int:
     """Return the key of a friend's requests with one Call-ID by one transport; chan_sip's have none.
 
-    The wire calls a WebSocket TCP. By TLS it sees no refusal, so challenges by TLS must pay for none.
+    The key is a hash, because a tuple for each would take more memory. The wire calls a WebSocket TCP. By TLS
+    it sees no refusal, so challenges by TLS must pay for none.
     """
     by = Transport.TCP if transport is Transport.WS else transport
     return hash((friend, call_id if service is Service.PJSIP else b"", by))
 
 
 def _login_of(event: SecurityEvent) -> int:
-    """Return the key of an account's requests in one session.
+    """Return the key of an account's requests in one session; a hash, as for :func:`_session_of`.
 
     For calls, chan_sip's events of a challenge and of a success name different accounts.
     """
