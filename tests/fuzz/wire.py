@@ -95,8 +95,8 @@ def read_answer(data: bytes) -> None:
     ends = ADDRESS, 5062, ip_address("198.18.0.1"), 5060
     for transport in (Transport.UDP, Transport.TCP):
         require_items(filter(None, [parse_message(data, *ends, transport)]))
-    require_items(parse_answers(of_answers.ipv4(of_answers.udp(data[:60_000]))))
-    require_items(parse_answers(of_answers.ipv6(of_answers.udp(data[:60_000]))))
+    require_items(of_answers.answers_in(of_answers.ipv4(of_answers.udp(data[:60_000]))))
+    require_items(of_answers.answers_in(of_answers.ipv6(of_answers.udp(data[:60_000]))))
 
 
 def answers() -> Iterator[bytes]:

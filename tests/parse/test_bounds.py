@@ -2,12 +2,11 @@
 
 from tests.parse.corpus import SOURCE as LINE
 from tests.parse.packets import SOURCE, packet
-from tests.parse.test_challenge import ORDINARY, ipv4, udp
+from tests.parse.test_challenge import ORDINARY, answers_in, ipv4, udp
 from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 
 from ringfence.parse.ami import END
-from ringfence.parse.challenge import parse_answers
 from ringfence.parse.notices import parse_distributor
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
@@ -37,7 +36,7 @@ def events(session: bytes, account: bytes) -> list[SecurityEvent]:
 
 def test_every_source_keeps_the_same_of_a_long_session() -> None:
     """An event, an answer and a request have a short digest, which is the same for all."""
-    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"call-1", LONG))))
+    [answer] = answers_in(ipv4(udp(ORDINARY.replace(b"call-1", LONG))))
     [request] = parse_requests(copy(REQUEST.replace(b"a@b", LONG)), RequestStreams()) or []
     kept = {one.session for one in events(LONG, b"alice")} | {answer.call_id, *request.call_ids}
     assert kept == {short_session(LONG)}
@@ -52,13 +51,13 @@ def test_other_texts_are_cut() -> None:
         [request] = parse_requests(asked, RequestStreams()) or []
         kept = {one.account for one in events(b"c", account)} | {request.account}
         assert kept == {short_account(account.decode())}
-    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b"sip:alice@", b"sip:%b@" % (b"x" * 64)))))
+    [answer] = answers_in(ipv4(udp(ORDINARY.replace(b"sip:alice@", b"sip:%b@" % (b"x" * 64)))))
     assert answer.account == "x" * MOST_ACCOUNT
     [event, *_] = events(b"c", b"\xff" * 20)
     assert event.account == r"\xff" * (MOST_ACCOUNT // 4)
     assert max(len(one.account) for one in events(b"c", LONG)) <= MOST_ACCOUNT
     nonce = b'nonce="' + LONG
-    [answer] = parse_answers(ipv4(udp(ORDINARY.replace(b'nonce="', nonce))))
+    [answer] = answers_in(ipv4(udp(ORDINARY.replace(b'nonce="', nonce))))
     assert len(answer.nonce) <= MOST_KEPT
 
 

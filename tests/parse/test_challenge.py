@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.parse.challenge import continues, is_segment, parse_answers
+from ringfence.parse.challenge import continues, parse_answers, parse_cut
+from ringfence.parse.packet import segment_in
 from ringfence.parse.stream import Streams
 from ringfence.values.event import Service, Transport, short_session
 from ringfence.values.packet import Challenge
@@ -89,6 +90,12 @@ def udp(message: bytes, *, length: int | None = None) -> bytes:
     return struct.pack(">HHHH", 5060, 5062, 8 + len(message) if length is None else length, 0) + message
 
 
+def answers_in(packet: bytes) -> list[Challenge]:
+    """Return the answers in one packet, also an incomplete one."""
+    alone = Streams()
+    return parse_answers(packet, alone) + parse_cut(alone)
+
+
 def ipv4(
     payload: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None, kind: int = 17
 ) -> bytes:
@@ -128,7 +135,7 @@ def challenge(call_id: bytes, nonce: bytes, version: int = 4) -> Challenge:
 
 def only(packet: bytes) -> Challenge | None:
     """Return the one answer of a packet without its digest, None if it has none."""
-    answers = [evolve(answer, digest=b"") for answer in parse_answers(packet)]
+    answers = [evolve(answer, digest=b"") for answer in answers_in(packet)]
     assert len(answers) <= 1
     return answers[0] if answers else None
 
@@ -186,7 +193,7 @@ def test_any_answer_by_udp_names_its_request(text: bytes, status: int) -> None:
     assert refusal is not None
     other = text.replace(b" 403 ", b" %d " % status)
     assert only(ipv4(udp(other))) == evolve(refusal, status=status)
-    assert parse_answers(ipv4(tcp(other))) == []
+    assert answers_in(ipv4(tcp(other))) == []
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,7 @@ def test_a_refusal_after_a_right_password(text: bytes, accepted: bool) -> None: 
 def test_a_refusal_has_a_digest_of_its_bytes() -> None:
     """A repeat has the same digest, the answer to another request another one; a challenge has none."""
     texts = [PJSIP_404, PJSIP_404, PJSIP_404.replace(b"CSeq: 1", b"CSeq: 2"), CHAN_SIP_403, PJSIP]
-    first, repeat, other, refusal, challenged = [parse_answers(ipv4(udp(text)))[0].digest for text in texts]
+    first, repeat, other, refusal, challenged = [answers_in(ipv4(udp(text)))[0].digest for text in texts]
     assert first == repeat
     assert len({first, other, refusal, challenged}) == 4
     assert challenged == b""
@@ -307,7 +314,7 @@ def test_a_407_has_its_status() -> None:
 )
 def test_other_packets_are_no_challenge(packet: bytes) -> None:
     """Other protocols and versions, later fragments, extension headers, false lengths, other answers."""
-    assert parse_answers(packet) == []
+    assert answers_in(packet) == []
 
 
 def test_ip_options_and_padding() -> None:
@@ -395,7 +402,7 @@ def test_no_bytes_raise(noise: bytes, position: int, real: bytes) -> None:
         ipv4(udp(real[:position] + noise + real[position:])),
         ipv6(udp(real))[:position] + noise,
     ):
-        parse_answers(packet)
+        answers_in(packet)
 
 
 @given(
@@ -434,7 +441,7 @@ def test_no_packet_takes_long(piece: bytes) -> None:
     ]
     began = time.process_time()
     for packet in packets:
-        parse_answers(packet)
+        answers_in(packet)
     assert time.process_time() - began < 0.5
 
 
@@ -677,9 +684,9 @@ def test_each_answer_of_a_segment_is_read(data: bytes, options: bytes) -> None:
     """Both IP versions, with options of TCP: the answers of the datagrams, in order, with their transport."""
     alone = [only(ipv4(udp(text))) for text in (PJSIP, CHAN_SIP_403)]
     expected = [evolve(one, transport=Transport.TCP) for one in alone if one is not None]
-    by_ipv4 = parse_answers(ipv4(tcp(data, options=options), kind=6))
+    by_ipv4 = answers_in(ipv4(tcp(data, options=options), kind=6))
     assert [evolve(one, digest=b"") for one in by_ipv4] == expected
-    by_ipv6 = parse_answers(ipv6(tcp(data, options=options), kind=6))
+    by_ipv6 = answers_in(ipv6(tcp(data, options=options), kind=6))
     assert [one.call_id for one in by_ipv6] == [one.call_id for one in expected]
     assert {str(one.address) for one in by_ipv6} == {"fd00:18::a"}
 
@@ -692,10 +699,10 @@ def test_a_segment_that_ends_within_an_answer(text: bytes) -> None:
     """
     data = text.replace(b"/UDP", b"/TCP") * 2
     half = len(data) // 2
-    [alone] = parse_answers(ipv4(tcp(data[:half]), kind=6))
+    [alone] = answers_in(ipv4(tcp(data[:half]), kind=6))
     assert alone.nonce
     for size in range(half, len(data)):
-        first, *rest = parse_answers(ipv4(tcp(data[:size]), kind=6))
+        first, *rest = answers_in(ipv4(tcp(data[:size]), kind=6))
         assert first == alone
         assert len(rest) == (size >= half + len(b"SIP/2.0 4"))
         for one in rest:
@@ -731,23 +738,23 @@ def test_an_answer_that_tcp_transmits_again_is_left_out() -> None:
 )
 def test_other_data_in_a_segment_is_no_answer(data: bytes) -> None:
     """Other messages, and a 404, which the connection proves."""
-    assert parse_answers(ipv4(tcp(data), kind=6)) == []
+    assert answers_in(ipv4(tcp(data), kind=6)) == []
 
 
 @pytest.mark.parametrize("cut", [0, 19, 20])
 def test_a_segment_without_a_whole_header(cut: int) -> None:
     """A header that is cut off or shorter than any is no segment."""
-    assert parse_answers(ipv4(tcp(CHAN_SIP)[:cut], kind=6)) == []
+    assert answers_in(ipv4(tcp(CHAN_SIP)[:cut], kind=6)) == []
     wrong = bytearray(tcp(CHAN_SIP))
     wrong[12] = 0x40
-    assert parse_answers(ipv4(bytes(wrong), kind=6)) == []
+    assert answers_in(ipv4(bytes(wrong), kind=6)) == []
 
 
 @given(st.binary(max_size=200), st.integers(0, 1000), st.integers(0, 1000))
 def test_no_segment_raises(noise: bytes, position: int, cut: int) -> None:
     """Any bytes give answers or none."""
     for data in (noise, TWO[:position] + noise + TWO[position:], framed(TWO[:position])[:cut] + noise):
-        assert len(parse_answers(ipv4(tcp(data), kind=6))) <= 4
+        assert len(answers_in(ipv4(tcp(data), kind=6))) <= 4
 
 
 SYN = struct.pack(">HHIIBBHHH", 5060, 5062, 999, 0, 5 << 4, 0x02, 0, 0, 0)
@@ -779,10 +786,10 @@ def test_a_success_counts_in_a_connection_that_was_copied_from_its_syn() -> None
 @pytest.mark.parametrize("packet", [b"", ipv4(udp(b"x")), ipv4(SYN[:19], kind=6)])
 def test_a_packet_without_a_segment_begins_no_connection(packet: bytes) -> None:
     """No packet, a datagram and half a header are no segment; a whole one is."""
-    assert not is_segment(packet)
+    assert segment_in(packet) is None
     assert not continues(packet, Streams())
     assert parse_answers(packet, Streams()) == []
-    assert is_segment(ipv4(SYN, kind=6))
+    assert segment_in(ipv4(SYN, kind=6)) is not None
     assert continues(ipv4(SYN, kind=6), Streams())
 
 

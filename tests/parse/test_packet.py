@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ringfence.parse.packet import (
+    ends_of,
     ip_payload,
+    other_way,
     packed_address,
     source_of,
-    tcp_scale,
     tcp_segment,
-    tcp_window,
     udp_datagram,
 )
 
@@ -70,9 +70,15 @@ def test_extension_headers_of_ipv6_hide_nothing() -> None:
 
 
 def test_a_tcp_segment() -> None:
-    """Ports, sequence number, and the data after the options."""
-    assert tcp_segment(TCP + b"SIP") == (5060, 60432, 4096, False, b"SIP")
-    assert tcp_segment(TCP[:23]) is None
+    """The ends of its connection, sequence number, flags, and the data after the options."""
+    source, target = bytes((198, 18, 0, 1)), bytes((198, 18, 0, 9))
+    segment = tcp_segment(source, target, TCP + b"SIP")
+    assert segment is not None
+    assert (segment.port, segment.target_port, segment.sequence, segment.data) == (5060, 60432, 4096, b"SIP")
+    assert (segment.begins, segment.is_reset, segment.is_urgent) == (False, False, False)
+    assert ends_of(segment.connection) == (source, target, TCP[:2], TCP[2:4])
+    assert ends_of(other_way(segment.connection)) == (target, source, TCP[2:4], TCP[:2])
+    assert tcp_segment(source, target, TCP[:23]) is None
 
 
 @pytest.mark.parametrize("packet", [b"", b"\x45", b"\x55" + IPV4[1:], b"\x44" + IPV4[1:], IPV4[:19]])
@@ -88,7 +94,7 @@ def test_no_bytes_raise(noise: bytes) -> None:
         whole = ip_payload(packet)
         if whole is not None:
             udp_datagram(whole[3], may_be_cut=whole[4])
-            tcp_segment(whole[3])
+            tcp_segment(*whole[1:4])
             assert whole[3] in packet
 
 
@@ -116,5 +122,6 @@ def test_the_window_of_a_segment(options: bytes, scale: int) -> None:
     """A SYN may name a scale; options that are cut off or have no length end or are skipped."""
     words = 5 + len(options) // 4
     head = bytes(12) + bytes((words << 4, 2)) + b"\x12\x34" + bytes(4)
-    assert tcp_window(head + options + b"data") == 0x1234
-    assert tcp_scale(head + options + b"\x03\x03\x09") == scale
+    segment = tcp_segment(b"from", b"to", head + options + b"\x03\x03\x09")
+    assert segment is not None
+    assert (segment.window, segment.scale) == (0x1234, scale)

@@ -43,7 +43,17 @@ from ipaddress import ip_address
 
 from ringfence.parse.address import unmapped
 from ringfence.parse.line_result import sip_user
-from ringfence.parse.packet import TCP, UDP, ip_payload, packed_address, tcp_segment, udp_datagram
+from ringfence.parse.packet import (
+    TCP,
+    UDP,
+    Segment,
+    ends_of,
+    ip_payload,
+    packed_address,
+    segment_in,
+    tcp_segment,
+    udp_datagram,
+)
 from ringfence.parse.stream import Streams
 from ringfence.values.event import (
     MOST_ACCOUNT,
@@ -162,7 +172,6 @@ _STATUSES: dict[bytes, tuple[int, re.Pattern[bytes] | None]] = {
 }
 _REFUSED = b"SIP/2.0 401 "
 _STATUS = len(_REFUSED)
-_PORTS = 4  # bytes of both ports in a TCP header
 # One item of a header with a challenge: the name of a scheme, or a parameter with its value.
 _ITEM = re.compile(
     rb'[ \t,]*+([^ \t,="]++)(?:[ \t]*+=[ \t]*+(?:"((?:[^"\\]++|\\.)*)"|([^ \t,"]++)))?', re.DOTALL
@@ -208,7 +217,7 @@ _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
-def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challenge]:
+def parse_answers(packet: bytes, streams: Streams) -> list[Challenge]:
     """Parse the SIP answers in a packet of this host, from its IP header on.
 
     Of TCP, other answers than the refusals 401, 403 and 407 are parsed only if ``streams`` has read the
@@ -216,7 +225,7 @@ def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challen
 
     A packet may be cut off, be a first fragment, or end in the middle of an answer. Fields that are not
     complete are left empty. ``streams`` puts the segments of a connection together: an answer is returned
-    with the segment that completes it, or by :func:`parse_cut`. Without ``streams``, a segment is read alone.
+    with the segment that completes it, or by :func:`parse_cut`.
     """
     whole = ip_payload(packet)
     if whole is None:
@@ -230,12 +239,8 @@ def parse_answers(packet: bytes, streams: Streams | None = None) -> list[Challen
         remote, local = packed_address(target), packed_address(source)
         challenge = parse_message(message, remote, target_port, local, source_port, Transport.UDP)
         return [] if challenge is None else [challenge]
-    if protocol != TCP:
-        return []
-    if streams is not None:
-        return _parse_segment(source, target, payload, streams)
-    alone = Streams()
-    return _parse_segment(source, target, payload, alone) + parse_cut(alone)
+    segment = tcp_segment(source, target, payload) if protocol == TCP else None
+    return [] if segment is None else _parse_segment(segment, streams)
 
 
 def parse_cut(streams: Streams) -> list[Challenge]:
@@ -251,42 +256,28 @@ def parse_cut(streams: Streams) -> list[Challenge]:
     ]
 
 
-def is_segment(packet: bytes) -> bool:
-    """Whether a packet, from its IP header on, is a TCP segment."""
-    whole = ip_payload(packet)
-    return whole is not None and whole[0] == TCP and tcp_segment(whole[3]) is not None
-
-
 def continues(packet: bytes, streams: Streams) -> bool:
     """Whether a packet belongs to a TCP connection of which ``streams`` has read data, or begins one."""
-    whole = ip_payload(packet)
-    segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
-    if whole is None or segment is None:
-        return False
-    return segment[3] or b"".join((whole[1], whole[2], whole[3][:_PORTS])) in streams
+    segment = segment_in(packet)
+    return segment is not None and (segment.begins or segment.connection in streams)
 
 
-def _parse_segment(source: bytes, target: bytes, payload: bytes, streams: Streams) -> list[Challenge]:
-    segment = tcp_segment(payload)
-    if segment is None:
+def _parse_segment(segment: Segment, streams: Streams) -> list[Challenge]:
+    connection = segment.connection
+    if segment.begins:
+        streams.begin(connection, segment.sequence)
         return []
-    sequence, begins, data = segment[2:]
-    connection = b"".join((source, target, payload[:_PORTS]))
-    if begins:
-        streams.begin(connection, sequence)
-        return []
-    found = (_parse_of_stream(connection, message) for message in streams.read(connection, sequence, data))
+    messages = streams.read(connection, segment.sequence, segment.data)
+    found = (_parse_of_stream(connection, message) for message in messages)
     return [challenge for challenge in found if challenge is not None]
 
 
 def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
-    width = (len(connection) - _PORTS) // 2
-    local, remote = packed_address(connection[:width]), packed_address(connection[width : 2 * width])
-    ports = connection[2 * width :]
-    local_port, port = int.from_bytes(ports[:2]), int.from_bytes(ports[2:])
+    local, remote, local_port, port = ends_of(connection)
     # Even the status may be incomplete: "SIP/2.0 4". A sender that keeps the rest from leaving was refused.
     whole = message if len(message) >= _STATUS else (message + _REFUSED[len(message) :])
-    return parse_message(whole, remote, port, local, local_port, Transport.TCP)
+    ends = packed_address(remote), int.from_bytes(port), packed_address(local), int.from_bytes(local_port)
+    return parse_message(whole, *ends, Transport.TCP)
 
 
 def parse_message(

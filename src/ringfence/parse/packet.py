@@ -8,6 +8,7 @@ cut off. The kernel logs a TCP segment before the network card splits it (GSO), 
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from ringfence.values.network import Address
 
@@ -16,7 +17,7 @@ TCP = 6
 SEQUENCES = 1 << 32
 _UDP_HEADER = 8
 _TCP_HEADER = 20
-_SYN = 0x02
+_SYN, _RST = 0x02, 0x04
 _URG = 0x20
 _END_OF_OPTIONS, _NO_OPERATION, _SCALE = 0, 1, 3  # kinds of TCP options
 _MOST_SCALE = 14
@@ -24,6 +25,7 @@ _IPV4_HEADER = 20
 _IPV6_HEADER = 40
 _IPV6_FRAGMENT = 44
 _IPV6_OPTIONS = (0, 43, 60)  # hop-by-hop options, routing, destination options
+_PORT, _PORTS = 2, 4  # bytes of one port and of both
 _EXTENSION = 8  # bytes: the unit of an extension header, and the length of a fragment's
 _MORE_FRAGMENTS = 0x2000
 _FRAGMENT_OFFSET = 0x1FFF
@@ -108,41 +110,90 @@ def udp_datagram(payload: bytes, *, may_be_cut: bool, jumbo: bool = False) -> tu
     return *ports, payload[_UDP_HEADER:length]
 
 
-def tcp_segment(payload: bytes) -> tuple[int, int, int, bool, bytes] | None:
-    """Return source port, target port, sequence number, whether it is a SYN, and data of a TCP segment.
+class Segment(NamedTuple):
+    """A TCP segment. ``connection`` is the key of its connection: see :func:`ends_of`."""
 
-    Return None if the segment is invalid.
-    """
+    connection: bytes
+    port: int
+    target_port: int
+    header: bytes
+    data: bytes
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is a SYN."""
+        return bool(self.header[13] & _SYN)
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether it ends the connection at once."""
+        return bool(self.header[13] & _RST)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it has urgent data, which its receiver does not find in the stream."""
+        return bool(self.header[13] & _URG)
+
+    @property
+    def sequence(self) -> int:
+        """The sequence number of its first byte."""
+        return int.from_bytes(self.header[4:8])
+
+    @property
+    def acknowledged(self) -> int:
+        """The number of the next byte that its sender expects."""
+        return int.from_bytes(self.header[8:12])
+
+    @property
+    def window(self) -> int:
+        """The field of the receive window, not yet multiplied by the connection's scale."""
+        return int.from_bytes(self.header[14:16])
+
+    @property
+    def scale(self) -> int:
+        """The window scale option of a SYN (RFC 7323 §2.2), a power of two; 0 without one."""
+        at, header = _TCP_HEADER, self.header
+        while at + 1 < len(header) and header[at] != _END_OF_OPTIONS:
+            if header[at] == _NO_OPERATION:
+                at += 1
+                continue
+            if header[at] == _SCALE and at + 2 < len(header):
+                return min(header[at + 2], _MOST_SCALE)
+            at += max(header[at + 1], 2)
+        return 0
+
+
+def tcp_segment(source: bytes, target: bytes, payload: bytes) -> Segment | None:
+    """Return the TCP segment in the payload of an IP packet with these packed addresses; None if invalid."""
     if len(payload) < _TCP_HEADER:
         return None
     header = (payload[12] >> 4) * 4
     if not _TCP_HEADER <= header <= len(payload):
         return None
     ports = int.from_bytes(payload[:2]), int.from_bytes(payload[2:4])
-    return *ports, int.from_bytes(payload[4:8]), bool(payload[13] & _SYN), payload[header:]
+    return Segment(b"".join((source, target, payload[:_PORTS])), *ports, payload[:header], payload[header:])
 
 
-def is_urgent(payload: bytes) -> bool:
-    """Whether a TCP segment has urgent data, which its receiver does not find in the stream."""
-    return bool(payload[13] & _URG)
+def segment_in(packet: bytes) -> Segment | None:
+    """Return the TCP segment in an IP packet; None if there is none, or no valid one."""
+    whole = ip_payload(packet)
+    return tcp_segment(*whole[1:4]) if whole is not None and whole[0] == TCP else None
 
 
-def tcp_window(payload: bytes) -> int:
-    """Return the receive window field of a TCP segment, not yet multiplied by the connection's scale."""
-    return int.from_bytes(payload[14:16])
+def ends_of(connection: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return source address, target address, source port and target port of a TCP connection, each packed.
+
+    They stand in this order in the key ``connection``. The source is the sender of the segments.
+    """
+    width = (len(connection) - _PORTS) // 2
+    target, ports = connection[width : 2 * width], connection[2 * width :]
+    return connection[:width], target, ports[:_PORT], ports[_PORT:]
 
 
-def tcp_scale(payload: bytes) -> int:
-    """Return the window scale option of a SYN (RFC 7323 §2.2), a power of two; 0 without one."""
-    at, end = _TCP_HEADER, min((payload[12] >> 4) * 4, len(payload))
-    while at + 1 < end and payload[at] != _END_OF_OPTIONS:
-        if payload[at] == _NO_OPERATION:
-            at += 1
-            continue
-        if payload[at] == _SCALE and at + 2 < end:
-            return min(payload[at + 2], _MOST_SCALE)
-        at += max(payload[at + 1], 2)
-    return 0
+def other_way(connection: bytes) -> bytes:
+    """Return the key that a TCP connection has in the segments of its other end."""
+    source, target, port, target_port = ends_of(connection)
+    return b"".join((target, source, target_port, port))
 
 
 @lru_cache(maxsize=4096)

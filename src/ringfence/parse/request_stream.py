@@ -43,7 +43,7 @@ from collections import OrderedDict
 
 from attrs import Factory, define
 
-from ringfence.parse.packet import SEQUENCES
+from ringfence.parse.packet import SEQUENCES, ends_of
 
 MOST_STREAMS = 4_096
 MOST_BYTES = 8 << 20
@@ -88,7 +88,6 @@ _LENGTH = re.compile(
 _HTTP = b"HTTP/"
 _CLEAR = (b"SIP/2.0 ", _HTTP)
 _SWITCHED = b"HTTP/1.1 101"
-_PORT, _PORTS = 2, 4  # bytes of one port and of both
 _FINAL = 0x80  # FIN, in the first byte of a frame
 _DATA = (0, 1, 2)  # the types of frames with data: continuation, text, binary
 _CONTROL = (0x88, 0x89, 0x8A)  # with FIN, because they are never fragmented
@@ -368,8 +367,9 @@ class RequestStreams:
 
 
 def _sender_in(connection: bytes) -> bytes:
-    """Return the stranger's address and port in packed addresses and ports, the stranger's first."""
-    return connection[: (len(connection) - _PORTS) // 2] + connection[-_PORTS:-_PORT]
+    """Return the stranger's packed address and port; they are the first ends in ``connection``."""
+    address, _, port, _ = ends_of(connection)
+    return address + port
 
 
 def heads_in(text: bytes) -> list[bytes]:

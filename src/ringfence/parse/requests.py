@@ -34,12 +34,11 @@ from ringfence.parse.packet import (
     IPV6_ADDRESS,
     TCP,
     UDP,
+    Segment,
+    ends_of,
     ip_payload,
-    is_urgent,
     packed_address,
-    tcp_scale,
     tcp_segment,
-    tcp_window,
     udp_datagram,
 )
 from ringfence.parse.request_stream import PAGE, RequestStreams
@@ -48,9 +47,7 @@ from ringfence.values.network import Address
 from ringfence.values.packet import CopiedRequest
 
 _EOL = b"\r\n"
-_PORTS = 4  # bytes of both ports in a TCP header
 _DIGEST = 16  # bytes of the hash of a request
-_Segment = tuple[int, int, int, bool, bytes]  # as :func:`tcp_segment` returns it
 
 MOST_NONCES = 64
 MOST_CALL_IDS = 4
@@ -107,35 +104,23 @@ def parse_requests(
             return None
         port, _, request = datagram
         return [parse_request(packed_address(source), port, request, dropped=dropped, unread=may_be_cut)]
-    segment = tcp_segment(payload) if protocol == TCP else None
+    segment = tcp_segment(source, target, payload) if protocol == TCP else None
     if segment is None or dropped:
         return None if segment is None else []
-    connection = b"".join((source, target, payload[:_PORTS]))
-    return _requests_in(payload, segment, connection, packed_address(source), streams, may_be_cut=may_be_cut)
+    return _requests_in(segment, streams, may_be_cut=may_be_cut)
 
 
-def _requests_in(
-    payload: bytes,
-    segment: _Segment,
-    connection: bytes,
-    address: Address,
-    streams: RequestStreams,
-    *,
-    may_be_cut: bool,
-) -> list[CopiedRequest]:
-    """Parse the SIP requests that a TCP segment of ``address`` completes.
-
-    ``payload`` is that of the IP packet, and ``connection`` the packed addresses and ports.
-    """
-    port, by_tcp = segment[0], Transport.TCP
-    heads = _heads_in(payload, segment, connection, streams, may_be_cut=may_be_cut)
+def _requests_in(segment: Segment, streams: RequestStreams, *, may_be_cut: bool) -> list[CopiedRequest]:
+    """Parse the SIP requests that a TCP segment completes."""
+    source, target, _, _ = ends_of(segment.connection)
+    address, local = packed_address(source), packed_address(target)
+    port, by_tcp = segment.port, Transport.TCP
+    heads = _heads_in(segment, streams, may_be_cut=may_be_cut)
     if heads is None:
         return [CopiedRequest(address, port, (), (), unread=True, transport=by_tcp)]
-    room, changed = (True, False) if segment[3] else streams.room(connection, tcp_window(payload))
+    room, changed = (True, False) if segment.begins else streams.room(segment.connection, segment.window)
     if changed and not (room or heads):
         return [CopiedRequest(address, port, (), (), diverted=True, transport=by_tcp)]
-    size = (len(connection) - _PORTS) // 2
-    local = packed_address(connection[size : 2 * size])
     pages = [head for head in heads if PAGE.match(head) and _is_of_page(head, local)]
     opened = [CopiedRequest(address, port, (), (), transport=by_tcp, page=True) for _ in pages]
     return opened + [
@@ -162,27 +147,20 @@ def _is_of_page(head: bytes, local: Address) -> bool:
         return True
 
 
-def _heads_in(
-    payload: bytes,
-    segment: _Segment,
-    connection: bytes,
-    streams: RequestStreams,
-    *,
-    may_be_cut: bool,
-) -> list[bytes] | None:
+def _heads_in(segment: Segment, streams: RequestStreams, *, may_be_cut: bool) -> list[bytes] | None:
     """Return the heads of the SIP messages that a segment completes; None if the connection cannot be read.
 
-    ``may_be_cut``: the end of the segment may be missing. ``connection`` is its packed addresses and ports.
-    Asterisk does not get an urgent byte, so it would read another text.
+    ``may_be_cut``: the end of the segment may be missing. Asterisk does not get an urgent byte, so it would
+    read another text.
     """
-    _, _, sequence, begins, data = segment
-    if begins:
-        streams.offer(connection, sequence, tcp_scale(payload))
+    connection, data = segment.connection, segment.data
+    if segment.begins:
+        streams.offer(connection, segment.sequence, segment.scale)
         return None if data else []
-    if may_be_cut or is_urgent(payload):
+    if may_be_cut or segment.is_urgent:
         streams.lose(connection)
         return None
-    return streams.read(connection, sequence, data) if data else []
+    return streams.read(connection, segment.sequence, data) if data else []
 
 
 def parse_request(

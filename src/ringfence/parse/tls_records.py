@@ -43,7 +43,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from ringfence.parse.packet import SEQUENCES, TCP, ip_payload, packed_address, tcp_segment
+from ringfence.parse.packet import SEQUENCES, ends_of, other_way, packed_address, segment_in
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.values.event import Transport
 from ringfence.values.packet import CopiedRequest, Exchange
@@ -67,9 +67,6 @@ _MOST_RECORD = (1 << 14) + 2048
 _GREETING = b"\x16"
 _APPLICATION = b"\x17\x03\x03"
 _HALF = SEQUENCES // 2
-_PORT, _PORTS = 2, 4  # bytes of one port and of both in a TCP header
-_ACKNOWLEDGED = slice(8, 12)
-_FLAGS, _RESET = 13, 0x04
 # A server's hello: type, length, version, random; then the length of the session id, the id, and the cipher.
 _SESSION_LENGTH = 4 + 2 + 32
 _MOST_SESSION = 32
@@ -262,22 +259,18 @@ def parse_exchange(
     that cannot be read. If no copy of such bytes came, a :class:`CopiedRequest` says so (``unread``). Both
     tables are changed. ``has_pages`` says whether strangers may read web pages at a port.
     """
-    whole = ip_payload(packet)
-    segment = tcp_segment(whole[3]) if whole is not None and whole[0] == TCP else None
-    if whole is None or segment is None or whole[3][_FLAGS] & _RESET:  # a reset may acknowledge any number
+    segment = segment_in(packet)
+    if segment is None or segment.is_reset:  # a reset may acknowledge any number
         return []
-    _, source, target, payload, _ = whole
-    local_port, port, sequence, begins, data = segment
-    connection = b"".join((source, target, payload[:_PORTS]))
-    back = b"".join((target, source, payload[_PORT:_PORTS], payload[:_PORT]))
-    acknowledged = int.from_bytes(payload[_ACKNOWLEDGED])
-    if begins:
+    connection, local_port, port, _, data = segment
+    back, acknowledged = other_way(connection), segment.acknowledged
+    if segment.begins:
         streams.begin(connection)
         requests.begin(back, acknowledged)
         return []
-    address = packed_address(target)
+    address = packed_address(ends_of(connection)[1])
     if not requests.is_clear(back):  # its sender can have any part of an answer sent again, as a segment
-        flow = streams.read(connection, sequence, acknowledged, data, pages=has_pages(local_port))
+        flow = streams.read(connection, segment.sequence, acknowledged, data, pages=has_pages(local_port))
         if connection in streams:
             exchange = Exchange(address, port, flow.answers, local_port, flow.asked, flow.opens)
             return [exchange] if flow.answers or flow.asked or flow.opens else []

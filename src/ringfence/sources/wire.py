@@ -54,8 +54,8 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.netlink.nflog import GROUP, Logged
-from ringfence.parse.challenge import continues, is_segment, parse_answers, parse_cut
-from ringfence.parse.packet import source_of
+from ringfence.parse.challenge import continues, parse_answers, parse_cut
+from ringfence.parse.packet import segment_in, source_of
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
 from ringfence.parse.stream import Streams
@@ -271,7 +271,7 @@ class WireSource(NflogSource):
             return
         answers = parse_answers(message.payload, self._streams)
         datagram = bool(answers) and answers[0].transport is Transport.UDP
-        if not datagram and is_segment(message.payload):
+        if not datagram and segment_in(message.payload) is not None:
             self._add_exchange(message.payload, seen)
         elif not answers:
             self.counts.unreadable += 1

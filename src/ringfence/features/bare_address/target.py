@@ -73,13 +73,13 @@ def parse_copy(packet: bytes) -> Asked | None:
     whole = ip_payload(packet)
     if whole is None:
         return None
-    protocol, source, _, payload, may_be_cut = whole
+    protocol, source, to, payload, may_be_cut = whole
     if protocol == UDP:
         datagram = udp_datagram(payload, may_be_cut=may_be_cut, jumbo=len(source) == IPV6_ADDRESS)
         port, text, transport = (datagram[0], datagram[2], Transport.UDP) if datagram else (0, b"", None)
     else:
-        segment = tcp_segment(payload) if protocol == TCP else None
-        port, text, transport = (segment[0], segment[4], Transport.TCP) if segment else (0, b"", None)
+        segment = tcp_segment(source, to, payload) if protocol == TCP else None
+        port, text, transport = (segment.port, segment.data, Transport.TCP) if segment else (0, b"", None)
     target = parse_target(text)
     if target is None or transport is None:
         return None
