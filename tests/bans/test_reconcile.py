@@ -288,6 +288,21 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
     assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
 
 
+def test_a_ban_whose_answer_was_lost_keeps_its_rule(world: World) -> None:
+    """A pending ban that a comparison finds in the kernel is not adopted: the next retry records it."""
+    world.backend.refuses[SUBJECT] = FirewallError("the answer was lost")
+    world.decide()
+    world.backend.refuses.clear()
+    world.backend.put(SUBJECT, world.now + HOUR)
+    compare(world)
+    assert world.reconciler.counts.adopted == 0
+    world.wait(1)
+
+    [ban] = recorded_bans(world.store, world.now)
+    assert (ban.network, ban.origin, ban.rule) == (SUBJECT, Origin.RULE, RULE.name)
+    assert not world.enforcer.ledger.pending
+
+
 def test_without_a_count_the_last_comparison_decides(world: World) -> None:
     """If the kernel cannot count quickly, the last comparison decides which bans are enforced."""
     world.backend.counts = False

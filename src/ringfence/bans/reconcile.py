@@ -222,14 +222,15 @@ class Reconciler:
     def _adopt(self, found: dict[int, float]) -> None:
         """Adopt bans that were found in the kernel, except those recorded or unbanned meanwhile.
 
-        ``found`` has the bans' keys, each with the seconds left.
+        ``found`` has the bans' keys, each with the seconds left. A pending ban is not adopted: the kernel may
+        have added it although its answer was an error or was lost. The next retry records it.
         """
-        enforcer = self._enforcer
-        left = {
-            key: seconds
-            for key, seconds in found.items()
-            if enforcer.enforcing and not enforcer.book.was_unbanned(key) and key not in self._ledger
-        }
+        enforcer, ledger = self._enforcer, self._ledger
+        if not enforcer.enforcing:  # enforcement was switched off between two parts
+            return
+        known = (key for key in found if key in ledger or key in ledger.pending)
+        excluded = {*known, *filter(enforcer.book.was_unbanned, found)}
+        left = {key: seconds for key, seconds in found.items() if key not in excluded}
         if left:
             enforcer.apply(enforcer.book.adopt(left, enforcer.now()))
             self.counts.adopted += len(left)
