@@ -1,7 +1,7 @@
 """What became of bans: the facts that ``bans`` reports to its listeners, such as the detector.
 
-A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. No ban
-is placed twice, and each placed ban is over exactly once, unless it is forgotten. When enforcement is
+A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. A placed
+ban is over exactly once, unless it is forgotten, or a later ban of the same network and scope replaces it. When enforcement is
 switched off, its bans are not over: those with time left are restored when it is switched on.
 """
 
@@ -90,6 +90,16 @@ class Over:
 
 
 @frozen
+class Unbanned:
+    """The fact that an administrator has unbanned a network: the attempts of its senders so far do not count.
+
+    The bans that ended by that may be of other networks, such as a wider one, whose rest stays banned.
+    """
+
+    network: Network
+
+
+@frozen
 class ClockSet:
     """The fact that the wall clock was set: ``seconds`` forward, negative if it was set back.
 
@@ -100,7 +110,7 @@ class ClockSet:
     seconds: float
 
 
-Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over | ClockSet
+Fact = Placed | Adopted | Restored | Refused | Forgotten | NotRemoved | Over | Unbanned | ClockSet
 
 
 class Listener(Protocol):

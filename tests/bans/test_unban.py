@@ -12,6 +12,7 @@ from tests.support.attempts import attempts
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
+from ringfence.ban_facts import Unbanned
 from ringfence.bans.book import CHUNK
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_claims, unban_friends, unban_known
 from ringfence.detect.judgement import Decision
@@ -71,6 +72,7 @@ def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> Non
     [whole] = {evolve(found, network=SUBJECT) for found in recorded_bans(world.store, world.now)}
     assert (whole.since, whole.reason, whole.origin) == (START, "a reason", Origin.ADMIN)
     assert (world.held(), world.held(OTHER)) == (False, True)
+    assert world.facts[-1] == Unbanned(SUBJECT)
 
 
 def test_an_ipv6_address_is_let_in_with_its_64(world: World) -> None:

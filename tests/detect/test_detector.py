@@ -13,12 +13,12 @@ from tests.detect.driven import Driven
 from tests.detect.events import SENDER, attempt, event
 from tests.support.listening import connected
 
-from ringfence.ban_facts import ClockSet, Fact, Forgotten, NotRemoved, Over
+from ringfence.ban_facts import ClockSet, Fact, Forgotten, NotRemoved, Over, Unbanned
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
-from ringfence.detect.rules import RULES, By, Rule
+from ringfence.detect.rules import RULES, By, Claimed, Rule
 from ringfence.errors import FirewallError
 from ringfence.ledger import Record, key_of
 from ringfence.values.alarm import AlarmChange
@@ -121,6 +121,19 @@ def test_an_early_end_of_a_ban_lets_the_count_begin_again(fact: Fact, *, begins_
     play(detector, f"1 192.0.2.7 -> counted{'' if begins_again else '; guess bans 192.0.2.7/32 for 2'}")
 
 
+@pytest.mark.parametrize(
+    ("unbanned", "begins_again"),
+    [("192.0.2.7/32", True), ("192.0.2.0/24", True), ("192.0.2.8/32", False), ("192.0.0.0/16", False)],
+)
+def test_an_unban_within_a_banned_network_clears_the_count(unbanned: str, *, begins_again: bool) -> None:
+    """An unban clears the count of each sender in what was unbanned, up to a /24, whatever was banned."""
+    detector = Driven((evolve(GUESS, attempts=2),))
+    play(detector, "0 192.0.2.7 -> counted")
+    detector.on_fact(Over(ip_network("192.0.2.0/24"), Scope.FULL, BanEnd.REMOVED))
+    detector.on_fact(Unbanned(ip_network(unbanned)))
+    play(detector, f"1 192.0.2.7 -> counted{'' if begins_again else '; guess bans 192.0.2.7/32 for 2'}")
+
+
 def test_those_never_banned_are_not_counted() -> None:
     """Exempt networks are judged first, whether banned or not."""
     detector = Driven((evolve(GUESS, attempts=1),), exempt=OWN)
@@ -188,6 +201,17 @@ def test_new_rules_look_at_what_was_done_already() -> None:
     play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 3")
     detector.configure(())
     play(detector, "6 192.0.2.7 -> no rule")
+
+
+def test_new_rules_do_not_shorten_claimed_bans() -> None:
+    """A sender's next ban on unproven evidence is longer, also after a reload of other rules."""
+    detector = Driven((GUESS,))
+    lengths = []
+    for now in (0.0, 700.0, 1_400.0):
+        claims = [detector.judged(attempt(SENDER, now, proof=Proof.CLAIMED), now) for _ in range(6)]
+        lengths += [one.decision.seconds for one in claims if one.decision is not None]
+        detector.configure((evolve(GUESS, ban=(now + 1.0,)),))
+    assert lengths == [*Claimed().ban]
 
 
 def test_new_rules_hold_for_friends_too() -> None:

@@ -147,6 +147,8 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             await asyncio.sleep(0)
             enforcer.require_enforcing()
         problems += await _unban_in_parts(enforcer, keys, begun)
+        if keys:
+            enforcer.apply(enforcer.book.clear_attempts(whole_sender(network)))
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 

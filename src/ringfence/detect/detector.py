@@ -81,12 +81,14 @@ from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, Origin, Scope
 from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Contact, FriendReason
-from ringfence.values.network import Address, Network, NetworkSet, contains, is_one_host, sender_of
+from ringfence.values.network import Address, Network, NetworkSet, contains, is_one_host, sender_of, senders_in
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 _MOST_SEARCHED = 200
 _MOST_NARROW = 20_000
 _MOST_UNNAMED = 1_024
+_MOST_CLEARED = 256
+"""The maximum number of senders whose attempts are cleared by one unban: those of an IPv4 /24."""
 _PHONES = (Service.PJSIP, Service.SIP)
 
 
@@ -170,14 +172,16 @@ class Detector:
         """Use new rules, sources and limits; return the changes that clear alarms about the old rules.
 
         New rules also apply to the attempts in memory. If the rules or limits have changed, the counts of
-        prefixes and accounts start again.
+        prefixes, accounts and friends start again, and with new limits those of bans on unproven evidence.
         """
         self._attribution.configure(sources if sources is not None else KnownSources())
         claimed = claimed if claimed is not None else Claimed()
         if rules == self.rules and claimed == self._claims.terms:
             return ()
         cleared = [distributed_cleared(*account) for account in self._judge.attacked]
-        self.rules, self._claims = rules, ClaimedLimit(claimed)
+        self.rules = rules
+        if claimed != self._claims.terms:
+            self._claims = ClaimedLimit(claimed)
         self._history.seconds = _longest(rules)
         self._judge = Judge(rules, self._claims, self._history, self._subjects)
         self._attribution.questions.decoys = self._judge.decoys
@@ -749,6 +753,9 @@ class Detector:
                 self.record_unban(network)
             case ban_facts.Over(network, _, how) if how.is_early:
                 self.record_unban(network)
+            case ban_facts.Unbanned(network):
+                for sender in senders_in(network, _MOST_CLEARED):
+                    self.record_unban(sender)
             case ban_facts.ClockSet(seconds):
                 self._history.follow_clock(seconds)
 

@@ -221,6 +221,13 @@ def whole_sender(network: Network) -> Network:
     return network
 
 
+def senders_in(network: Network, most: int) -> Iterable[Network]:
+    """Return the networks of all senders in ``network``; only ``network`` if they may be more than ``most``."""
+    length = sender_of(network.network_address).prefixlen
+    few = network.prefixlen < length and 1 << (length - network.prefixlen) <= most
+    return network.subnets(new_prefix=length) if few else (network,)
+
+
 def exempts_friends(network: Network) -> bool:
     """Whether a ban of ``network`` exempts the friends in it: it then drops none of their packets.
 
