@@ -1,8 +1,9 @@
 """What became of bans: the facts that ``bans`` reports to its listeners, such as the detector.
 
-A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. A placed
-ban is over exactly once, unless it is forgotten, or a later ban of the same network and scope replaces it. When enforcement is
-switched off, its bans are not over: those with time left are restored when it is switched on.
+A ban becomes a fact when the kernel has acknowledged it, and its end when the kernel no longer has it. A
+placed ban is over exactly once, unless it is forgotten, or a later ban of the same network and scope replaces
+it. When enforcement is switched off, its bans are not over: those with time left are restored when it is
+switched on.
 """
 
 import enum

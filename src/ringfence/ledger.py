@@ -216,7 +216,7 @@ class Ledger:
     def put(self, key: int, record: Record) -> None:
         """Record, under its key, a ban that the kernel has confirmed; it replaces an earlier record.
 
-        The ban is no longer pending (refused by the kernel, and tried again).
+        If the ban was pending (refused by the kernel, and tried again), it is not any more.
         """
         self._pending.pop(key, None)
         self.pop(key)

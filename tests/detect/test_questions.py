@@ -9,7 +9,6 @@ from tests.detect.events import NOTICES, SECURITY, event
 from ringfence.detect.judgement import Pinging
 from ringfence.detect.questions import (
     DAILY_ACCOUNTS,
-    DAY,
     FEW_ACCOUNTS,
     MANY_ACCOUNTS,
     MOST_ACCOUNTS,
@@ -18,6 +17,7 @@ from ringfence.detect.questions import (
     trust_in,
     weight_of,
 )
+from ringfence.detect.rules import DAY
 from ringfence.values.event import EventKind, SecurityEvent, Transport
 
 OPTIONS, REGISTER = weight_of("OPTIONS"), weight_of("REGISTER")

@@ -12,7 +12,18 @@ from typing import TypeVar
 
 from attrs import Factory, define, frozen
 
-from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over, Placed, Refused, Restored, Unbanned
+from ringfence.ban_facts import (
+    Adopted,
+    Fact,
+    Forgotten,
+    News,
+    NotRemoved,
+    Over,
+    Placed,
+    Refused,
+    Restored,
+    Unbanned,
+)
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome, Remove
@@ -370,7 +381,7 @@ class Book:
         return failed
 
     def clear_attempts(self, network: Network) -> Steps[None]:
-        """Report that an administrator has unbanned ``network``: its attempts so far do not count any more."""
+        """Report that an administrator has unbanned ``network``: its attempts do not count any more."""
         yield Unbanned(network)
 
     def unban_with_retry(self, keys: Iterable[int], how: BanEnd = BanEnd.REMOVED) -> Steps[None]:

@@ -16,7 +16,8 @@ def listed(backend: Backend, known: Iterable[int] | None, most: float = inf) -> 
 
     ``known`` are the keys of the bans that the caller knows; None if it knows none, as at the start. The
     kernel's listing may lack bans if the sets change meanwhile. Known bans that it lacks are looked up one by
-    one, unless they are more than ``most``. So only a ban that another program has just added may be missing.
+    one, unless they are more than ``most``. Otherwise only bans that another program has just added may be
+    missing.
     """
     found: set[int] = set()
 

@@ -97,7 +97,7 @@ _REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (second
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
 _CHALLENGE, _SUCCESS = EventKind.CHALLENGE_SENT, EventKind.SUCCESSFUL_AUTH
-_REFUSED_AT_ONCE = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)  # the kinds of questions
+_QUESTION_KINDS = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)
 _CHECKED = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.REFUSED, EventKind.HIDDEN)
 _BY_AMI = 2  # ``trust_in`` of reports that are no text
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
@@ -161,7 +161,7 @@ class Attribution:
 
     @property
     def evicted(self) -> int:
-        """The number of sessions, attempts and events that were discarded early to stay within the bounds."""
+        """The number of sessions and senders that were discarded early to stay within the bounds."""
         return self._senders.evicted
 
     def observe(self, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -182,7 +182,7 @@ class Attribution:
                 self._record_success(event, now)
             if event.kind is _CHALLENGE and event.service is _SIP and event.remote.transport is not _UDP:
                 self._nonces.record_elsewhere(event.challenge, now)
-        if event.kind in _REFUSED_AT_ONCE and role_of(event) is Role.QUESTION:
+        if event.kind in _QUESTION_KINDS and role_of(event) is Role.QUESTION:
             return self._on_question(event, now)
         found = self._report(event, now)
         if event.kind is not _FAILED or not sees_wire:
@@ -694,11 +694,11 @@ class Attribution:
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
         """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().
 
-        The request has credentials, or its Via has the answer sent elsewhere. It is no guess if AMI has
-        reported a login by it. If another source has reported more guesses of its session than the wire, and
-        so long ago that the reports cannot be matched, the guess has counted already. A TCP segment can be
-        forged, so its nonce must prove its sender, or the kernel must know the connection. The attempt's time
-        is ``wall`` (epoch seconds).
+        The request has credentials, or its Via has the answer sent elsewhere. If AMI has reported a login for
+        this request, it is no guess. If another source has reported more guesses of its session than the
+        wire, and so long ago that the reports cannot be matched, the guess has counted already. A TCP segment
+        can be forged, so its nonce must prove its sender, or the kernel must know the connection. The
+        attempt's time is ``wall`` (epoch seconds).
         """
         request, remote = asked.request, asked.remote
         certain = request.transport is _UDP or self._nonces.proves(asked.nonce, request.address, now)

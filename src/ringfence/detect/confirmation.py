@@ -25,7 +25,16 @@ from ringfence.detect.sessions import (
     role_of,
 )
 from ringfence.values.attempt import Attempt, Proof
-from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.values.event import (
+    AMI,
+    DATAGRAMS,
+    WIRE,
+    Endpoint,
+    EventKind,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address, NetworkSet
 from ringfence.values.packet import Challenge
@@ -369,7 +378,6 @@ class Backing:
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
 _BY_WIRE = (EventKind.HIDDEN, EventKind.REFUSED, EventKind.DIVERTED)
 _CLAIMED, _NONCE, _HANDSHAKE = Proof.CLAIMED, Proof.NONCE, Proof.HANDSHAKE
-_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
 @frozen
@@ -452,7 +460,7 @@ class Confirmation:
 
         False in a replay, in which no connection is known.
         """
-        return attempt.transport not in _DATAGRAMS and self.sources.assumed is _CLAIMED
+        return attempt.transport not in DATAGRAMS and self.sources.assumed is _CLAIMED
 
     def _is_corroborated(self, event: SecurityEvent) -> bool:
         """Whether another source reports the Asterisk of a log line now, so that the line needs confirmation.
@@ -570,7 +578,7 @@ class Confirmation:
             return False
         if event.source.name == AMI and self._senders.take_unreported(event.remote.address, now):
             return True
-        on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in _DATAGRAMS
+        on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in DATAGRAMS
         if on_wire and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
             if sender is not None and sender.asked > happened - _SECOND:

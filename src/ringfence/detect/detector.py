@@ -33,7 +33,7 @@ from ringfence.detect.findings import (
     UnprovableGuess,
     WrongAnswer,
 )
-from ringfence.detect.friend_attempts import HOUR, FriendAttempts, is_guess_elsewhere
+from ringfence.detect.friend_attempts import FriendAttempts, is_guess_elsewhere
 from ringfence.detect.friends import Friends, account_of, friend_from, identity_of
 from ringfence.detect.history import (
     MAX_ATTEMPTS,
@@ -71,17 +71,34 @@ from ringfence.detect.judgement import (
 from ringfence.detect.observation import Observation
 from ringfence.detect.pages import Pages
 from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_refused_login
-from ringfence.detect.rules import By, Claimed, Rule
+from ringfence.detect.rules import HOUR, By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS, remember
 from ringfence.detect.unexplained import STREAMS, Exchanges
 from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, Origin, Scope
-from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, Transport
+from ringfence.values.event import (
+    AMI,
+    DATAGRAMS,
+    WIRE,
+    Endpoint,
+    EventKind,
+    SecurityEvent,
+    Service,
+    Transport,
+)
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Contact, FriendReason
-from ringfence.values.network import Address, Network, NetworkSet, contains, is_one_host, sender_of, senders_in
+from ringfence.values.network import (
+    Address,
+    Network,
+    NetworkSet,
+    contains,
+    is_one_host,
+    sender_of,
+    senders_in,
+)
 from ringfence.values.packet import Challenge, CopiedRequest, Exchange
 
 _MOST_SEARCHED = 200
@@ -99,7 +116,6 @@ _AUTHENTICATED = FriendReason.AUTHENTICATED
 _NARROW = Scope.SIP_UDP
 _FORBIDDEN = 403
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
-_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 _WHOLE = frozenset(WHOLE_SCOPES)
 # For how long after a ban (seconds) attempts by TCP, and by UDP, may come from requests that wait in a queue.
@@ -199,7 +215,7 @@ class Detector:
 
     @property
     def evicted(self) -> int:
-        """The number of sessions, reports and senders that were discarded to stay within the bounds."""
+        """The number of sessions and senders that were discarded early to stay within the bounds."""
         return self._attribution.evicted + self._history.evicted
 
     @property
@@ -601,7 +617,7 @@ class Detector:
         claimed = found.claimed
         if self._pages.opened and self._pages.sent(attempt, found.port):
             attempt = evolve(attempt, page=True)
-        if attempt.page or (not attempt.credentials and attempt.transport not in _DATAGRAMS):
+        if attempt.page or (not attempt.credentials and attempt.transport not in DATAGRAMS):
             claimed = Scope.SIP_TCP  # the handshake proves the address, and not that it is an attacker's
         return self.judge(attempt, found.at, claimed)
 
@@ -646,7 +662,7 @@ class Detector:
             return None
         keys = self.bans.covering(subject.network, Scope.SIP, now + self.bans.offset)
         since = max((record.since for record in map(self.bans.get, keys) if record is not None), default=inf)
-        if attempt.time <= since + _DRAINED[attempt.transport in _DATAGRAMS]:
+        if attempt.time <= since + _DRAINED[attempt.transport in DATAGRAMS]:
             return None
         kept = self._history.add(subject.key, attempt, now)
         decision = self._judge.decide(subject, kept, attempt, now, narrowed=True)
@@ -722,7 +738,7 @@ class Detector:
             decision, more = self._judge.bans_of_attacker(subject, attempt, now, banned, ban or decision)
         if self._claims.refused:
             alarms = (*alarms, *self._claims.alarms(now))
-        if narrowed and decision is None and (attempt.transport in _DATAGRAMS or claimed is not _NARROW):
+        if narrowed and decision is None and (attempt.transport in DATAGRAMS or claimed is not _NARROW):
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
         others = [Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in more]

@@ -44,7 +44,7 @@ from operator import attrgetter
 
 from ringfence.detect.history import Key, Subject, Subjects, unpack_network
 from ringfence.values.ban import Scope
-from ringfence.values.event import Transport
+from ringfence.values.event import DATAGRAMS, Transport
 from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
 
 LEAST_24S, LEAST_48S, LEAST_64S = 16, 8, 5
@@ -61,12 +61,11 @@ If there are more, only the sender's /24 or /48 is banned.
 
 _SUBJECTS = 2
 _IPV4 = 4
-_DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
 
 
 def scope_of_ban(transport: Transport) -> Scope:
     """Return the scope of a ban of SIP by ``transport``: SIP by UDP, or SIP by TCP (with TLS, WS and WSS)."""
-    return Scope.SIP_UDP if transport in _DATAGRAMS else Scope.SIP_TCP
+    return Scope.SIP_UDP if transport in DATAGRAMS else Scope.SIP_TCP
 
 
 def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Sequence[Network]:

@@ -29,7 +29,7 @@ from ringfence.detect.history import Fact, History, Key, Subject, Subjects, pack
 from ringfence.detect.judgement import Count, Counts, Decision, Estranged, friend_banned, guessing, unprovable
 from ringfence.detect.new_friends import AccountKey
 from ringfence.detect.phones import Phones
-from ringfence.detect.rules import MOST_ADDING, By, FriendLimit, Rule, is_proven
+from ringfence.detect.rules import HOUR, MOST_ADDING, By, FriendLimit, Rule, is_proven
 from ringfence.detect.sessions import remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind
@@ -37,8 +37,6 @@ from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
 from ringfence.values.friend import Contact, FriendReason
 from ringfence.values.network import Address, Network, sender_of
-
-HOUR = 3_600.0
 
 UNSHIELDED_FOR = 600.0
 """Seconds for which the kernel copies a friend's packets after a guess whose sender nothing can prove."""
@@ -169,7 +167,10 @@ class FriendAttempts:
         return result
 
     def on_reason(self, subject: Subject, attempt: Attempt, now: float) -> Consequence:
-        """Return what :meth:`on_attempt` does, for a counted attempt whose reason is now known."""
+        """Return what follows from a friend's attempt whose reason is known, without counting the attempt.
+
+        The reason may become known later than the attempt.
+        """
         if is_proven(attempt.proof) or not self.sees_wire:
             return self.on_certain(subject, attempt, now)
         if attempt.event in CHECKED and attempt.transport is Transport.UDP:
@@ -290,7 +291,7 @@ class FriendAttempts:
         return Decision(subject.network, rule, shown, now, scope_of_ban(attempt.transport), rule.ban_for(0))
 
     def forget(self, subject: Network) -> None:
-        """Forget the failures of a friend, because an administrator has ended its ban."""
+        """Forget the failures of the friend at this address or /64, because its ban ended early."""
         self._failures.pop(pack_network(sender_of(subject.network_address)), None)
 
     def _is_trunk(self, subject: Subject) -> bool:

@@ -23,6 +23,7 @@ from typing import Generic, TypeVar
 
 from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
 from ringfence.detect.observation import FirstDay
+from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
@@ -33,7 +34,7 @@ MOST = 65_536
 MOST_FORMER = 256
 """The maximum number of former addresses of one account, so that it cannot displace those of others."""
 
-FORMER_FOR = 30 * 86_400.0
+FORMER_FOR = 30 * DAY
 """How long an address is remembered after it has ceased to be a friend (seconds)."""
 
 AUTHENTICATED_FOR = 7_200.0
@@ -43,7 +44,7 @@ _NOT_LEARNED = (FriendReason.TRUNK, FriendReason.IMPORTED)
 _PREFIX_LENGTHS = {
     4: (24,),
     6: (64, 60, 56, 52, 48),
-}  # the prefix lengths that :meth:`Friends.any_in` looks up
+}  # the prefix lengths that :meth:`_Table.any_in` looks up
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
@@ -304,7 +305,7 @@ class Friends:
         return friend
 
     def revoke(self, key: Key) -> None:
-        """Remove and forget a login that made a friend: Asterisk refused its request after all."""
+        """Remove a reason to be a friend that was wrong, so that it is no former one either."""
         if key in self._current.entries:
             self._drop(key)
 

@@ -33,8 +33,7 @@ class GroupCount:
 class GroupCounts(Generic[_Group]):
     """Counts the attempts of several senders within ``seconds``, in groups: by prefix or by account.
 
-    ``evicted`` is the number of counts that were discarded because there were more than ``most``.
-    ``subjects`` is the greatest number of senders of one count.
+    At most ``most`` counts are kept, each with at most ``subjects`` senders; the oldest are discarded first.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class GroupCounts(Generic[_Group]):
     ) -> None:
         self.attempts = attempts
         self.seconds = seconds
-        self.evicted = 0
         self._most, self._most_subjects = most, subjects
         self._group_counts: OrderedDict[_Group, GroupCount] = OrderedDict()
 
@@ -60,7 +58,6 @@ class GroupCounts(Generic[_Group]):
             count = self._group_counts[what] = GroupCount(deque(maxlen=self.attempts))
             if len(self._group_counts) > self._most:
                 self._group_counts.popitem(last=False)
-                self.evicted += 1
         else:
             self._group_counts.move_to_end(what)
         count.times.append(now)
@@ -82,16 +79,13 @@ class GroupCounts(Generic[_Group]):
         """Discard the count of ``what``, a prefix or an account, if there is one."""
         self._group_counts.pop(what, None)
 
-    def expire(self, now: float) -> list[_Group]:
-        """Discard the counts whose last attempt is too old; return their prefixes or accounts."""
-        over = []
+    def expire(self, now: float) -> None:
+        """Discard the counts whose last attempt is too old."""
         while self._group_counts:
             what, count = next(iter(self._group_counts.items()))
             if count.times and now - count.times[-1] < self.seconds:
                 break
             del self._group_counts[what]
-            over.append(what)
-        return over
 
     def _prune(self, count: GroupCount, now: float) -> None:
         while count.times and now - count.times[0] >= self.seconds:

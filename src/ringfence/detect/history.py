@@ -37,7 +37,7 @@ from ringfence.ledger import key_of
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import EventKind, Service, Transport
-from ringfence.values.network import Address, Network, NetworkSet, sender_of
+from ringfence.values.network import SENDER_LENGTHS, Address, Network, NetworkSet, sender_of
 
 MAX_ATTEMPTS = 1_300_000
 MOST = 64
@@ -47,7 +47,6 @@ _GENERATIONS = 6
 _SHARE = 8  # single claimed attempts are discarded first only if they are an eighth of ``max_attempts``
 _JOIN_WITHIN = 12.0  # seconds within which two sources report one attempt, with a margin
 _MOST_NAMES = 16
-_SUBJECT_LENGTH = {4: 32, 6: 64}
 
 _Kept = TypeVar("_Kept")
 
@@ -356,7 +355,7 @@ class History:
         A /64 has the attempts of all its addresses, and keeps them when an address of the /64 becomes one
         that is counted alone. So both are searched.
         """
-        subjects = {subject, ip_network((address, _SUBJECT_LENGTH[address.version]), strict=False)}
+        subjects = {subject, ip_network((address, SENDER_LENGTHS[address.version]), strict=False)}
         facts = (
             fact_of(packed)
             for one in subjects

@@ -31,7 +31,7 @@ from ringfence.detect.history import (
 )
 from ringfence.detect.judgement import OFFICE, Count, Decision, distributed, spoofing
 from ringfence.detect.new_friends import AccountKey
-from ringfence.detect.rules import By, Claimed, Rule
+from ringfence.detect.rules import DAY, MINUTE, By, Claimed, Rule
 from ringfence.detect.sessions import UNKNOWN_ACCOUNT, remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -54,7 +54,6 @@ from ringfence.values.network import Network, contains, is_one_host, narrowest, 
 
 
 MOST_CLAIMS = 32_768
-MINUTE = 60.0
 ALARM_EVERY = 5.0
 """The least time between two alarms that bans on unproven evidence were too many (seconds)."""
 
@@ -143,7 +142,7 @@ _LEAST_OF_48 = 5
 _FAILURES_EACH = 2.5
 """The failures that make a distributed attack of too few addresses, for each address the rule needs."""
 _SEVERAL = 3  # the least number of subjects of a distributed attack
-_CUSTOMER = 86_400.0  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
+_CUSTOMER = DAY  # seconds for which it is known which part of a /48 was banned; the ban lasts as long
 # PJSIP cuts an account that does not exist (``res/res_pjsip/pjsip_distributor.c:check_endpoint``).
 _MOST_OF_UNKNOWN = 36
 
@@ -205,7 +204,7 @@ class Judge:
         ban on unproven evidence already. ``claimed`` is the scope of such a ban.
         """
         kind = attempt.kind
-        name = attempt.account.encode("utf-8", "replace")  # as the history keeps it
+        name = packed_account(attempt.account)
         decoy = name in self.decoys
         shared = self._distributed
         account = attempt.asterisk, attempt.account
@@ -582,7 +581,7 @@ class Judge:
         number = _number_of(rule)
         found = [fact for fact in self._matching(rule, facts) if now - fact.at < rule.window] if facts else []
         if rule.by is By.ACCOUNT:
-            attacked = {account.encode() for _, account in self.attacked}
+            attacked = {packed_account(account) for _, account in self.attacked}
             found = [fact for fact in found if fact.account in attacked]
         proven = sum(fact.proven and fact.credentials for fact in found)
         ends = _end([fact.at for fact in found], rule)

@@ -23,8 +23,8 @@ by TLS, which the wire cannot read, and have the same nonce sent by UDP to a str
 address in an event only if it was sent to this address alone. With any other nonce, the attempt remains a
 claim: neither the named address nor the receiver is proven.
 
-Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them, because
-a sender with a forged source may have caused it. Neither does a nonce prove an address if its receiver may
+Under chan_sip, an attempt whose nonce has several receivers or senders is attributed to none of them: a
+sender with a forged source may have asked for the nonce. A nonce also proves no address if its receiver may
 have forwarded it (``relays``).
 
 If the wire loses packets, a nonce with one known receiver may have had another one, the guesser. So all

@@ -35,16 +35,17 @@ from collections.abc import Set as AbstractSet
 
 from attrs import define
 
+from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
 from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.network import Address, Network, sender_of
 from ringfence.values.packet import Challenge
 
 MANY = 20
-WITHIN = 86_400.0
+WITHIN = DAY
 OBSERVED_FOR = 600.0
 ANSWERED_WITHIN = 64.0  # PJSIP accepts a nonce for 32 s by default
-NEW_FOR = 86_400.0
+NEW_FOR = DAY
 MOST = 1_024
 MOST_TOGETHER = 64
 MOST_COUNTED = 16_384

@@ -24,7 +24,8 @@ fail. It also ends when the number that fails is at most a quarter of its highes
 A success after ``FAILURES`` failures of the same address within an hour may be a guess that was right.
 One or two failures are typing errors.
 
-Bounds: ``MOST`` phones; those that failed longest ago are discarded first. Times are monotonic seconds.
+Bounds: ``MOST_PHONES`` phones, and ``MOST_ELSEWHERE`` other accounts at their addresses; those that failed
+longest ago are discarded first. Times are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict
@@ -33,6 +34,7 @@ from math import inf
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.friends import Friends
+from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt
@@ -45,7 +47,7 @@ AT_LEAST = 5
 WITHIN = 300.0
 QUIET = 30.0
 FAILURES = 3
-BROKEN_FOR = 86_400.0
+BROKEN_FOR = DAY
 MOST_PHONES = 16_384
 
 MOST_ELSEWHERE = 4_096

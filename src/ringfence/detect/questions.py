@@ -36,6 +36,7 @@ from attrs import Factory, define
 
 from ringfence.detect.history import packed_account
 from ringfence.detect.judgement import Pinging
+from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import AddressKey, address_key, host_of, proof_of
 from ringfence.values.attempt import Proof
 from ringfence.values.event import UNNAMED, SecurityEvent
@@ -47,7 +48,6 @@ WITHIN = 600.0
 """The period in seconds in which the accounts for which a host sends requests are counted together."""
 
 DAILY_ACCOUNTS = 20
-DAY = 86_400.0
 
 MOST_HOSTS = 2_048
 MOST_ACCOUNTS = 32

@@ -4,7 +4,8 @@ A session has the requests of one sender with one session id, and the reports of
 
 A session has separate numbers for each Asterisk, service and source, because a sender may use one Call-ID at
 several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk. So its reports
-match the attempts of any Asterisk, and what it reports first belongs to the Asterisk that reports it next.
+match the attempts of any Asterisk. An attempt that the wire reports first belongs to the Asterisk whose AMI
+or log reports it next.
 
 **Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
 following rules were found by experiment on recordings of real servers, and are exact on all of them. For
@@ -670,7 +671,7 @@ class Sender:
 
 
 class Senders:
-    """All senders and their sessions. ``evicted`` counts the sessions and attempts discarded early.
+    """All senders and their sessions. ``evicted`` counts those discarded early.
 
     It has more than twenty methods because senders and their sessions expire and are evicted together.
     """

@@ -70,6 +70,7 @@ are monotonic seconds.
 from collections import Counter, OrderedDict, deque
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 from attrs import Factory, define
 
@@ -113,12 +114,24 @@ LATER = 1.0
 SILENCE = 8.0
 _SEARCHED = 0.25  # how often connections without an answer are searched for (seconds)
 
-OWN = ((1.0, 10, 2, 0), (540.0, 160, 10, 160))
-"""Rows of (seconds, unexplained requests that an account's logins excuse in this time, more for each dialog).
 
-The last column has more for each connection beyond the first. A phone of a queue may ring every 20 s, with
-three messages of Asterisk each, and a lamp changes twice with each call. At one other account, a friend may
-make as many guesses in the clear (``rules``).
+class OwnLimit(NamedTuple):
+    """How many unreadable requests the logins of one account excuse within ``seconds``.
+
+    ``by_dialog`` are more for each login beyond the first, ``by_phone`` for each connection beyond the first.
+    """
+
+    seconds: float
+    requests: int
+    by_dialog: int
+    by_phone: int
+
+
+OWN = (OwnLimit(1.0, 10, 2, 0), OwnLimit(540.0, 160, 10, 160))
+"""The limits for an account's own phones.
+
+A phone of a queue may ring every 20 s, with three messages of Asterisk each, and a lamp changes twice with
+each call. At one other account, a friend may make as many guesses in the clear (``rules``).
 """
 MOST_PHONES = 4
 """The maximum number of an account's connections that excuse requests.
@@ -127,7 +140,7 @@ Each phone has one. A phone that connects again gets as much as another phone, a
 """
 MOST_LOGINS = 64
 MOST_ACCOUNTS = 4_096
-_MOST_EXCUSED = 160 * MOST_PHONES + 10 * MOST_LOGINS
+_MOST_EXCUSED = max(one.requests + one.by_phone * MOST_PHONES + one.by_dialog * MOST_LOGINS for one in OWN)
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
 """The transports of events that may be about a request that could not be read, such as by TLS."""
@@ -171,15 +184,15 @@ class _OwnRequests:
         excess = self._excess(came)
         self.excused.append(came)
         if excess:
-            self.over = came + OWN[-1][0]
+            self.over = came + OWN[-1].seconds
         return excess
 
     def _excess(self, came: float) -> int:
         """Return how many requests there are lately with one more at ``came``; 0 if they are not too many."""
         dialogs, phones = len(self.sessions) - 1, len(self.connections) - 1
-        for seconds, most, by_dialog, by_phone in OWN:
-            lately = 1 + sum(came - at < seconds for at in self.excused)
-            if lately > most + by_dialog * dialogs + by_phone * phones:
+        for limit in OWN:
+            lately = 1 + sum(came - at < limit.seconds for at in self.excused)
+            if lately > limit.requests + limit.by_dialog * dialogs + limit.by_phone * phones:
                 return lately
         return 0
 
@@ -382,9 +395,9 @@ class Exchanges:
             known.explain_one(now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
-        """Record that a new attempt, if an export of Asterisk has shown it, is an unreadable request.
+        """Record that a new attempt explains an unreadable request, if Asterisk's export (HEP) has shown it.
 
-        ``port`` is the sender's.
+        So the guess does not count again as an unexplained one. ``port`` is the sender's.
         """
         if attempt.event in _SHOWN and attempt.transport in _EXPORTED:
             known = self._connection((address_key(attempt.address), port), attempt.address)

@@ -12,7 +12,8 @@ joins all data frames up to one with FIN, whatever their types (``res_http_webso
 module. What follows a request for a WebSocket is read as frames once this host has answered 101: otherwise it
 is text for Asterisk. A message has at most ``MOST_MESSAGE`` bytes, because PJSIP discards what it cannot
 hold, and goes on in the middle. Whatever else a connection carries makes it *unread* to its end, and
-:meth:`RequestStreams.read` reports it once. Then its guesses are found by their answers, or by their bytes.
+:meth:`RequestStreams.read` reports it once. ``detect`` then finds its guesses by the answers
+(``conversation.py``), or by the number of bytes (``unexplained.py``).
 
     SYN, seq 0                     ->  nothing
     this host's SYN-ACK, ack 1     ->  a connection begins

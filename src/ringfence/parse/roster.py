@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from attrs import field, frozen
 
-from ringfence.parse.address import parse_source, unmapped
+from ringfence.parse.address import MAX_PORT, parse_source, unmapped
 from ringfence.parse.line_result import text_of
 from ringfence.values.event import Service, Transport
 from ringfence.values.fast import evolve
@@ -31,7 +31,6 @@ from ringfence.values.network import Address
 
 
 _LONGEST = 1024
-_MAX_PORT = 65_535
 _HOST_AND_PORT = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]{2,45}+)\]|(?P<host>[A-Za-z0-9._-]{1,255}+))(?::(?P<port>[0-9]{1,5}+))?"
 )
@@ -61,7 +60,7 @@ def target_of(uri: str) -> SipTarget | None:
     if found is None or "maddr" in names or any("%" in name for name in names):
         return None
     port = None if found["port"] is None else int(found["port"])
-    if port is not None and not 0 < port <= _MAX_PORT:
+    if port is not None and not 0 < port <= MAX_PORT:
         return None
     transport = _TRANSPORTS.get(names["transport"].lower()) if "transport" in names else default
     return SipTarget(found["v6"] or found["host"], port, transport or Transport.UNKNOWN)

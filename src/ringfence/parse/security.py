@@ -1,4 +1,4 @@
-"""The grammar of a security event as an AMI packet: which headers, in which order.
+"""Security events in their two notations: AMI packets, and SECURITY lines of a log.
 
 From ``main/security_events.c`` and ``main/manager.c:__manager_event_sessions_va``, the same from Asterisk 12
 to 23: a head that Asterisk writes, the account that the sender writes, a tail of three headers, then headers

@@ -65,6 +65,10 @@ class Transport(fast.KeyEnum):
     UNKNOWN = "unknown"
 
 
+DATAGRAMS = (Transport.UDP, Transport.UNKNOWN)
+"""The transports by which the sender of an event may be forged; others need a connection."""
+
+
 class EventKind(fast.KeyEnum):
     """The kinds of security event, named as in ``main/security_events.c``, and some of ringfence's own.
 
@@ -118,9 +122,9 @@ SETUP_ACCOUNT = "ringfence-setup-test"
 class SourceId:
     """One source of one Asterisk: the names of the Asterisk and of the source.
 
-    The names of sources are ``ami``, ``wire``, ``log:PATH``, and ``log:PATH#notice`` for the NOTICE lines of
-    a log. ``text``: the source is a log, and a sender can forge its lines. So is any source but
-    AMI and the wire, unless it says otherwise.
+    The names of sources are ``ami``, ``wire``, and ``log:PATH``, ``journal`` for systemd's. A name that ends
+    with ``#security`` or ``#notice`` is one kind of lines of a log. ``text``: senders can forge what this
+    source reports. That is so for every source but AMI and the wire.
     """
 
     asterisk: str

@@ -222,7 +222,7 @@ def whole_sender(network: Network) -> Network:
 
 
 def senders_in(network: Network, most: int) -> Iterable[Network]:
-    """Return the networks of all senders in ``network``; only ``network`` if they may be more than ``most``."""
+    """Return the network of each sender in ``network``; only ``network`` if they are more than ``most``."""
     length = sender_of(network.network_address).prefixlen
     few = network.prefixlen < length and 1 << (length - network.prefixlen) <= most
     return network.subnets(new_prefix=length) if few else (network,)
