@@ -412,10 +412,14 @@ class Ledger:
         """The bans that the kernel has refused and that are tried again, by their keys."""
         return self._pending
 
+    def may_wait(self, key: int) -> bool:
+        """Whether the ban with that key is pending, or may be, because fewer than MOST_PENDING are."""
+        return key in self._pending or len(self._pending) < MOST_PENDING
+
     def refuse(self, ban: Ban, news: News = News.NEW) -> bool:
         """Record as pending a ban that the kernel has refused; return False if too many are pending."""
         key = key_of(ban.network, ban.scope)
-        if key not in self._pending and len(self._pending) >= MOST_PENDING:
+        if not self.may_wait(key):
             return False
         self._pending[key] = PendingBan(ban, news)
         return True

@@ -288,6 +288,30 @@ def test_what_cannot_be_put_back_is_pending(world: World) -> None:
     assert (set(world.in_kernel()), counts(world)) == ({"192.0.2.1/32", "192.0.2.2/32"}, (2, 2))
 
 
+def test_more_lost_bans_than_may_be_pending_are_restored(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lost bans that the kernel refuses stay expected, however many: comparisons and retries restore all."""
+    monkeypatch.setattr("ringfence.ledger.MOST_PENDING", 2)
+    world.enforcer.ban(MANY, HOUR, "")
+    world.backend.counts = False
+    world.backend.lose()
+    world.backend.gone = FirewallError("another program has removed the sets again")
+    with said() as names:
+        compare(world)
+        compare(world)
+
+    assert [name for name in names if name == "ban.failed"] == ["ban.failed"] * 2
+    assert (len(world.enforcer.ledger.pending), world.reconciler.expected) == (2, len(MANY))
+    assert (world.reconciler.enforced, world.held(MANY[0]), world.held(MANY[-1])) == (0, True, True)
+    world.backend.gone = None
+    compare(world)
+    world.wait(1)
+    assert len(world.in_kernel()) == len(world.in_store()) == len(MANY)
+    assert (counts(world), world.reconciler.counts.restored) == ((len(MANY), len(MANY)), len(MANY) - 2)
+    assert world.ended == []
+
+
 def test_a_ban_whose_answer_was_lost_keeps_its_rule(world: World) -> None:
     """A pending ban that a comparison finds in the kernel is not adopted: the next retry records it."""
     world.backend.refuses[SUBJECT] = FirewallError("the answer was lost")

@@ -1,5 +1,6 @@
 """The start: what is restored, adopted and removed, and which bans were unbanned before."""
 
+import asyncio
 from ipaddress import ip_network
 
 import pytest
@@ -7,9 +8,10 @@ from structlog.testing import capture_logs
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
+from ringfence.ban_facts import Restored
 from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
-from ringfence.errors import SetFullError, StoreError
+from ringfence.errors import FirewallError, SetFullError, StoreError
 from ringfence.firewall.contract import MAX_TIMEOUT
 from ringfence.ledger import key_of
 from ringfence.store.bans import BanTable
@@ -332,3 +334,22 @@ def test_a_reboot_moves_no_ban(world: World) -> None:
 
     assert world.in_kernel() == {"192.0.2.1/32": HOUR - 60}
     assert world.store.bans.clock() == (START, "1")
+
+
+def test_stored_bans_that_the_kernel_refuses_at_the_start_are_restored_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel refuses more stored bans than may be pending, the next comparison adds the others."""
+    monkeypatch.setattr("ringfence.ledger.MOST_PENDING", 1)
+    networks = [SUBJECT, OTHER, ip_network("192.0.2.3")]
+    world.enforcer.ban(networks, HOUR, "")
+    world.backend.refuses = dict.fromkeys(networks, FirewallError("no memory"))
+    world.restart(reboot=True)
+    assert (len(world.enforcer.ledger.pending), world.reconciler.expected) == (1, 3)
+    world.backend.refuses = {}
+    asyncio.run(world.reconciler.compare())
+    world.wait(1)
+
+    assert world.in_kernel().keys() == world.in_store().keys() == {*map(str, networks)}
+    restored = [ban.network for fact in world.facts if isinstance(fact, Restored) for ban in fact.bans]
+    assert sorted(restored) == networks

@@ -269,8 +269,16 @@ class Book:
         return answer
 
     def _refuse(self, ban: Ban, error: FirewallError, news: News) -> Steps[None]:
-        """Keep a refused ban as pending. If too many are pending, forget it: new attempts lead to a ban."""
-        earlier = self.ledger.pending.get(_key(ban))
+        """Keep a refused ban as pending, unless too many are.
+
+        Otherwise a new ban is forgotten: new attempts lead to a ban. A known ban stays in the ledger: the
+        next comparison misses it in the kernel, and tries it again.
+        """
+        key = _key(ban)
+        if news is News.KNOWN and not self.ledger.may_wait(key):
+            self.ledger.put(key, Record.of(ban))
+            return
+        earlier = self.ledger.pending.get(key)
         if earlier is None:
             self.counts.failed += 1
             yield Refused(ban, news, error)
@@ -326,11 +334,17 @@ class Book:
         self._renewed(bans, (yield from self.ask(_adding(bans, now))), now)
 
     def restore(self, keys: Iterable[int], now: float) -> Steps[int]:
-        """Add bans again that the kernel has lost. Return how many it accepted; try the others later."""
+        """Add bans again that the kernel has lost. Return how many it accepted; the others are tried again.
+
+        Those that cannot be pending, because too many are, stay in the ledger for the next comparison.
+        """
         records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
         bans = [ban_of(key, record) for key, record in records if record.expires > now]
         answers = yield from self.ask(_adding(bans, now))
         self._renewed(bans, answers, now)
+        accepted = [ban for ban, one in zip(bans, answers, strict=True) if one.error is None]
+        if accepted:
+            yield Restored(accepted)
         refused = [(ban, one.error) for ban, one in zip(bans, answers, strict=True) if one.error is not None]
         for ban, error in refused:
             self.ledger.pop(_key(ban))
@@ -338,7 +352,7 @@ class Book:
                 yield Over(ban.network, ban.scope, BanEnd.REPLACED)
             else:
                 yield from self._refuse(ban, error, News.KNOWN)
-        return len(bans) - len(refused)
+        return len(accepted)
 
     def _renewed(self, bans: Iterable[Ban], answers: Iterable[Outcome], now: float) -> None:
         """Record the timeouts that the kernel has granted to bans of the ledger."""

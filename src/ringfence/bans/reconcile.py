@@ -205,19 +205,21 @@ class Reconciler:
         if not enforcer.enforcing:  # enforcement was switched off during the comparison
             return
         unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
-        self._missing = len(missing)
+        self._missing, before = len(missing), self.counts.restored
         for part in in_parts([*unknown]):
             self._adopt({key: unknown[key] for key in part})
             await asyncio.sleep(0)
         for part in in_parts(missing):
-            self.counts.restored += enforcer.apply(enforcer.book.restore(part, enforcer.now()))
-            self._missing -= len(part)  # refused bans are pending, not missing
+            accepted = enforcer.apply(enforcer.book.restore(part, enforcer.now()))
+            self.counts.restored += accepted
+            # A refused ban is missing if it is still in the ledger. Otherwise it is pending.
+            self._missing += sum(key in self._ledger for key in part) - accepted - len(part)
             await asyncio.sleep(0)
         for part in in_parts(found.mistimed):
             enforcer.apply(enforcer.book.renew(part, enforcer.now()))
             await asyncio.sleep(0)
         if missing or unknown:
-            self._log.warning("bans.reconciled", put_back=len(missing), adopted=len(unknown))
+            self._log.warning("bans.reconciled", put_back=self.counts.restored - before, adopted=len(unknown))
 
     def _adopt(self, found: dict[int, float]) -> None:
         """Adopt bans that were found in the kernel, except those recorded or unbanned meanwhile.
