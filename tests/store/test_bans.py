@@ -77,11 +77,11 @@ def test_half_a_character_is_a_store_error(store: Store) -> None:
 
 
 def test_a_ban_runs_until_its_end(store: Store) -> None:
-    """A ban runs exactly until its end; the oldest comes first."""
+    """A ban runs exactly until its end; the first recorded comes first."""
     store.bans.record([ban_of("192.0.2.2", 1_001.0, 10.0)])
     store.bans.record([ban_of("192.0.2.1", 1_000.0, 20.0)])
 
-    assert [str(ban.network) for ban in recorded_bans(store, 1_002.0)] == ["192.0.2.1/32", "192.0.2.2/32"]
+    assert [str(ban.network) for ban in recorded_bans(store, 1_002.0)] == ["192.0.2.2/32", "192.0.2.1/32"]
     assert [str(ban.network) for ban in recorded_bans(store, 1_011.0)] == ["192.0.2.1/32"]
     assert recorded_bans(store, 1_020.0) == []
 

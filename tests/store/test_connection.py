@@ -1,19 +1,23 @@
 """The connection to a database: transactions, a full disk, and locks."""
 
 import ctypes
+import resource
 import sqlite3
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from ipaddress import ip_network
+from contextlib import closing, contextmanager
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from tests.support.attempts import attempts, ban_of
 from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
+from ringfence.values.friend import Friend, FriendReason
 
 
 def test_a_reader_does_not_block_the_daemon(store: Store, path: Path) -> None:
@@ -26,6 +30,31 @@ def test_a_reader_does_not_block_the_daemon(store: Store, path: Path) -> None:
         cursor.close()
 
     assert len(recorded_bans(store, 1_000.0)) == 2
+
+
+@contextmanager
+def _no_file_grows() -> Iterator[None]:
+    """Let this process write no file in the block, as if every disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("folder", [".", "absent"])
+def test_a_full_disk_hides_neither_bans_nor_friends(tmp_path: Path, folder: str) -> None:
+    """Megabytes of bans and friends are read without a temporary file, also from a database in memory."""
+    bans = [evolve(ban_of(f"198.18.{n // 250}.{n % 250}"), reason="a" * 1_000) for n in range(2_000)]
+    one = Friend("pbx", ip_address("192.0.2.1"), "", FriendReason.TRUNK, 500.0, 1_000.0, 9_000.0)
+    friends = [evolve(one, account=f"{n:01000}", seen=1_000.0 + n) for n in range(2_000)]
+    with Store.open_or_memory(tmp_path / folder / "ringfence.db") as store:
+        store.bans.record(bans)
+        store.friends.add(friends)
+        with _no_file_grows():
+            assert [*store.bans.running(2_000.0)] == bans
+            assert store.friends.current(2_000.0, 9_999) == friends
 
 
 def test_a_large_database_takes_little_memory(path: Path) -> None:

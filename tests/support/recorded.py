@@ -5,12 +5,12 @@ from ringfence.values.ban import Ban
 
 
 def active(store: Store, now: float) -> list[Ban]:
-    """Return every readable active ban without its attempts, oldest first."""
+    """Return every readable active ban without its attempts, first recorded first."""
     return [*filter(None, store.bans.running(now))]
 
 
 def recorded_bans(store: Store, now: float) -> list[Ban]:
-    """Return every readable active ban with its attempts, oldest first."""
+    """Return every readable active ban with its attempts, first recorded first."""
     found = []
     for ban in active(store, now):
         past = store.bans.past(ban.network, 0.0, 1_000)

@@ -36,6 +36,7 @@ from ringfence.store.file import (
     set_aside,
     set_aside_before,
     size_of,
+    sort_in_memory,
 )
 from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.switch import OffSwitch
@@ -139,6 +140,7 @@ class Store:
         except StoreError as error:
             memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             prepare(memory, schema())
+            sort_in_memory(memory)
             if source is not None:
                 with user.acting():
                     salvage(source, memory)
@@ -252,5 +254,6 @@ def _connections(path: Path, *, checked: bool = False, upgrades: bool = False) -
             opened = OpenConnections(writer, reader, scanner)
             for connection in opened:
                 connection.execute(f"PRAGMA cache_size = -{CACHE}")
+            sort_in_memory(reader)
             stack.pop_all()
             return opened
