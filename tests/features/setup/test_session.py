@@ -1,5 +1,6 @@
 """A run of setup on a host in a folder: its changes, and what is taken back after an error."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,24 @@ def test_a_failed_second_run_restores_the_first(host: Host, *, killed: bool) -> 
 
     assert run(host, second, fail=True) == []
     assert [name for name in differing(complete, host.digest()) if "ringfence-setup" not in name] == []
+    assert read_journal(host.paths.state).complete
+
+
+def test_a_failed_run_after_one_without_changes_removes_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The administrator had made all files by hand. The rules and the database since then stay."""
+    run(host, plan(host.found(), host.paths))
+    shutil.rmtree(host.paths.state)
+    monkeypatch.setattr(session, "flush_everything", lambda: pytest.fail("the rules are removed"))
+    planned = plan(host.found(), host.paths)
+    assert planned.changes == ()
+    run(host, planned)
+    database = host.paths.data / "ringfence.db"
+    database.write_bytes(b"bans")
+
+    assert run(host, planned, fail=True) == []
+    assert database.read_bytes() == b"bans"
     assert read_journal(host.paths.state).complete
 
 

@@ -80,7 +80,7 @@ class JournalRecord:
     ``changes`` are in the order in which they were made. ``produced`` and ``units`` have the state before the
     first run of setup. ``complete``: the last run was not interrupted. ``registrations`` are those that setup
     has made, or was about to make, in this order. ``kept`` are the numbers of changes and registrations up to
-    the last run that was not interrupted.
+    the last run that was not interrupted; None if every run was interrupted.
     """
 
     changes: tuple[Change, ...] = ()
@@ -88,7 +88,7 @@ class JournalRecord:
     units: tuple[Unit, ...] = ()
     complete: bool = False
     registrations: tuple[Registration, ...] = ()
-    kept: tuple[int, int] = (0, 0)
+    kept: tuple[int, int] | None = None
 
 
 class Journal:
@@ -137,7 +137,7 @@ class Journal:
 
         The caller has undone the later ones, so the last run counts as complete.
         """
-        changes, registrations = self._record.kept
+        changes, registrations = self._record.kept or (0, 0)
         kept = self._record.changes[:changes], self._record.registrations[:registrations]
         last = len(self._record.changes)
         self._write(evolve(self._record, changes=kept[0], registrations=kept[1], complete=True))
@@ -232,7 +232,7 @@ def read_journal(folder: Path) -> JournalRecord:
             tuple(Unit(**one) for one in document["units"]),
             document["complete"],
             tuple((kind, name, place) for kind, name, place in document["registrations"]),
-            (document["kept"][0], document["kept"][1]),
+            None if document["kept"] is None else (document["kept"][0], document["kept"][1]),
         )
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(f"{folder / _NAME} is damaged ({error}); {_BY_HAND.format(folder)}") from None

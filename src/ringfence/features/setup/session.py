@@ -163,16 +163,17 @@ class SetupSession:
 
         Yield a line for each thing that could not be restored completely.
         """
-        yield from self._take_back(*self._journal.record.kept)
+        yield from self._take_back(self._journal.record.kept)
 
     def undo(self) -> Iterator[str]:
         """Restore the host's state before the first run of setup; yield lines as :meth:`take_back` does."""
-        yield from self._take_back(0, 0)
+        yield from self._take_back(None)
 
-    def _take_back(self, kept: int, registered: int) -> Iterator[str]:
+    def _take_back(self, kept: tuple[int, int] | None) -> Iterator[str]:
         record = self._journal.record
-        whole = kept == 0
-        changes = record.changes[kept:]
+        whole = kept is None
+        made, registered = kept or (0, 0)
+        changes = record.changes[made:]
         units = record.units if whole else ()
         was_active = any(unit.active for unit in units if unit.name == SERVICE)
         others = other_guards(self._paths.etc)
