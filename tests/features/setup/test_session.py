@@ -121,12 +121,35 @@ def test_a_file_that_changes_before_the_plan_is_an_error(host: Host, name: str) 
     assert (host.etc / name).read_text("utf-8") == text
 
 
-def test_a_daemon_that_was_started_by_hand_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("second", [False, True])
+def test_a_systemd_that_does_not_obey_is_named(
+    host: Host, monkeypatch: pytest.MonkeyPatch, *, second: bool
+) -> None:
+    """An undo names each unit that may run or start again, and a failed second run the missing restart."""
+    host.paths.systemd.mkdir(parents=True)
+
+    def refuse(*_command: str) -> None:
+        raise OSError("no bus")
+
+    monkeypatch.setattr(session, "run_program", refuse)
+    first = plan(host.found(), host.paths)
+    run(host, first)
+    if second:
+        written = {one.path: one.after for one in first.changes if isinstance(one.after, FileState)}
+        lines = run(host, plan(with_exempt(host.found(), "10.0.0.0/24"), host.paths, written), fail=True)
+        assert lines == ["systemctl restart: no bus; fix: systemctl restart ringfence.service"]
+    else:
+        assert undo(host) == [
+            f"systemctl {verb}: no bus; fix: systemctl {verb} {name}"
+            for name in ("ringfence.service", "ringfence-early.service")
+            for verb in ("stop", "disable")
+        ]
+
+
+def test_a_daemon_that_still_runs_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rules would come back at once, so they are left, and the fix is named."""
     run(host, plan(host.found(), host.paths))
-    assert undo(host, reachable=True) == [
-        "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
-    ]
+    assert undo(host, reachable=True) == ["a ringfence still runs; fix: stop it, then run: ringfence off"]
 
     def fail() -> None:
         raise FirewallError("no right")

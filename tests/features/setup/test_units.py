@@ -10,11 +10,13 @@ from ringfence.features.setup.session import EARLY, SERVICE, Systemd
 
 _PROGRAM = """\
 #!/bin/sh
-shift
+[ "$1" = show ] || shift
 echo "$*" >>{folder}/calls
 case "$1" in
     is-*) exit {state} ;;
     enable) {enable} ;;
+    stop | disable | restart) {change} ;;
+    show) echo {load} ;;
 esac
 """
 
@@ -32,10 +34,13 @@ class Calls:
         journal.chmod(0o755)
         self.answer(state=1)
 
-    def answer(self, *, state: int, enable: str = "exit 0") -> None:
-        """Set the exit code of questions about a unit, and the script of ``enable``."""
+    def answer(
+        self, *, state: int, enable: str = "exit 0", change: str = "exit 0", load: str = "loaded"
+    ) -> None:
+        """Set the exit code of questions about a unit, its ``LoadState``, and the scripts of changes."""
         program = self._folder / "systemctl"
-        program.write_text(_PROGRAM.format(folder=self._folder, state=state, enable=enable), "utf-8")
+        text = _PROGRAM.format(folder=self._folder, state=state, enable=enable, change=change, load=load)
+        program.write_text(text, "utf-8")
         program.chmod(0o755)
 
     def made(self) -> list[str]:
@@ -81,7 +86,7 @@ def test_a_service_that_does_not_start_is_an_error_with_its_reason(calls: Calls)
 def test_units_become_as_they_were(calls: Calls) -> None:
     """A unit that was enabled or active stays so."""
     before = (Unit(EARLY, enabled=True, active=False), Unit(SERVICE, enabled=False, active=True))
-    Systemd(calls.marker).restore(before)
+    assert list(Systemd(calls.marker).restore(before)) == []
 
     assert calls.made() == [
         f"disable {SERVICE}",
@@ -91,10 +96,28 @@ def test_units_become_as_they_were(calls: Calls) -> None:
     ]
 
 
+def test_a_unit_that_systemd_does_not_change_is_named(calls: Calls) -> None:
+    """The line has systemctl's reason and the command that is left to do."""
+    calls.answer(state=0, change="echo 'Connection timed out' >&2; exit 1")
+    systemd = Systemd(calls.marker)
+
+    assert list(systemd.restore([Unit(EARLY, enabled=False, active=False)])) == [
+        f"Connection timed out; fix: systemctl stop {EARLY}",
+        f"Connection timed out; fix: systemctl disable {EARLY}",
+    ]
+    assert list(systemd.restart()) == [f"Connection timed out; fix: systemctl restart {SERVICE}"]
+
+
+def test_a_unit_that_does_not_exist_needs_no_change(calls: Calls) -> None:
+    """Somebody has removed the file of the unit, so that it neither runs nor starts at the next boot."""
+    calls.answer(state=1, change="echo 'Unit not loaded.' >&2; exit 5", load="not-found")
+
+    assert list(Systemd(calls.marker).restore([Unit(EARLY, enabled=False, active=False)])) == []
+
+
 def test_without_systemd_nothing_is_called(tmp_path: Path, calls: Calls) -> None:
     """Another init system, or a container, has no such program."""
     systemd = Systemd(tmp_path / "gone")
-    systemd.restore([Unit(SERVICE, enabled=False, active=False)])
-    systemd.restart()
+    assert [*systemd.restore([Unit(SERVICE, enabled=False, active=False)]), *systemd.restart()] == []
 
     assert (systemd.runs, systemd.states(), calls.made()) == (False, (), [])

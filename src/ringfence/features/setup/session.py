@@ -70,24 +70,34 @@ class Systemd:
             why = "; ".join([problem, *log])
             raise SetupError(f"the service does not start: {why}; see: journalctl -u ringfence")
 
-    def restore(self, units: Sequence[Unit]) -> None:
+    def restore(self, units: Sequence[Unit]) -> Iterator[str]:
         """Restore the states that ringfence's systemd units had before setup.
 
-        Stop each unit that was not active before setup, and disable each one that was not enabled.
+        Stop each unit that was not active before setup, and disable each one that was not enabled. Yield a
+        line for each change that fails.
         """
         if not self.runs:
             return
         for unit in reversed(units):
             if not unit.active:
-                self._run("stop", unit.name)
+                yield from self._change("stop", unit.name)
             if not unit.enabled:
-                self._run("disable", unit.name)
+                yield from self._change("disable", unit.name)
             self._run("reset-failed", unit.name)
 
-    def restart(self) -> None:
-        """Restart the daemon by systemd, so that it reads a restored configuration."""
+    def restart(self) -> Iterator[str]:
+        """Restart the daemon by systemd, so that it reads a restored configuration.
+
+        Yield a line if it fails.
+        """
         if self.runs:
-            self._run("restart", SERVICE)
+            yield from self._change("restart", SERVICE)
+
+    def _change(self, verb: str, name: str) -> Iterator[str]:
+        """Run ``systemctl VERB NAME``; yield a line with the fix if that fails, and the unit exists."""
+        problem = self._run(verb, name)
+        if problem and _lines("systemctl", "show", "--property=LoadState", "--value", name) != ["not-found"]:
+            yield f"{problem}; fix: systemctl {verb} {name}"
 
     def _state(self, name: str) -> Unit:
         return Unit(name, not self._run("is-enabled", name), not self._run("is-active", name))
@@ -179,7 +189,7 @@ class SetupSession:
         others = other_guards(self._paths.etc)
         yield from give_back(others, changes)
         if whole:
-            self._systemd.restore(units)
+            yield from self._systemd.restore(units)
             if not was_active:
                 yield from self._remove_rules()
         disabling = {other.file for other in others}
@@ -188,7 +198,7 @@ class SetupSession:
         if rest:
             yield from _reload_restored()
         if was_active or (not whole and changes and self._systemd.runs):
-            self._systemd.restart()
+            yield from self._systemd.restart()
         for withdraw in street.functions("setup", "withdraw"):
             yield from withdraw(record.registrations[registered:], self._paths.etc)
         if whole:
@@ -199,11 +209,10 @@ class SetupSession:
     def _remove_rules(self) -> Iterator[str]:
         """Remove ringfence's rules and bans from the kernel, unless a daemon still runs.
 
-        The daemon that systemd started is stopped already. So a daemon that still runs was started by hand.
-        Yield a line if rules and bans stay.
+        Such a daemon was started by hand, or systemd did not stop it. Yield a line if rules and bans stay.
         """
         if self._reachable():
-            yield "a ringfence that was started by hand still runs; fix: stop it, then run: ringfence off"
+            yield "a ringfence still runs; fix: stop it, then run: ringfence off"
             return
         try:
             flush_everything()
