@@ -453,6 +453,16 @@ def test_one_local_asterisk_is_needed(tmp_path: Path) -> None:
     assert line.startswith("--  hardening: not checked: Asterisk is remote, or one of several; fix: run this")
 
 
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_an_asterisk_at_an_own_address_is_local(tmp_path: Path) -> None:
+    """If AMI listens at an address of this host, its files are checked."""
+    run("ip", "address", "add", "192.0.2.9/32", "dev", "lo")
+    guard = Guard(tmp_path, asterisk=[{"name": "pbx", "ami": {"host": "192.0.2.9", "enabled": False}}])
+
+    assert "Asterisk is remote" not in guard.command("check", "--hardening").stdout
+
+
 def test_no_word_is_broken_on_a_terminal(tmp_path: Path) -> None:
     """At 80 columns no word of the piped output is broken, and a fix begins a new line."""
     guard = Guard(tmp_path)

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from attrs import evolve
 from tests.support.kept import OFFICE, Kept, kept, settings
+from tests.support.netns import run
 
-from ringfence.config.schema import AsteriskSettings
+from ringfence.config.converters import Port, Text
+from ringfence.config.schema import AmiSettings, AsteriskSettings
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.firewall import network_lists
@@ -17,7 +20,7 @@ from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.guard import firewall_manager
-from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_sip_sockets
+from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_answer_users, find_sip_sockets
 from ringfence.host.listening import ListeningPorts
 from ringfence.values.event import Endpoint, Transport
 
@@ -94,6 +97,37 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
         Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
     )
     assert find_sip_sockets(settings()) == SipSockets(None, frozenset(), unnamed=True)
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize(
+    ("ami", "port"),
+    [
+        (AmiSettings(host=Text("192.0.2.7"), port=Port(5039)), 5039),
+        (AmiSettings(host=Text("192.0.2.8")), None),
+        (AmiSettings(host=Text("192.0.2.7"), enabled=False), None),
+    ],
+    ids=["own address", "another host", "off"],
+)
+def test_ami_at_an_own_address_identifies_asterisk(
+    monkeypatch: pytest.MonkeyPatch, ami: AmiSettings, port: int | None
+) -> None:
+    """If AMI listens at an address of this host, its port identifies Asterisk's sockets and their user."""
+    run("ip", "address", "add", "192.0.2.7/24", "dev", "lo")
+    asked: list[int | None] = []
+
+    def find_users(ports: Iterable[int]) -> frozenset[int]:
+        asked.extend(ports)
+        return frozenset()
+
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda port, **_: asked.append(port))
+    monkeypatch.setattr(firewall_manager, "find_users", find_users)
+    mine = evolve(settings(), asterisk=(AsteriskSettings(ami=ami),))
+    find_sip_sockets(mine)
+    find_answer_users(mine)
+
+    assert asked == ([None] if port is None else [port, port])
 
 
 def test_ports_that_answer_as_their_numbers_say_change_no_rule(

@@ -12,7 +12,7 @@ import pytest
 from tests.support.asterisk_files import MANAGER_PORT, MANAGER_TLS_PORT, Kind
 from tests.support.confined import confined
 from tests.support.lab import Lab
-from tests.support.netns import inside
+from tests.support.netns import inside, run
 
 from ringfence.host import listening
 from ringfence.host.listening import (
@@ -21,6 +21,7 @@ from ringfence.host.listening import (
     find_proxy_sockets,
     find_proxy_users,
     find_users,
+    is_here,
 )
 from ringfence.host.speech import Speeches
 from ringfence.values.event import Endpoint, Transport
@@ -101,6 +102,23 @@ def test_ports_are_unknown_if_asterisk_cannot_be_identified(
     """An Asterisk in a container, on another host, or with the user root cannot be identified."""
     with bound(user, AMI, (UDP, 5060)):
         assert find_ports(ami_port, nowhere, nowhere) is None
+
+
+@kernel
+@in_netns
+def test_this_hosts_addresses_are_here() -> None:
+    """Addresses of loopback and of interfaces are this host; neighbours and names of hosts are not."""
+    run("ip", "link", "add", "eth9", "type", "veth", "peer", "name", "far9")
+    for device in ("eth9", "far9"):
+        run("ip", "link", "set", device, "up")
+    for address in (["192.0.2.7/24"], ["2001:db8::7/64", "nodad"]):
+        run("ip", "address", "add", *address, "dev", "eth9")
+    run("sysctl", "-qw", "net.ipv4.ip_nonlocal_bind=1")  # as on a pair of hosts with a floating address
+    own = ("127.0.0.1", "127.0.0.9", "::1", "localhost", "0.0.0.0", "192.0.2.7", "2001:db8::7")
+    others = ("192.0.2.8", "2001:db8::8", "198.51.100.1", "pbx.example.org", "")
+
+    assert [host for host in own if not is_here(host)] == []
+    assert [host for host in others if is_here(host)] == []
 
 
 @kernel

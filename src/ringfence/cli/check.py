@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -28,7 +27,7 @@ from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
-from ringfence.host.listening import find_proxy_sockets
+from ringfence.host.listening import find_proxy_sockets, is_here
 from ringfence.host.mounts import local_files
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
@@ -82,7 +81,7 @@ def check(
     """Check this installation, and suggest fixes. Changes nothing."""
     with errors_reported():
         settings = settings_from(config, secrets=True)
-    here = len(settings.asterisk) == 1 and _is_here(settings.asterisk[0].ami.host)
+    here = len(settings.asterisk) == 1 and is_here(settings.asterisk[0].ami.host)
     console = local_console(files) if here else NoConsole(_NOT_HERE)
     checked = Checked(
         settings,
@@ -298,14 +297,6 @@ def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mappi
     except ControlError:
         return None
     return rows
-
-
-def _is_here(host: str) -> bool:
-    """Whether ``host`` is this host: a loopback address, or ``localhost``. Other names are not resolved."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _daemon_findings(settings: Settings) -> tuple[Mapping[str, Any] | None, list[Finding]]:

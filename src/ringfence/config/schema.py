@@ -70,11 +70,6 @@ class AmiSettings:
     tls_ca: Path | None = None
     tls_verify: bool = True
 
-    @property
-    def local_ports(self) -> list[int]:
-        """A list with AMI's port, if AMI is reached on a loopback address; otherwise []."""
-        return [self.port] if self.enabled and self.host in {"127.0.0.1", "::1", "localhost"} else []
-
 
 @frozen(kw_only=True)
 class CustomSettings:
@@ -433,13 +428,6 @@ class Settings(_Tables):
     def proxies(self) -> NetworkSet:
         """Return the addresses of the SIP proxies in front of the PBXs."""
         return NetworkSet(network for pbx in self.asterisk for network in pbx.proxies)
-
-    def manager_ports(self) -> list[int]:
-        """Return the ports at which AMI is reached on a loopback address.
-
-        ringfence takes the process that listens at such a port for an Asterisk of this host.
-        """
-        return [port for pbx in self.asterisk for port in pbx.ami.local_ports]
 
     def asterisk_with_logs(self) -> tuple[AsteriskSettings, ...]:
         """Return the settings of each PBX, with the logs that are really read.

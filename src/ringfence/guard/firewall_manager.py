@@ -33,6 +33,7 @@ from ringfence.host.listening import (
     find_proxy_sockets,
     find_proxy_users,
     find_users,
+    is_here,
 )
 from ringfence.host.speech import Speeches
 from ringfence.values.event import Endpoint, Transport
@@ -69,7 +70,7 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
     of an Asterisk without SIP: a starting one opens those of HTTP, AMI and IAX2 first. ``speeches`` finds out
     which protocols Asterisk's sockets speak. If it is None, the numbers of the ports decide.
     """
-    found = find_ports(next(iter(settings.manager_ports()), None), speeches=speeches)
+    found = find_ports(next(iter(_manager_ports(settings)), None), speeches=speeches)
     listening = find_proxy_sockets()
     proxies = listening if settings.proxies() else frozenset()
     if found is None and not proxies:
@@ -93,8 +94,16 @@ def find_answer_users(settings: Settings) -> frozenset[int]:
 
     Return the empty set if those of Asterisk are unknown.
     """
-    users = find_users(settings.manager_ports())
+    users = find_users(_manager_ports(settings))
     return users | find_proxy_users() if users and settings.proxies() else users
+
+
+def _manager_ports(settings: Settings) -> list[int]:
+    """Return the ports at which AMI is reached on this host.
+
+    ringfence takes the process that listens at such a port for an Asterisk of this host.
+    """
+    return [pbx.ami.port for pbx in settings.asterisk if pbx.ami.enabled and is_here(pbx.ami.host)]
 
 
 class RulePart:
