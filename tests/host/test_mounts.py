@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.host.asterisk_conf import AsteriskFiles
+from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.console import Server, SocketConsole
 from ringfence.host.mounts import host_path, local_files
 
@@ -56,3 +56,23 @@ def test_an_asterisk_in_a_container_may_only_name_its_own_folder(
     server = Server(os.getpid(), 65_534, 65_534, (), (), "", same_root=False, same_network=True)
     found = local_files(SocketConsole(server), Path("/etc/asterisk"))
     assert found == (AsteriskFiles(tmp_path, tmp_path) if own else None)
+
+
+def test_a_running_asterisk_names_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are those of the folder that it reports, unless another one is named, or it reports none."""
+    own = tmp_path / "etc"
+    own.mkdir()
+    (own / "modules.conf").touch()
+    (own / "asterisk.conf").touch()
+    server = Server(os.getpid(), 65_534, 65_534, (), (), "", same_root=True, same_network=True)
+
+    def found(shown: str | None, named: Path = FOLDER) -> AsteriskFiles | None:
+        monkeypatch.setattr(SocketConsole, "show", lambda *_: shown)
+        return local_files(SocketConsole(server), named)
+
+    shown = "  Configuration directory:     {}\n"
+    assert found(shown.format(own)) == AsteriskFiles(own)
+    assert found(shown.format(own), Path("/srv/other")) == AsteriskFiles(Path("/srv/other"))
+    assert found(shown.format(tmp_path)) == AsteriskFiles(FOLDER)
+    assert found(shown.format(tmp_path / "absent")) == AsteriskFiles(FOLDER)
+    assert found(None) == AsteriskFiles(FOLDER)

@@ -17,15 +17,18 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 def local_files(console: Console, folder: Path) -> AsteriskFiles | None:
     """Return the configuration files of the Asterisk with this console; None if they are not on this host.
 
-    They are in ``folder``. But if Asterisk has another root folder (in a container), this host may have files
-    of another Asterisk there. Then they are in the folder that Asterisk itself reports. Return None too if
-    that folder cannot be Asterisk's.
+    They are in the folder that the running Asterisk reports, if that can be Asterisk's; otherwise in
+    ``folder``. If ``folder`` is not the default one, an administrator has named it, and it counts. But if
+    Asterisk has another root folder (in a container), this host may have files of another Asterisk in
+    ``folder``. Then only the folder that Asterisk reports counts.
     """
-    if not isinstance(console, SocketConsole) or console.server.same_root:
+    if not isinstance(console, SocketConsole) or (console.server.same_root and folder != FOLDER):
         return AsteriskFiles(folder)
     shown = settings_from(console.show("core show settings") or "")
     files = files_of(console.server, Path(shown.get("configuration directory", FOLDER)))
-    return files if files is not None and is_asterisks(files.folder, console.server) else None
+    if files is not None and is_asterisks(files.folder, console.server):
+        return files
+    return AsteriskFiles(folder) if console.server.same_root else None
 
 
 def is_asterisks(folder: Path, server: Server) -> bool:
