@@ -47,6 +47,33 @@ def test_addresses_under_observation_are_shown(served: Served) -> None:
     assert "Under observation" in words
 
 
+def test_unconfirmed_attempts_are_near_no_ban(served: Served, tmp_path: Path) -> None:
+    """An address with unconfirmed attempts only has their number, as in the terminal."""
+    texts = {"address": "100.64.7.9", "rule": "", "standing": "unconfirmed", "proof": "claimed"}
+    row = {
+        **texts,
+        "attempts": 3,
+        "have": 0,
+        "of": 1,
+        "accounts": [],
+        "last": "2026-11-21T02:41:00Z",
+        "country": "",
+    }
+    guard = served.guard
+    handlers = {
+        "status": lambda _: guard.status() | {"watched": [row]},
+        "top": lambda _: guard.ask("top"),
+        "history": lambda _: guard.ask("history", seconds=86_400),
+    }
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/").words
+
+    assert re.search(r"100\.64\.7\.9 3 unconfirmed unconfirmed claimed", words), words
+
+
 def test_the_bans(served: Served) -> None:
     """The table has the kernel's bans, with time left, and a command for each."""
     answer = served.browser.get("/bans")

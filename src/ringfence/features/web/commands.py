@@ -13,7 +13,12 @@ from attrs import evolve, frozen
 from ringfence.errors import ControlError, RingfenceError
 from ringfence.features.web.daemon_client import UNRECORDED, DaemonClient
 from ringfence.plurals import counted
-from ringfence.values.network import PAGE_SHORTEST, SHORTEST, Network, format_network, parse_network
+from ringfence.values.network import (
+    PAGE_SHORTEST,
+    PAGE_UNBAN_SHORTEST,
+    format_network,
+    parse_network,
+)
 from ringfence.values.text import printable
 
 LENGTHS = {
@@ -25,11 +30,8 @@ LENGTHS = {
     "30 days": 30 * 86_400,
 }
 """The lengths that a user can choose for a ban (seconds)."""
-MOST_WHAT = 300  # characters of an address or an entry
 _MOST_NOTE = 200  # characters of the user's reason and name together
 _MOST_FRIENDS = 5
-_WIDE = "This is a large part of the internet: the command concerns all of its addresses."
-_NOT_CHECKED = "It is not known which phones and trunks of this PBX this concerns: check that yourself."
 
 
 @frozen
@@ -95,22 +97,14 @@ async def run_command(client: DaemonClient, command: WebCommand, order: Order) -
 
 
 async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> list[str]:
-    """Return the warnings about a command that concerns ``what``.
+    """Return the warnings about a command that concerns ``what``; [] if it blocks no address.
 
-    A very large network has a warning. If the command blocks addresses (``command.warns``), more warnings
-    name friends (known phones and trunks of this PBX) among these addresses: the first few, and the number of
-    the others. The friends in a region, or at a host name, are not known here; then a warning says so.
+    They name friends (known phones and trunks of this PBX) among the addresses: the first few, and the number
+    of the others.
     """
-    try:
-        network = parse_network(what)
-    except ValueError:  # a region or a host name, whose addresses only the daemon knows
-        return [_NOT_CHECKED] if command.warns else []
-    wide = [_WIDE] if network.prefixlen < SHORTEST[network.version] else []
-    return wide + (await _friends_in(client, network) if command.warns else [])
-
-
-async def _friends_in(client: DaemonClient, network: Network) -> list[str]:
-    rows = await client.ask_costly("friends", networks=[str(network)])
+    if not command.warns:
+        return []
+    rows = await client.ask_costly("friends", networks=[what])
     accounts: dict[str, set[str]] = {}
     for row in rows:
         accounts.setdefault(row["address"], set()).add(row["account"])
@@ -125,39 +119,28 @@ async def _friends_in(client: DaemonClient, network: Network) -> list[str]:
 # -- the checks of a command's argument ``what``
 
 
-def _network(text: str) -> str:
-    """Return an address or network in its usual form; raise ControlError if it is neither."""
+def _small(text: str, shortest: Mapping[int, int] = PAGE_SHORTEST) -> str:
+    """Return an address or network in its usual form.
+
+    Raise ControlError if it is neither, or if the daemon lets no page use it: ``shortest`` are the shortest
+    prefix lengths, by IP version.
+    """
     try:
-        return format_network(parse_network(text.strip()))
+        network = parse_network(text.strip())
     except ValueError:
-        raise ControlError(f"{printable(text[:100])} is not an address or a network") from None
-
-
-def _entry(text: str) -> str:
-    text = text.strip()
-    if not 0 < len(text) <= MOST_WHAT:
-        raise ControlError(f"an entry has 1 to {MOST_WHAT} characters")
-    return text
-
-
-def is_small(entry: str) -> bool:
-    """Whether an entry of a list is a network that the daemon lets the page remove."""
-    try:
-        network = parse_network(entry)
-    except ValueError:
-        return False
-    return network.prefixlen >= PAGE_SHORTEST[network.version]
-
-
-def _small_entry(text: str) -> str:
-    """Return a list entry that the page may remove, in its usual form; raise ControlError for any other."""
-    entry = _entry(text)
-    if not is_small(entry):
+        network = None
+    if network is None or network.prefixlen < shortest[network.version]:
+        sizes = ", ".join(f"IPv{version} /{length}" for version, length in shortest.items())
         raise ControlError(
-            f"{printable(entry)}: the page removes an address or a small network only (IPv4 /24, IPv6 /48); "
-            "use the command line"
+            f"{printable(text[:100])} is not an address or a small network ({sizes}); for others, use the "
+            "command line"
         )
-    return entry
+    return format_network(network)
+
+
+def _unbannable(text: str) -> str:
+    """Return an address or network that the page may unban, in its usual form, or raise ControlError."""
+    return _small(text, PAGE_UNBAN_SHORTEST)
 
 
 def _alarm(text: str) -> str:
@@ -222,20 +205,20 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Unban",
         "The ban ends now. The rules may ban the address again.",
         _unban,
-        _network,
+        _unbannable,
     ),
     "unban-allow": WebCommand(
         "Unban and allow",
         "The ban ends now, and the address is added to the allow list: nothing bans it until you remove it.",
         _unban_and_allow,
-        _network,
+        _small,
         has_note=True,
     ),
     "ban": WebCommand(
         "Ban",
         "The kernel drops its packets for the time that you choose.",
         _ban,
-        _network,
+        _small,
         has_length=True,
         has_note=True,
         warns=True,
@@ -244,20 +227,20 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Allow",
         "It is added to the allow list: nothing bans it until you remove it.",
         partial(_add, "allow_add"),
-        _entry,
+        _small,
         has_note=True,
     ),
     "allow-remove": WebCommand(
         "Remove from the allow list",
         "The rules may ban it again.",
         partial(_remove, "allow_remove"),
-        _small_entry,
+        _small,
     ),
     "deny": WebCommand(
         "Deny",
         "It is added to the deny list: the kernel drops all its packets until you remove it.",
         partial(_add, "deny_add"),
-        _entry,
+        _small,
         has_note=True,
         warns=True,
     ),
@@ -265,7 +248,7 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Remove from the deny list",
         "The kernel does not drop its packets any more, unless a rule bans it.",
         partial(_remove, "deny_remove"),
-        _small_entry,
+        _small,
     ),
     "dismiss": WebCommand(
         "Dismiss alarm",
@@ -275,3 +258,12 @@ COMMANDS: Mapping[str, WebCommand] = {
     ),
 }
 """Every command, by the name that URLs and forms use for it (``do``)."""
+
+
+def is_offered(do: str, what: str) -> bool:
+    """Whether the daemon lets the page use the command ``do`` for ``what``."""
+    try:
+        COMMANDS[do].check(what)
+    except ControlError:
+        return False
+    return True

@@ -27,7 +27,6 @@ from ringfence.features.web.commands import (
     LENGTHS,
     Order,
     WebCommand,
-    is_small,
     run_command,
     warnings_of,
 )
@@ -272,7 +271,7 @@ class Pages:
         """Return the page of the allow list and the deny list, and of what features add to them."""
         sides = {side: await self._client.recent(_BANS_FOR, "lists", side=side) for side in ("allow", "deny")}
         status = await self._client.recent(_STATUS_FOR, "status")
-        return self._page(request, "lists.html", sides=sides, status=status, is_small=is_small)
+        return self._page(request, "lists.html", sides=sides, status=status)
 
     async def of_feature(self, request: Request, _: WebSession) -> Response:
         """Return the page of the feature that the path names, with the daemon's answer to its request."""

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from ringfence import street
 from ringfence.cli.plain_text import Row
+from ringfence.features.web.commands import is_offered
 from ringfence.pages.templates import STYLE, environment, moment
 from ringfence.values.ban import COLUMNS, cell_of, phrases_of
 
@@ -46,6 +47,7 @@ class Renderer:
             for file in (STYLE, *sorted((FOLDER / "static").iterdir()))
         }
         functions = {"url": url_of, "static": self._url_of_file, "owners": owners, "rows": rows_of}
+        functions |= {"is_offered": is_offered}
         of_bans = {"ban_columns": COLUMNS, "cell_of": cell_of, "phrases_of": phrases_of}
         self._environment = environment(FOLDER / "templates", FOLDER.parent, **functions, **of_bans)
 
