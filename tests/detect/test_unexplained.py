@@ -29,6 +29,7 @@ from ringfence.detect.unexplained import (
     PART,
     SILENCE,
     SLOW,
+    UNSEEN_FOR,
     USUAL,
     WAIT,
     Exchanges,
@@ -253,6 +254,78 @@ def test_logins_that_make_no_friend_share_what_they_excuse(*, befriends: bool, f
         exchanges.explain(evolve(LOGIN, remote=evolve(REMOTE, address=address)), 9.0, befriends=befriends)
         exchanges.observe(evolve(ONE, address=address, number=1 + 5), 9.0)
     assert len(exchanges.unexplained(20.0, 0.0)) == found
+
+
+def pinged(exchanges: Exchanges, ports: int, start: float, seconds: int, since: float = 0.0) -> int:
+    """Have Asterisk send OPTIONS to phones each minute, which they answer; return how many exchanges count.
+
+    They are phones of A, whose connections were open before the first copy.
+    """
+    older, found = evolve(ONE, begun=False), 0
+    for second in range(seconds):
+        for port in range(ports):
+            if second % 60 == port % 60:
+                exchanges.observe(evolve(older, port=port), start + second)
+            if second % 60 == (port + 1) % 60:
+                exchanges.observe(evolve(older, port=port, number=0, asked=650), start + second)
+        found += len(exchanges.unexplained(start + second, since))
+    return found
+
+
+@pytest.mark.parametrize("ports", [1, 40])
+def test_a_phone_whose_connection_is_older_than_the_daemon(ports: int) -> None:
+    """Its login came before, so its answers to Asterisk's requests excuse themselves until it registers."""
+    exchanges = Exchanges()
+    assert pinged(exchanges, ports, 10.0, 1_800) == 0
+    for port in range(ports):
+        exchanges.observe(evolve(ONE, port=port, begun=False), 1_820.0)
+        exchanges.explain(evolve(LOGIN, account=str(port), remote=evolve(REMOTE, port=port)), 1_820.0)
+    assert pinged(exchanges, ports, UNSEEN_FOR, 1_200) == 0
+
+
+def test_connections_older_than_the_daemon_excuse_as_much_as_a_login() -> None:
+    """All of a host share it. So an attacker that waited on them for the daemon's start is banned soon."""
+    exchanges = Exchanges()
+    for port in range(4):
+        exchanges.observe(evolve(ONE, port=port, number=4, begun=False), 10.0)
+    assert exchanges.unexplained(20.0, 0.0) == []
+    for port in range(4):
+        exchanges.observe(evolve(ONE, port=port, number=5, begun=False), 30.0)
+    assert len(exchanges.unexplained(40.0, 0.0)) == 20
+    exchanges.observe(evolve(ONE, address=B, number=11, begun=False), 50.0)
+    assert len(exchanges.unexplained(60.0, 0.0)) == 11
+
+
+def test_a_connection_older_than_the_daemon_is_not_excused_for_ever() -> None:
+    """A phone registers again within two hours. An AMI that was away begins these hours again."""
+    exchanges, older = Exchanges(), evolve(ONE, begun=False)
+    for at, since, found in (
+        (10.0, 5.0, 0),
+        (4.0 + UNSEEN_FOR, 5.0, 0),
+        (5.0 + UNSEEN_FOR, 5.0, 1),
+        (20.0 + UNSEEN_FOR, 5.0, 1),
+        (40.0 + UNSEEN_FOR, 30.0 + UNSEEN_FOR, 0),
+    ):
+        exchanges.observe(older, at)
+        assert len(exchanges.unexplained(at + WAIT, since)) == found
+
+
+def test_a_phone_that_registered_while_ami_was_away() -> None:
+    """Asterisk restarts, and its phones are back before AMI. Older connections, and later ones, count."""
+    exchanges = Exchanges()
+    before, gap, after = (evolve(ONE, port=port) for port in (1, 2, 3))
+    exchanges.observe(before, 10.0)
+    assert len(exchanges.unexplained(20.0, 5.0)) == 1
+    exchanges.observe(before, 50.0)
+    assert exchanges.unexplained(51.0, None) == []
+    exchanges.observe(gap, 60.0)
+    assert exchanges.unexplained(61.0, None) == []
+    for number in range(9):
+        exchanges.observe(gap, 70.4 + 60 * number)
+        assert exchanges.unexplained(70.4 + 60 * number + WAIT, 70.0) == []
+    exchanges.observe(before, 700.0)
+    exchanges.observe(after, 700.0)
+    assert [one.port for one in exchanges.unexplained(710.0, 70.0)] == [1, 3]
 
 
 def test_an_account_is_excused_again_when_its_excess_is_over() -> None:
@@ -631,6 +704,22 @@ def test_twelve_answers_to_a_new_friend_are_a_ban_of_tcp() -> None:
     [last] = judged(detector, 1, 20.0)
     assert last.decision is not None
     assert (last.decision.scope, last.decision.rule.name) == (Scope.SIP_TCP, "unexplained")
+
+
+def test_a_new_friend_is_not_banned_for_answers_on_a_connection_older_than_the_daemon() -> None:
+    """It was registered when ringfence was installed, and answers Asterisk's OPTIONS for half an hour."""
+    detector = Detector(RULES)
+    friend = Friend("pbx", A, "200", FriendReason.REGISTERED, 0.0, 0.0, 9_000.0)
+    detector.friends.admits(friend)
+    detector.friends.add(friend)
+    assert A in detector.friends.first_day.addresses
+    older, effects = evolve(ONE, begun=False), list[object]()
+    for minute in range(30):
+        detector.observe_exchange(older, 10.0 + 60 * minute)
+        detector.observe_exchange(evolve(older, number=0, asked=650), 10.1 + 60 * minute)
+        for second in range(1, 60):
+            effects += detector.judge_exchanges(10.0 + 60 * minute + second, 1_000.0, "pbx", 0.0)
+    assert effects == []
 
 
 def test_where_guests_may_call_their_answers_by_tls_are_not_counted() -> None:

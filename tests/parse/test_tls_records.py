@@ -225,6 +225,23 @@ def test_a_connection_that_was_open_before() -> None:
     assert counts == [0, 1, 1]
 
 
+def test_a_connection_begins_with_the_hello_of_this_host() -> None:
+    """One that the reader sees from its middle on has not begun there, but one that it forgot may have."""
+    streams, one, requests = TlsStreams(1), record(0x17, ANSWER), RequestStreams()
+
+    def begun(data: bytes, at: int, acknowledged: int, port: int = 5061) -> bool:
+        parsed = parse_exchange(packet(data, at, acknowledged, port), streams, requests, lambda _: False)
+        [found] = [item for item in parsed if isinstance(item, Exchange)]
+        return found.begun
+
+    parse_exchange(packet(one, 0, 300), streams, requests, lambda _: False)
+    assert not begun(b"", len(one), 900)
+    parse_exchange(packet(hello(), 0, 300, 5062), streams, requests, lambda _: False)
+    assert begun(b"", len(hello()), 900, 5062)
+    parse_exchange(packet(one, 0, 300), streams, requests, lambda _: False)
+    assert begun(b"", len(one), 900)
+
+
 @pytest.mark.parametrize(
     "header", [b"\x13\x03\x03\0\1", b"\x19\x03\x03\0\1", b"\x17\x02\3\0\1", b"\x17\3\3\xff\1"]
 )
@@ -376,6 +393,28 @@ def test_unread_connections_in_clear_text() -> None:
     assert parsed(b"x" * LEAST_ASKED, 600) == [Exchange(A, 4000, 1, 5060, 0, transport=Transport.TCP)]
 
 
+def test_a_clear_connection_begins_with_the_syn_that_this_host_answers() -> None:
+    """One that the reader sees from its middle on has not begun there, but one that it forgot may have."""
+    ends = [A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, port) for port in (1, 2, 3)]
+    streams, requests = TlsStreams(), RequestStreams(2)
+
+    def begun(port: int) -> bool:
+        [found] = parse_exchange(packet(b"", 1, 400, port), streams, requests, lambda _: False)[-1:]
+        assert isinstance(found, Exchange)
+        return found.begun
+
+    requests.lose(ends[0])
+    parse_exchange(packet(b"", 1, 100, 1), streams, requests, lambda _: False)
+    requests.offer(ends[1], 99)
+    requests.begin(ends[1], 100)
+    requests.lose(ends[1])
+    assert [begun(1), begun(2)] == [False, True]
+    requests.lose(ends[2])
+    requests.lose(ends[0])
+    parse_exchange(packet(b"", 1, 100, 1), streams, requests, lambda _: False)
+    assert begun(1)
+
+
 def test_no_part_of_an_answer_in_clear_text_is_tls() -> None:
     """Its sender acknowledges it up to a byte of its own in it, and the kernel sends the rest again."""
     back = A.packed + ip_address("198.18.0.1").packed + struct.pack("!HH", 4000, 5060)
@@ -387,7 +426,7 @@ def test_no_part_of_an_answer_in_clear_text_is_tls() -> None:
 
     assert parsed(b"SIP/2.0 401 Unauthorized", 100) == []
     assert parsed(hello(), 100) == []
-    assert parsed(b"", 700) == [Exchange(A, 4000, 0, 5060, 600, transport=Transport.TCP)]
+    assert parsed(b"", 700) == [Exchange(A, 4000, 0, 5060, 600, transport=Transport.TCP, begun=False)]
 
 
 def test_tls_at_a_port_whose_requests_are_copied() -> None:

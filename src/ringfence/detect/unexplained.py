@@ -17,6 +17,11 @@ guesses at other accounts. A login at chan_sip explains all of its connection, b
 report the success of a SUBSCRIBE. So does one by TCP or WS. Of what the phone sends without an answer, only
 more than ``MOST_OF_PHONE`` counts: it also answers Asterisk's requests.
 
+A connection may also have logged in *unseen*: before the kernel copied it to this daemon, or while some AMI
+delivered no events. A phone registers again within ``UNSEEN_FOR`` seconds. Until then, all such connections
+of a host excuse as much together as the logins of one account. So an attacker that holds such a connection
+may hide as many guesses as one that has a password, but only after a start of the daemon or of Asterisk.
+
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
     five exchanges, AMI is read on     all unexplained
@@ -140,6 +145,11 @@ Each phone has one. A phone that connects again gets as much as another phone, a
 """
 MOST_LOGINS = 64
 MOST_ACCOUNTS = 4_096
+UNSEEN_FOR = 7_200.0
+"""The seconds since AMI delivers events after which each phone has registered again where AMI reports it.
+
+PJSIP permits no longer registration by default (``maximum_expiration``).
+"""
 _MOST_EXCUSED = max(one.requests + one.by_phone * MOST_PHONES + one.by_dialog * MOST_LOGINS for one in OWN)
 
 STREAMS = frozenset({Transport.TCP, Transport.TLS, Transport.WS, Transport.WSS})
@@ -151,7 +161,7 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 
 @define(eq=False)
 class _OwnRequests:
-    """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse.
+    """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse, or unseen ones.
 
     They may be on any connection. ``sessions``: the logins' Call-IDs. ``connections``: those with a login.
     ``excused`` has the times of the latest of these requests. If there were too many, none is excused before
@@ -204,11 +214,13 @@ class _Connection:
     ``early`` has the times of events without a request yet. ``shown``: the guesses that Asterisk's export has
     shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
     ``since``, and the last at ``last``. ``owed`` requests were counted by their bytes, and have no answer
-    yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, by account.
+    yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, by account. The account of
+    a login that may be unseen is None. ``began``: when it came to be known. ``seen``: so are its logins.
     """
 
     address: Address
     port: int
+    began: float
     transport: Transport = Transport.TLS
     waiting: deque[float] = Factory(partial(deque, maxlen=MOST_WAITING))
     early: deque[float] = Factory(partial(deque, maxlen=MOST_EARLY))
@@ -219,7 +231,8 @@ class _Connection:
     last: float = 0.0
     owed: int = 0
     closed: bool = False
-    own: dict[str, _OwnRequests] = Factory(dict)
+    own: dict[str | None, _OwnRequests] = Factory(dict)
+    seen: bool = True
 
     def count(self, came: float) -> int:
         """Count a request at ``came`` that no event reports; return how many requests are attempts now."""
@@ -278,11 +291,13 @@ class Exchanges:
         self._known: OrderedDict[_Key, _Connection] = OrderedDict()
         # By host (IPv6: /64) and account, what the logins of the account excuse. The host is None for all
         # logins of the account that make no friend.
-        self._own: OrderedDict[tuple[AddressKey | None, str], _OwnRequests] = OrderedDict()
+        self._own: OrderedDict[tuple[AddressKey | None, str | None], _OwnRequests] = OrderedDict()
         self._waiting: dict[_Key, None] = {}
         self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
         self._answered = -inf  # when the latest bytes came that have an answer
         self._searched = -inf
+        self._since = inf  # since when every AMI delivers events; inf before the first time
+        self._heard = -inf  # until when it certainly did
 
     def __len__(self) -> int:
         """Return the number of connections that are remembered."""
@@ -291,16 +306,32 @@ class Exchanges:
     def observe(self, exchange: Exchange, now: float) -> None:
         """Record the answers and acknowledged bytes that a copied packet shows at ``now`` (monotonic)."""
         key = (address_key(exchange.address), exchange.port)
-        known = self._connection(key, exchange.address)
+        known = self._connection(key, exchange.address, now)
         if known.explained:
             return
-        known.transport = exchange.transport
+        known.transport, known.seen = exchange.transport, known.seen and exchange.begun
+        self._excuse_unseen(key, known, now)
         if exchange.asked:
             self._ask(key, known, exchange.asked, now)
         if exchange.opens:
             known.asked = max(0, known.asked - OPENING)
         for _ in range(min(exchange.number, MOST_WAITING)):
             self._answer(key, known, now)
+
+    def _excuse_unseen(self, key: _Key, known: _Connection, now: float) -> None:
+        """Let a connection excuse what a login does, for as long as a login on it may be unseen."""
+        if now - self._since >= UNSEEN_FOR:
+            known.own.pop(None, None)
+        elif not known.seen:
+            self._log_in((address_key(host_of(known.address)), None), b"%d" % key[1], key, known)
+
+    def _log_in(
+        self, account: tuple[AddressKey | None, str | None], session: bytes, key: _Key, known: _Connection
+    ) -> None:
+        """Record a login of ``account`` (with its host) on the connection ``known``, which has ``key``."""
+        own = known.own[account[1]] = self._own.get(account) or _OwnRequests()
+        remember(self._own, account, own, MOST_ACCOUNTS)
+        own.log_in(session, key)
 
     def _ask(self, key: _Key, known: _Connection, asked: int, now: float) -> None:
         """Record ``asked`` bytes of a stranger; on a closed connection they count as requests at once."""
@@ -371,14 +402,12 @@ class Exchanges:
         key = address_key(remote.address), remote.port
         if remote.transport is Transport.TCP and key not in self._known:
             return  # the wire reads this connection
-        known = self._connection(key, remote.address)
+        known = self._connection(key, remote.address, now)
         if event.kind is EventKind.SUCCESSFUL_AUTH:
             known.asked = 0
             if event.service is Service.PJSIP and remote.transport in _EXPORTED:
                 account = address_key(host_of(remote.address)) if befriends else None, event.account
-                own = known.own[event.account] = self._own.get(account) or _OwnRequests()
-                remember(self._own, account, own, MOST_ACCOUNTS)
-                own.log_in(event.session, key)
+                self._log_in(account, event.session, key, known)
                 known.explain_one(now)
             else:
                 known.explained = True
@@ -400,7 +429,7 @@ class Exchanges:
         So the guess does not count again as an unexplained one. ``port`` is the sender's.
         """
         if attempt.event in _SHOWN and attempt.transport in _EXPORTED:
-            known = self._connection((address_key(attempt.address), port), attempt.address)
+            known = self._connection((address_key(attempt.address), port), attempt.address, now)
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
@@ -423,6 +452,8 @@ class Exchanges:
         Times are monotonic seconds. ``since`` is when the last AMI began to deliver events. None: some AMI
         does not, so nothing is concluded. ``read``: every AMI's events have been read up to this time.
         """
+        if since is not None:
+            self._follow_ami(since, now)
         self._count_silent(now)
         found: list[Endpoint] = []
         crowds = self._crowds()
@@ -438,10 +469,23 @@ class Exchanges:
                 del self._waiting[key]
         return found
 
-    def _connection(self, key: _Key, address: Address) -> _Connection:
+    def _follow_ami(self, since: float, now: float) -> None:
+        """Record that every AMI delivers events, at ``now``, since ``since``.
+
+        The logins of connections that began while some AMI did not are unseen.
+        """
+        if since != self._since:
+            self._since = since
+            for key, known in self._known.items():
+                if self._heard - LONGEST < known.began < since:
+                    known.seen = False
+                self._excuse_unseen(key, known, now)
+        self._heard = now
+
+    def _connection(self, key: _Key, address: Address, now: float) -> _Connection:
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = _Connection(address, key[1])
+            known = self._known[key] = _Connection(address, key[1], now)
             if len(self._known) > self._most:
                 oldest, _ = self._known.popitem(last=False)
                 self._waiting.pop(oldest, None)

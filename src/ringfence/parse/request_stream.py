@@ -195,6 +195,7 @@ class RequestStreams:
         # The connections of which this host has acknowledged no byte, the oldest first.
         self._unproven: dict[bytes, None] = {}
         self._bytes = 0
+        self._forgot = False  # whether any connection was forgotten to make room
 
     @property
     def pending(self) -> int:
@@ -264,6 +265,14 @@ class RequestStreams:
         """Whether this host has answered in clear text: no TLS follows. ``key`` is as for :meth:`begin`."""
         stream = self._streams.get(self._copied.get(key, key))
         return stream is not None and stream.clear
+
+    def has_begun(self, key: bytes) -> bool:
+        """Whether the beginning of a connection was copied, or may be forgotten.
+
+        ``key`` is as for :meth:`begin`.
+        """
+        stream = self._streams.get(self._copied.get(key, key))
+        return self._forgot or (stream is not None and bool(stream.begins))
 
     def room(self, connection: bytes, window: int) -> tuple[bool, bool]:
         """Record a segment's receive window; return whether an answer has room, and whether that changed.
@@ -356,6 +365,7 @@ class RequestStreams:
 
     def _forget_one(self) -> None:
         """Forget the oldest connection that may be forged, before the latest one; if there is none, any."""
+        self._forgot = True
         self._forget(next(iter(self._unproven if len(self._unproven) > 1 else self._streams)))
 
     def _forget(self, connection: bytes) -> None:

@@ -27,7 +27,8 @@ connection count only after such a record, like its answers.
 
 A lost segment makes fewer answers, never more: reading goes on at a segment that begins with a record of
 application data. What was sent before the reader saw the connection is not known: its first answer then only
-shows where to count from, and a WebSocket among pages that was open before is not counted.
+shows where to count from, and a WebSocket among pages that was open before is not counted. Such a connection
+has not ``begun`` here, unless the reader may have seen and forgotten its beginning.
 
     SYN-ACK, 16 03 03 (our hello), 17 03 03 (certificate)      acknowledges the client's hello
     17 03 03, 250 bytes, twice                                 session tickets
@@ -89,6 +90,7 @@ class _Stream:
     segment. ``asked`` is how many bytes of the client came since the last answer to it. ``upgraded``: an
     answer had the length of one that upgrades to WebSocket. ``free`` is how many more bytes of the client
     count for the handshake and not as a question; ``flights`` is the number of answers to such bytes.
+    ``begun``: the reader saw its beginning, or may have forgotten it.
     """
 
     next: int
@@ -104,17 +106,20 @@ class _Stream:
     upgraded: bool = False
     free: int = FREE
     flights: int = 0
+    begun: bool = True
 
 
 class Flow(NamedTuple):
     """What a TCP segment with TLS shows: how many answers begin in it, and the client bytes it acknowledges.
 
-    ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket.
+    ``opens``: bytes before belonged to the handshake of TLS, or to the request for a WebSocket. ``begun`` is
+    as in :class:`Exchange`.
     """
 
     answers: int = 0
     asked: int = 0
     opens: bool = False
+    begun: bool = True
 
 
 _NOTHING = Flow()
@@ -129,6 +134,7 @@ class TlsStreams:
     def __init__(self, most: int = MOST_STREAMS) -> None:
         self._most = most
         self._streams: OrderedDict[bytes, _Stream] = OrderedDict()
+        self._forgot = False  # whether any connection was forgotten to make room
 
     def __len__(self) -> int:
         """Return the number of TLS connections that are remembered."""
@@ -154,9 +160,11 @@ class TlsStreams:
             greets = data.startswith(_GREETING)
             if not greets and not data.startswith(_APPLICATION):
                 return _NOTHING
-            stream = self._streams[connection] = _Stream(sequence, acknowledged, greets=greets)
+            stream = _Stream(sequence, acknowledged, greets=greets, begun=greets or self._forgot)
+            self._streams[connection] = stream
             if len(self._streams) > self._most:
                 self._streams.popitem(last=False)
+                self._forgot = True
         self._streams.move_to_end(connection)
         newly = (acknowledged - stream.acknowledged) % SEQUENCES
         if newly >= _HALF:
@@ -171,7 +179,8 @@ class TlsStreams:
         upgraded, flights = stream.upgraded, stream.flights
         answers = self._answers(stream, sequence, acknowledged, data, pages=pages)
         opens = stream.flights > flights or (stream.upgraded and not upgraded)
-        return Flow(answers, 0 if missed or (pages and not stream.upgraded) else newly - free, opens)
+        asked = 0 if missed or (pages and not stream.upgraded) else newly - free
+        return Flow(answers, asked, opens, stream.begun)
 
     def _answers(self, stream: _Stream, sequence: int, acknowledged: int, data: bytes, *, pages: bool) -> int:
         """Return how many answers begin in ``data``, the TLS records of a TCP segment; update ``stream``."""
@@ -272,7 +281,9 @@ def parse_exchange(
     if not requests.is_clear(back):  # its sender can have any part of an answer sent again, as a segment
         flow = streams.read(connection, segment.sequence, acknowledged, data, pages=has_pages(local_port))
         if connection in streams:
-            exchange = Exchange(address, port, flow.answers, local_port, flow.asked, flow.opens)
+            exchange = Exchange(
+                *(address, port, flow.answers, local_port, flow.asked, flow.opens), begun=flow.begun
+            )
             return [exchange] if flow.answers or flow.asked or flow.opens else []
     misread = bool(data) and requests.answer(back, data)
     unread, lost = requests.acknowledge(back, acknowledged)
@@ -281,5 +292,8 @@ def parse_exchange(
         found.append(CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP))
     number = int(len(data) >= LEAST_ASKED)
     if unread is not None and (unread or number):
-        found.append(Exchange(address, port, number, local_port, unread, transport=Transport.TCP))
+        begun = requests.has_begun(back)
+        found.append(
+            Exchange(address, port, number, local_port, unread, transport=Transport.TCP, begun=begun)
+        )
     return found

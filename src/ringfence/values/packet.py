@@ -99,7 +99,8 @@ class Exchange:
     ``port`` are its destination. The kernel has completed a handshake with it. ``local_port`` is the port
     that sent it. ``opens``: bytes acknowledged before belonged to the TLS handshake, not to a request.
     ``transport`` is TLS (also for WSS), or TCP (also for WS) if only the stranger's requests cannot be read,
-    but the answers can.
+    but the answers can. ``begun``: the kernel copied the beginning of the connection. Otherwise it may have
+    begun, and logged in, before this daemon.
     """
 
     address: Address
@@ -109,3 +110,4 @@ class Exchange:
     asked: int = 0
     opens: bool = False
     transport: Transport = Transport.TLS
+    begun: bool = True
