@@ -31,7 +31,7 @@ def test_failures_are_remembered_by_address() -> None:
     for one in (judged("204"), judged("204"), judged("204", 2), judged("")):
         failed.on_judgement(one)
     failed.on_judgement(judged("204", 3, Disposition.FORGED))
-    failed.on_judgement(judged("204", 4, Disposition.PROVEN))
+    failed.on_judgement(judged("204", 4, Disposition.COUNTED_BEFORE))
 
     assert [(str(one.last.address), one.times) for one in failed.failures_of("204")] == [
         ("192.0.2.1", 2),

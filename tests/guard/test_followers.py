@@ -183,7 +183,7 @@ def test_followers_are_limited_and_forgotten(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_latest_are_kept_without_a_follower() -> None:
     """Attempts are kept, also under a forged address; a later proof is no attempt."""
     followers = Followers(SetClock(lambda: 60.0 * 100))
-    for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
+    for how in (Disposition.COUNTED, Disposition.COUNTED_BEFORE, Disposition.FORGED):
         followers.on_judgement(judged(how=how))
     followers.on_fact(AlarmEvent(AlarmCode.PHONE_BROKEN, "204", "wrong", "began", 1.0))
     followers.on_fact(Placed([ban_of("192.0.2.1")], announced=True))

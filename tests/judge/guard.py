@@ -49,7 +49,7 @@ from ringfence.values.network import Address, Network, format_network
 
 _ASTERISKS = frozenset({PBX, SECOND})
 _USERS = {OUR_ASTERISK: 100, RELAY: 65_534}
-_NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
+_NOT_COUNTED = (Disposition.COUNTED_BEFORE, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
 def begin(address: str, port: int, here: str, requests: RequestStreams, answers: Streams) -> None:

@@ -75,7 +75,7 @@ MENU = (
 )
 """The actions of which worlds are made."""
 
-_NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
+_NOT_COUNTED = (Disposition.COUNTED_BEFORE, Disposition.FORGED, Disposition.UNCONFIRMED)
 _CLAIMED_SCOPES = (Scope.SIP_UDP, Scope.SIP_TCP)
 
 

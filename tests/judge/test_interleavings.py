@@ -30,7 +30,7 @@ def test_no_order_of_the_reports_breaks_an_invariant(world: World) -> None:
 
 def test_a_guard_that_counts_forgeries_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that counts unconfirmed and forged reports breaks C, and the order is shown."""
-    monkeypatch.setattr(interleavings, "_NOT_COUNTED", (Disposition.PROVEN,))
+    monkeypatch.setattr(interleavings, "_NOT_COUNTED", (Disposition.COUNTED_BEFORE,))
 
     outcome = follow(World((Act("hides and blames", ATTACKERS[0], VICTIM),)))
 

@@ -61,7 +61,7 @@ PORTS = {"pbx": 5038, "second": 5039}
 _MODULES = street.modules
 _TRANSACTION = Connection.transaction
 _OWN = frozenset(map(ip_network, (HERE, HERE_TOO, HERE_BY_IPV6)))
-_NOT_COUNTED = (Disposition.PROVEN, Disposition.FORGED, Disposition.UNCONFIRMED)
+_NOT_COUNTED = (Disposition.COUNTED_BEFORE, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
 class Disk:

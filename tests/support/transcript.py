@@ -368,7 +368,7 @@ class Player:
     def _judged(self, judgement: Judgement) -> None:
         happened = self._happened
         attempt, decision = judgement.attempt, judgement.decision
-        if judgement.disposition is not Disposition.PROVEN:
+        if judgement.disposition is not Disposition.COUNTED_BEFORE:
             disposition, proof = _DISPOSITIONS[judgement.disposition], _PROOFS[attempt.proof]
             happened.attempts.append(f"{attempt.address} {disposition}, {proof}")
             if attempt.event is EventKind.HIDDEN and attempt.proof is Proof.CLAIMED:

@@ -450,7 +450,7 @@ class Detector:
                 kept = self._history.packed(subject.key)
                 decision = self._judge.decide(subject, kept, new, now, narrowed=bool(banned))
         if decision is not None:
-            yield Judgement(new, subject.network, Disposition.PROVEN, decision)
+            yield Judgement(new, subject.network, Disposition.COUNTED_BEFORE, decision)
         yield from follows
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
@@ -492,7 +492,10 @@ class Detector:
         if strange:
             decision, more = self._judge.bans_of_attacker(subject, strange[-1], now, banned, decision)
         bans = [one for one in (decision, *more) if one is not None]
-        return [*(Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in bans), *alarms]
+        return [
+            *(Judgement(attempt, subject.network, Disposition.COUNTED_BEFORE, one) for one in bans),
+            *alarms,
+        ]
 
     def _on_wrong_answer(self, found: WrongAnswer, now: float) -> Sequence[Effect]:
         """Record that an attempt was a guess with a wrong password; return what follows, such as a ban."""
@@ -511,7 +514,7 @@ class Detector:
         decision = ban or self._judge.decide(subject, kept, attempt, now, narrowed=True)
         if decision is None:
             return alarms
-        return (Judgement(attempt, subject.network, Disposition.PROVEN, decision), *alarms)
+        return (Judgement(attempt, subject.network, Disposition.COUNTED_BEFORE, decision), *alarms)
 
     def _on_success(self, event: SecurityEvent, now: float) -> list[Effect]:
         """Handle a login; return alarms about it, and the login itself if its address is proven."""
@@ -741,7 +744,7 @@ class Detector:
         if narrowed and decision is None and (attempt.transport in DATAGRAMS or claimed is not _NARROW):
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE), *alarms)
-        others = [Judgement(attempt, subject.network, Disposition.PROVEN, one) for one in more]
+        others = [Judgement(attempt, subject.network, Disposition.COUNTED_BEFORE, one) for one in more]
         follows: list[AlarmChange | Estranged | Judgement] = [*others, *alarms]
         return (Judgement(attempt, subject.network, _COUNTED, decision), *follows)
 

@@ -66,7 +66,9 @@ class Disposition(enum.StrEnum):
     FORGED = "forged"  # its address sent nothing: not even listed
     LATE = "late"  # its sender is banned already
     NO_RULE = "no rule"  # no enabled rule counts its kind
-    PROVEN = "proven"  # not a new attempt: the address of an earlier one is proven now
+    COUNTED_BEFORE = (
+        "counted before"  # an earlier attempt leads to a ban now, or to a further ban
+    )
 
 
 @fast.frozen

@@ -104,12 +104,12 @@ class FailureMemory:
     def on_judgement(self, judgement: Judgement) -> None:
         """Record the failed attempt of ``judgement`` for its account and its address.
 
-        Ignore attempts without an account, forged reports, and judgements that only prove the address of an
-        earlier attempt.
+        Ignore attempts without an account, forged reports, and judgements of attempts that were counted
+        before.
         """
         attempt, disposition = judgement.attempt, judgement.disposition
         account = attempt.account
-        if not account or disposition in (Disposition.PROVEN, Disposition.FORGED):
+        if not account or disposition in (Disposition.COUNTED_BEFORE, Disposition.FORGED):
             return
         table, other = self._unknown, self._known
         if self._friends.knows_account(account):

@@ -148,8 +148,8 @@ class Followers:
                 follower.add(entry)
 
     def on_judgement(self, judgement: Judgement) -> None:
-        """Pass an attempt on to the followers. Ignore a later proof of its address: it is no new attempt."""
-        if judgement.disposition is not Disposition.PROVEN:
+        """Pass an attempt on to the followers, unless it was counted before."""
+        if judgement.disposition is not Disposition.COUNTED_BEFORE:
             self._add("attempt", judgement)
 
     def on_fact(self, fact: Fact | AlarmEvent) -> None:

@@ -56,7 +56,7 @@ def test_attempts_are_counted_by_minute(tmp_path: Path) -> None:
     """The graph of the last hour has the attempts that the lists have: no later proof and no forged name."""
     with kept(tmp_path, settings()) as made:
         counts = Tops(made.side)
-        for how in (Disposition.COUNTED, Disposition.PROVEN, Disposition.FORGED):
+        for how in (Disposition.COUNTED, Disposition.COUNTED_BEFORE, Disposition.FORGED):
             counts.on_judgement(judged("204", how))
         made.now += 120.0
         counts.on_judgement(judged("204"))

@@ -131,7 +131,7 @@ class Outcomes:
         """
         subject, address = judgement.subject, judgement.attempt.address
         row = self.outcome_of(subject, address)
-        row.attempts += judgement.disposition is not Disposition.PROVEN
+        row.attempts += judgement.disposition is not Disposition.COUNTED_BEFORE
         if judgement.disposition is Disposition.LATE:
             return None
         row.unconfirmed += judgement.disposition is Disposition.UNCONFIRMED

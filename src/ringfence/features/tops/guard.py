@@ -75,11 +75,11 @@ class Tops(Feature):
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt for its account, for its address, and for its minute.
 
-        Ignore forged reports, judgements that only prove the address of an earlier attempt, and the failed
-        login by which ringfence tests its sources, from an exempt address.
+        Ignore forged reports, judgements of attempts that were counted before, and the failed login by which
+        ringfence tests its sources, from an exempt address.
         """
         how = judgement.disposition
-        if how in (Disposition.PROVEN, Disposition.FORGED):
+        if how in (Disposition.COUNTED_BEFORE, Disposition.FORGED):
             return
         if how is Disposition.EXEMPT and judgement.attempt.account == SETUP_ACCOUNT:
             return
