@@ -66,9 +66,7 @@ class Disposition(enum.StrEnum):
     FORGED = "forged"  # its address sent nothing: not even listed
     LATE = "late"  # its sender is banned already
     NO_RULE = "no rule"  # no enabled rule counts its kind
-    COUNTED_BEFORE = (
-        "counted before"  # an earlier attempt leads to a ban now, or to a further ban
-    )
+    COUNTED_BEFORE = "counted before"  # an earlier attempt leads to a ban now, or to a further ban
 
 
 @fast.frozen

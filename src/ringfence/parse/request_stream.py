@@ -111,11 +111,13 @@ class _Stream:
     acknowledged all bytes before them. ``early`` are the segments that wait, by their numbers. ``scale``:
     windows are multiplied with two to this power. ``room``: the last window was not too small. ``unread``:
     nothing of this connection is read, and ``reported`` whether that was reported. ``acknowledged`` is the
-    number up to which its unread bytes were counted, or which this host has acknowledged; None if it is
-    unknown. ``begins`` are the numbers of the first byte that this host has answered, the last one first: if
-    many connections wait, Linux answers each SYN (by a SYN cookie), and the stranger chooses one of them.
-    ``asks``: the last message asks for a WebSocket. ``clear``: this host answered in clear text. ``key`` is
-    the connection in packets of this host, if these have another address (destination NAT).
+    latest number that this host has acknowledged, None if it is unknown. ``uncounted`` is the number of
+    the first byte that it had acknowledged before reading failed, and that could not be read; None if all
+    such bytes are counted. ``begins`` are the numbers of the first byte that this host has answered, the
+    last one first: if many connections wait, Linux answers each SYN (by a SYN cookie), and the stranger
+    chooses one of them. ``asks``: the last message asks for a WebSocket. ``clear``: this host answered in
+    clear text. ``key`` is the connection in packets of this host, if these have another address
+    (destination NAT).
     """
 
     next: int
@@ -131,6 +133,7 @@ class _Stream:
     unread: bool = False
     reported: bool = False
     acknowledged: int | None = None
+    uncounted: int | None = None
     begins: tuple[int, ...] = ()
     asks: bool = False
     clear: bool = False
@@ -337,7 +340,8 @@ class RequestStreams:
         if not stream.unread:
             stream.settle(number)
             return None, False
-        counted = [before] if before is not None and before not in stream.begins else stream.begins
+        since, stream.uncounted = before if stream.uncounted is None else stream.uncounted, None
+        counted = [since] if since is not None and since not in stream.begins else stream.begins
         newly = [(number - one) % SEQUENCES for one in counted]
         return max((one for one in newly if one <= MOST_NEWLY), default=0), lost
 
@@ -345,7 +349,7 @@ class RequestStreams:
         """Stop reading a connection, from the byte with the sequence number ``first`` on."""
         held = stream.acknowledged is not None and (stream.acknowledged - first) % SEQUENCES < _HALF
         if held and not stream.unread:
-            stream.acknowledged = first
+            stream.uncounted = first
         self._bytes -= stream.held
         stream.pending, stream.fragments, stream.read = b"", b"", b""
         stream.unread = stream.reported = True
