@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 from attrs import define
 
-from ringfence.parse.packet import SEQUENCES, ends_of, other_way, packed_address, segment_in
+from ringfence.parse.packet import SEQUENCES, Segment, ends_of, other_way, packed_address, segment_in
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.values.event import Transport
 from ringfence.values.packet import CopiedRequest, Exchange
@@ -263,37 +263,54 @@ def parse_exchange(
 ) -> list[Exchange | CopiedRequest]:
     """Return what a TCP packet of this host (bytes from its IP header on) shows of its connection.
 
-    An :class:`Exchange` has the number of answers that begin in it. For a connection in ``streams`` (of TLS)
-    that is told from the records, for one in ``requests`` (plain) from bytes that the packet acknowledges and
-    that cannot be read. If no copy of such bytes came, a :class:`CopiedRequest` says so (``unread``). Both
-    tables are changed. ``has_pages`` says whether strangers may read web pages at a port.
+    Of a connection in ``streams`` (TLS), the records are read. Of one in ``requests`` (plain) that cannot be
+    read, the bytes that the packet acknowledges are counted. Both tables are changed. ``has_pages`` says
+    whether strangers may read web pages at a port.
     """
     segment = segment_in(packet)
     if segment is None or segment.is_reset:  # a reset may acknowledge any number
         return []
-    connection, local_port, port, _, data = segment
-    back, acknowledged = other_way(connection), segment.acknowledged
+    back = other_way(segment.connection)
     if segment.begins:
-        streams.begin(connection)
-        requests.begin(back, acknowledged)
+        streams.begin(segment.connection)
+        requests.begin(back, segment.acknowledged)
         return []
-    address = packed_address(ends_of(connection)[1])
-    if not requests.is_clear(back):  # its sender can have any part of an answer sent again, as a segment
-        flow = streams.read(connection, segment.sequence, acknowledged, data, pages=has_pages(local_port))
-        if connection in streams:
-            exchange = Exchange(
-                *(address, port, flow.answers, local_port, flow.asked, flow.opens), begun=flow.begun
-            )
-            return [exchange] if flow.answers or flow.asked or flow.opens else []
-    misread = bool(data) and requests.answer(back, data)
-    unread, lost = requests.acknowledge(back, acknowledged)
+    # The sender of a request in clear text can have any part of an answer sent again, as a segment.
+    if not requests.is_clear(back):
+        flow = streams.read(
+            *(segment.connection, segment.sequence, segment.acknowledged, segment.data),
+            pages=has_pages(segment.port),
+        )
+        if segment.connection in streams:
+            return _exchange_of(segment, flow)
+    return _unread_by(segment, requests, back)
+
+
+def _exchange_of(segment: Segment, flow: Flow) -> list[Exchange | CopiedRequest]:
+    """Return what ``segment`` of this host, of a TLS connection with this ``flow``, shows of requests."""
+    if not (flow.answers or flow.asked or flow.opens):
+        return []
+    address = packed_address(ends_of(segment.connection)[1])
+    found = Exchange(
+        *(address, segment.target_port, flow.answers, segment.port, flow.asked, flow.opens), begun=flow.begun
+    )
+    return [found]
+
+
+def _unread_by(segment: Segment, requests: RequestStreams, back: bytes) -> list[Exchange | CopiedRequest]:
+    """Return what ``segment`` of this host shows of requests in clear text that cannot be read.
+
+    ``back`` is the key of its connection in ``requests``. If reading fails from now on, the result has a
+    :class:`CopiedRequest` that says so (``unread``).
+    """
+    address, port = packed_address(ends_of(segment.connection)[1]), segment.target_port
+    misread = bool(segment.data) and requests.answer(back, segment.data)
+    asked, lost = requests.acknowledge(back, segment.acknowledged)
     found: list[Exchange | CopiedRequest] = []
     if misread or lost:
         found.append(CopiedRequest(address, port, (), (), unread=True, transport=Transport.TCP))
-    number = int(len(data) >= LEAST_ASKED)
-    if unread is not None and (unread or number):
-        begun = requests.has_begun(back)
-        found.append(
-            Exchange(address, port, number, local_port, unread, transport=Transport.TCP, begun=begun)
-        )
+    number = int(len(segment.data) >= LEAST_ASKED)
+    if asked is not None and (asked or number):
+        ends = address, port, number, segment.port, asked
+        found.append(Exchange(*ends, transport=Transport.TCP, begun=requests.has_begun(back)))
     return found
