@@ -1,4 +1,4 @@
-"""The ledger: all bans in force, in memory.
+"""The ledger: all bans that count, in memory.
 
 ``bans`` writes it, when the kernel confirms or refuses a ban. The detector and the listings read it. In a
 replay, which has no kernel, the replay writes it. It has three kinds of bans:
@@ -32,7 +32,7 @@ from typing import NamedTuple
 from attrs import define, evolve
 
 from ringfence.ban_facts import News
-from ringfence.values.ban import Ban, BanFacts, Scope, facts_of
+from ringfence.values.ban import Ban, BanDetails, Scope, details_of
 from ringfence.values.network import BITS, IPV6_SENDER, Network, exempts_friends, overlap
 
 MOST_PENDING = 1_000
@@ -62,8 +62,8 @@ _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
 
 
 @define(eq=False, kw_only=True)
-class Record(BanFacts):
-    """One ban in force, and what is known of its entry in the kernel.
+class Record(BanDetails):
+    """One ban that the kernel has confirmed, and what is known of its entry there.
 
     ``renew_at`` is when the kernel's timeout must be renewed because it ends before the ban (epoch seconds);
     infinity if it need not be. ``seen`` is the number of the latest comparison that found the ban in the
@@ -79,7 +79,7 @@ class Record(BanFacts):
 
         ``renew_at`` is when its timeout there must be renewed (epoch seconds), infinity for never.
         """
-        return cls(**facts_of(ban), renew_at=renew_at, seen=seen)
+        return cls(**details_of(ban), renew_at=renew_at, seen=seen)
 
 
 def renew_at(expires: float, now: float, granted: float) -> float:
@@ -111,7 +111,7 @@ def scope_of(key: int) -> Scope:
 def ban_of(key: int, record: Record) -> Ban:
     """Return the ban that ``key`` and ``record`` describe, without its attempts, which are not in memory."""
     network, scope = network_of(key)
-    return Ban(network, scope=scope, **facts_of(record))
+    return Ban(network, scope=scope, **details_of(record))
 
 
 class _Shape(NamedTuple):
@@ -147,7 +147,7 @@ class PendingBan(NamedTuple):
 
 
 class Ledger:
-    """All bans in force. Times are in seconds since the epoch, except those of :meth:`scopes`.
+    """All bans that count. Times are in seconds since the epoch, except those of :meth:`scopes`.
 
     ``offset`` is the wall clock minus the monotonic clock (seconds). The code that records bans keeps it
     up to date. In a replay of old logs it stays 0.
@@ -388,7 +388,11 @@ class Ledger:
         return [*self._records, *self._pending]
 
     def overlapping(self, network: Network, now: float) -> list[int]:
-        """Return the keys of the bans at ``now`` (epoch) that have an address in common with ``network``."""
+        """Return the keys of the bans that have an address in common with ``network``.
+
+        A key may occur twice. Bans within ``network`` that ended just before ``now`` (epoch) may be among them:
+        they are not removed yet.
+        """
         found = [key for key in self._pending if overlap(network_of(key)[0], network)]
         for scope in Scope:
             found += self.covering(network, scope, now)

@@ -89,7 +89,7 @@ _COLUMN = "column"  # the key of a field's Column in its metadata
 
 
 @define(eq=False, kw_only=True)
-class BanFacts:
+class BanDetails:
     """What is known of a ban besides its network and its scope: start and end (epoch seconds), and reason.
 
     Each field is kept, recorded in the database, and a key of :func:`ban_json`. With a :class:`Column`, it is
@@ -113,7 +113,7 @@ class BanFacts:
 
 
 @frozen
-class Ban(BanFacts):
+class Ban(BanDetails):
     """A ban of a network.
 
     ``attempts`` are the attempts that led to the ban, oldest first, at most as many as the rule needs. (A ban
@@ -128,13 +128,13 @@ class Ban(BanFacts):
     )
 
 
-_FACTS = tuple(one.name for one in fields(BanFacts))
-_facts = attrgetter(*_FACTS)
+_DETAILS = tuple(one.name for one in fields(BanDetails))
+_details = attrgetter(*_DETAILS)
 
 
-def facts_of(ban: BanFacts) -> dict[str, Any]:
-    """Return the fields of :class:`BanFacts` by their names, to make another object with the same facts."""
-    return dict(zip(_FACTS, _facts(ban), strict=True))
+def details_of(ban: BanDetails) -> dict[str, Any]:
+    """Return the fields of :class:`BanDetails` by their names, to make another object with the same ones."""
+    return dict(zip(_DETAILS, _details(ban), strict=True))
 
 
 _MOST_TEXT = 500  # characters
@@ -151,10 +151,10 @@ _JSON: Mapping[Any, Callable[[Any], object]] = {
     str: _text,
     Origin: str,
 }
-_KEYS = [(one.name, _JSON[one.type]) for one in fields(BanFacts) if one.name != "counts"]
+_KEYS = [(one.name, _JSON[one.type]) for one in fields(BanDetails) if one.name != "counts"]
 
 
-def ban_json(ban: BanFacts) -> dict[str, object]:
+def ban_json(ban: BanDetails) -> dict[str, object]:
     """Return what every list of bans shows of a ban, as JSON: its facts, with times as text (RFC 3339).
 
     The keys are an interface for scripts: keys may be added, but not changed or removed.
@@ -170,11 +170,11 @@ def ban_json(ban: BanFacts) -> dict[str, object]:
 
 
 COLUMNS: Mapping[str, Column] = {
-    one.name: one.metadata[_COLUMN] for one in fields(BanFacts) if _COLUMN in one.metadata
+    one.name: one.metadata[_COLUMN] for one in fields(BanDetails) if _COLUMN in one.metadata
 }
 """The columns of tables of bans, by the key of :func:`ban_json`, that every such table shows."""
 
-_USUAL = {one.name: one.default for one in fields(BanFacts)}
+_USUAL = {one.name: one.default for one in fields(BanDetails)}
 
 
 def cell_of(row: Mapping[str, Any], key: str) -> str:
@@ -188,5 +188,5 @@ def phrases_of(row: Mapping[str, Any]) -> list[str]:
     return [COLUMNS[key].phrase.format(value) for key, value in known.items()]
 
 
-UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(BanFacts(since=0.0, expires=0.0, rule="")))
+UNRECORDED: Mapping[str, None] = dict.fromkeys(ban_json(BanDetails(since=0.0, expires=0.0, rule="")))
 """The row (keys of :func:`ban_json`, all null) for a ban in the kernel that has no record."""
