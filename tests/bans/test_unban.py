@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,10 +14,12 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.ban_facts import Unbanned
 from ringfence.bans.book import CHUNK
+from ringfence.bans.listing import listed
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_claims, unban_friends, unban_known
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import HOUR
 from ringfence.errors import ControlError, FirewallError, SetFullError
+from ringfence.firewall.contract import Backend, Element
 from ringfence.ledger import key_of
 from ringfence.store.writer import Writer
 from ringfence.values.attempt import Proof
@@ -197,6 +199,64 @@ def test_an_unban_without_a_ban_changes_nothing(world: World) -> None:
 
     assert let_in(world, "192.0.2.1").not_banned == ("192.0.2.1/32",)
     assert (world.in_kernel(), world.in_store()) == ({"192.0.2.2/32": 60}, {})
+
+
+def test_for_addresses_without_a_ban_the_kernel_is_read_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reads the kernel's bans, once for all addresses."""
+    in_main_thread = list[bool]()
+
+    def reading(backend: Backend, known: Iterable[int] | None) -> Iterator[Element]:
+        in_main_thread.append(threading.current_thread() is threading.main_thread())
+        yield from listed(backend, known)
+
+    monkeypatch.setattr("ringfence.bans.unban.listed", reading)
+    world.decide()
+    world.backend.put(ip_network("203.0.113.7"), START + 60)
+    result = let_in(world, *(f"203.0.113.{number}" for number in range(9)))
+
+    assert in_main_thread == [False]
+    assert (len(result.not_banned), set(world.in_kernel())) == (8, {str(SUBJECT)})
+
+
+def test_between_two_addresses_without_a_ban_other_work_is_done(world: World) -> None:
+    """The event loop continues after each network, also if no network is banned."""
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(unban(world.enforcer, [OTHER] * 50))
+            while not asking.done():
+                turns += 1
+                await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert turns >= 50
+
+
+def test_a_foreign_ban_that_ends_meanwhile_is_not_adopted(world: World) -> None:
+    """A foreign element whose time is over when the command comes to its address is not unbanned."""
+    ban(world, str(OTHER))
+    world.backend.put(SUBJECT, START + 1.0)
+
+    def wait() -> None:
+        world.now += 2.0
+
+    world.backend.meanwhile = wait
+    assert let_in(world, "192.0.2.9", str(SUBJECT)).not_banned == ("192.0.2.9/32", str(SUBJECT))
+    assert world.enforcer.book.counts.unbanned == 0
+
+
+def test_off_while_the_kernel_is_read_ends_the_unban(world: World) -> None:
+    """If enforcement is switched off while the kernel's bans are read, none of them is adopted."""
+    world.backend.put(SUBJECT, START + 60)
+    world.backend.meanwhile = world.enforcer.switch_off
+    with pytest.raises(ControlError, match="switched off"):
+        let_in(world, str(SUBJECT))
+
+    assert len(world.enforcer.ledger) == 0
 
 
 def test_a_ban_that_the_kernel_does_not_remove_is_reported(world: World) -> None:
