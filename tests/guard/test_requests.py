@@ -14,6 +14,7 @@ import pytest
 from tests.support.kept import Kept, kept, settings
 from tests.support.recorded import active
 
+from ringfence.bans.book import CHUNK
 from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, StoreError
 from ringfence.firewall.contract import Counters
@@ -95,6 +96,17 @@ def test_bans_are_placed_listed_and_ended(office: Office) -> None:
     }
     assert office.ask("unban", all=True) == 11
     assert office.listed() == set()
+
+
+def test_many_bans_are_placed_in_parts(office: Office) -> None:
+    """The kernel gets the bans of one command ``CHUNK`` at a time, so that other bans can go between."""
+    networks = [str(ip_network((0x2C000000 + number, 32))) for number in range(CHUNK + 1)]
+    office.kept.backend.batches.clear()
+    assert office.ask("ban", networks=networks, seconds=60) == []
+
+    assert [len(batch) for batch in office.kept.backend.batches] == [CHUNK, 1]
+    assert len(office.listed()) == 99
+    assert office.ask("unban", all=True) == CHUNK + 1
 
 
 def test_a_list_may_be_of_some(office: Office) -> None:

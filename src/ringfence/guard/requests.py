@@ -12,6 +12,7 @@ from attrs import asdict
 
 from ringfence import control_server
 from ringfence.alarms import Alarms
+from ringfence.bans.book import in_parts
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
@@ -117,12 +118,15 @@ class RequestHandlers:
         wanted = _networks(request) if "networks" in request else None
         return Encoded(self._friend_requests.listed(wanted))
 
-    def _ban(self, request: Mapping[str, Any]) -> object:
-        """Ban the networks of the request; return a line of text for each that was not banned."""
-        force = request.get("force") is True
-        problems = self._enforcer.ban(
-            _networks(request), request["seconds"], request.get("reason", ""), force=force
-        )
+    async def _ban(self, request: Mapping[str, Any]) -> object:
+        """Ban the networks of the request; return a line of text for each that was not banned.
+
+        Bans are placed ``CHUNK`` at a time, so that a rule's ban does not wait for all of them.
+        """
+        force, problems = request.get("force") is True, list[str]()
+        for part in in_parts(_networks(request)):
+            problems += self._enforcer.ban(part, request["seconds"], request.get("reason", ""), force=force)
+            await asyncio.sleep(0)
         # The kernel's allow list may contain the network, because this host needs it. So the list is written
         # again, without the networks that are banned by force.
         if force:
