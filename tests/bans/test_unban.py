@@ -25,7 +25,7 @@ from ringfence.store.writer import Writer
 from ringfence.values.attempt import Proof
 from ringfence.values.ban import BanEnd, Origin, Scope
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import Network
+from ringfence.values.network import Network, NetworkSet
 
 PARTS_OF_24 = {
     "192.0.2.0/32",
@@ -95,6 +95,48 @@ def test_a_network_is_let_in_with_all_that_is_in_it(world: World) -> None:
 
     assert lifted == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.3.0/24", "198.51.100.1/32"}
+
+
+def test_two_commands_at_once_unban_two_addresses_of_a_network(world: World) -> None:
+    """Two commands that split one ban take turns: neither bans again what the other one has freed."""
+    ban(world, "192.0.2.0/24")
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for text in ("192.0.2.7", "192.0.2.9"):
+                group.create_task(unban(world.enforcer, [ip_network(text)]))
+
+    asyncio.run(main())
+    banned = NetworkSet(ip_network(text) for text in world.in_kernel())
+    assert set(world.in_kernel()) == set(world.in_store())
+    free = [number for number in range(256) if not banned.contains(ip_network((0xC0000200 + number, 32)))]
+    assert free == [7, 9]
+
+
+def test_while_everybody_is_unbanned_no_part_is_banned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unban of one address that begins while all bans end does not ban the rest of its network."""
+    ban(world, "192.0.2.0/24")
+    results = list[UnbanResult]()
+
+    async def unban_one() -> None:
+        results.append(await unban(world.enforcer, [SUBJECT]))
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+
+            async def slow_disk() -> str:
+                monkeypatch.undo()
+                group.create_task(unban_one())
+                for _ in range(9):
+                    await asyncio.sleep(0)
+                return ""
+
+            monkeypatch.setattr(world.store.best_effort, "recorded", slow_disk)
+            await unban_all(world.enforcer)
+
+    asyncio.run(main())
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+    assert results == [UnbanResult(not_banned=(str(SUBJECT),))]
 
 
 def test_of_bans_one_in_the_other_each_keeps_its_rest(world: World) -> None:

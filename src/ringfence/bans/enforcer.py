@@ -6,6 +6,7 @@ All functions are synchronous, and called from one event loop. So nothing else r
 leads to a ban and the netlink exchange that places it.
 """
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from math import ceil, inf
 
@@ -84,6 +85,8 @@ class Enforcer:
         self.rebuilt_at = -inf
         """When rules that were missing, or may have been, were written last (monotonic seconds)."""
         self.verification: Verification | None = None
+        self.unbanning = asyncio.Lock()
+        """Held by a command that unbans: it may split a ban and wait for the disk, before it removes it."""
         self._log = structlog.get_logger()
 
     # -- enforcement on and off

@@ -119,7 +119,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
 
     While the command waits for the disk, at most two seconds for each network and each ``book.CHUNK`` bans,
     the daemon continues to place bans. If a network has no recorded ban, a thread reads the kernel's bans,
-    once for all networks.
+    once for all networks. Commands take turns after each network, so that two do not split one ban.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -127,31 +127,26 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     foreign: _Foreign | None = None
     for network in networks:
         await asyncio.sleep(0)  # there may be thousands of networks without a ban
-        enforcer.require_enforcing()  # enforcement may be switched off while this function waits
-        found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))
-        if not found:
-            foreign = foreign if foreign is not None else await _Foreign.read(enforcer)
-            enforcer.require_enforcing()
-            found = dict.fromkeys(foreign.adopt(enforcer, network))
-        if not found:
-            not_banned.append(str(network))
-        keys, begun = [*found], _CommandTime.now(enforcer)
-        for part in in_parts(keys):
-            for key in part:
-                banned = network_of(key)[0]
-                parts = without(banned, whole_sender(network))
-                failed = _split(enforcer, key, parts) if parts else []
-                if parts and not failed:
-                    pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
-                    notes.append(f"{banned}: the rest of it stays banned, in {pieces}")
-                problems += failure_lines(failed)
-                if not parts and banned.prefixlen < network.prefixlen:
-                    notes.append(f"{banned}: unbanned as a whole, since one sender has all of it")
-            await asyncio.sleep(0)
-            enforcer.require_enforcing()
-        problems += await _unban_in_parts(enforcer, keys, begun)
-        if keys:
-            enforcer.apply(enforcer.book.clear_attempts(whole_sender(network)))
+        async with enforcer.unbanning:
+            enforcer.require_enforcing()  # enforcement may be switched off while this function waits
+            found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))
+            if not found:
+                foreign = foreign if foreign is not None else await _Foreign.read(enforcer)
+                enforcer.require_enforcing()
+                found = dict.fromkeys(foreign.adopt(enforcer, network))
+            if not found:
+                not_banned.append(str(network))
+            keys, begun = [*found], _CommandTime.now(enforcer)
+            for part in in_parts(keys):
+                for key in part:
+                    failed, note = _keep_rest(enforcer, key, network)
+                    problems += failed
+                    notes += note
+                await asyncio.sleep(0)
+                enforcer.require_enforcing()
+            problems += await _unban_in_parts(enforcer, keys, begun)
+            if keys:
+                enforcer.apply(enforcer.book.clear_attempts(whole_sender(network)))
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 
@@ -160,11 +155,12 @@ async def unban_all(enforcer: Enforcer) -> int:
 
     Raise ControlError if the kernel refuses to remove some.
     """
-    enforcer.require_enforcing()
-    bans = listed(enforcer.backend, enforcer.ledger.all_keys())
-    inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
-    keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
-    problems = await _unban_in_parts(enforcer, keys, _CommandTime.now(enforcer))
+    async with enforcer.unbanning:
+        enforcer.require_enforcing()
+        bans = listed(enforcer.backend, enforcer.ledger.all_keys())
+        inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
+        keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
+        problems = await _unban_in_parts(enforcer, keys, _CommandTime.now(enforcer))
     if problems:
         raise ControlError("; ".join(problems[:20]))
     return len(inside)
@@ -254,6 +250,22 @@ class _Foreign:
         found = {key: left for key in keys if (left := self.left.pop(key) - age) > 0}
         enforcer.apply(enforcer.book.adopt(found, enforcer.now()))
         return [*found]
+
+
+def _keep_rest(enforcer: Enforcer, key: int, network: Network) -> tuple[list[str], list[str]]:
+    """Ban the parts of the banned network ``key`` that an unban of ``network`` leaves banned.
+
+    Return lines about problems, and lines with notes.
+    """
+    banned = network_of(key)[0]
+    parts = without(banned, whole_sender(network))
+    if parts:
+        failed = _split(enforcer, key, parts)
+        pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
+        rest = f"{banned}: the rest of it stays banned, in {pieces}"
+        return failure_lines(failed), [] if failed else [rest]
+    whole = banned.prefixlen < network.prefixlen
+    return [], [f"{banned}: unbanned as a whole, since one sender has all of it"] if whole else []
 
 
 def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
