@@ -1,5 +1,6 @@
 """The command ``setup``: its options."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from ringfence.cli.app import app
 from ringfence.errors import SetupError
 from ringfence.features.setup import command as setup_command
+from ringfence.features.setup.texts import HostPaths
 
 
 @pytest.mark.kernel
@@ -39,6 +41,7 @@ def test_an_error_is_a_line_and_exit_code_1(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(setup_command, "find", fail)
     monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(setup_command, "HostPaths", partial(HostPaths, systemd=tmp_path / "none"))
     config = str(tmp_path / "gone.toml")
     done = CliRunner().invoke(app, ["setup", "--yes", "--config", config])
 

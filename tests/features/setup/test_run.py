@@ -1,6 +1,7 @@
 """The run of ``setup`` on a host in a folder, without systemd and without a daemon."""
 
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from tests.features.setup.world import SECRET, Host, allow_any_reader, make_host
@@ -81,6 +82,19 @@ def test_a_configuration_with_mistakes_is_reported_first(host: Host) -> None:
     before = host.digest()
 
     with pytest.raises(ConfigError, match=r"firewall\.backend"):
+        setup(host)
+    assert host.digest() == before
+
+
+def test_a_configuration_that_the_units_do_not_read_is_refused_first(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proof would succeed with the package's file, and the networks of this one would not be allowed."""
+    host.paths.systemd.mkdir(parents=True)
+    monkeypatch.setattr(session, "run_program", lambda *call: CompletedProcess(call, 0, b"", b""))
+    before = host.digest()
+
+    with pytest.raises(SetupError, match=r"reads /etc/ringfence/ringfence\.toml, not .*/host/etc/ringfence/"):
         setup(host)
     assert host.digest() == before
 

@@ -16,7 +16,7 @@ case "$1" in
     is-*) exit {state} ;;
     enable) {enable} ;;
     stop | disable | restart) {change} ;;
-    show) echo {load} ;;
+    show) [ "$2" = --property=LoadState ] && echo {load} || echo "{environment}" ;;
 esac
 """
 
@@ -35,11 +35,19 @@ class Calls:
         self.answer(state=1)
 
     def answer(
-        self, *, state: int, enable: str = "exit 0", change: str = "exit 0", load: str = "loaded"
+        self,
+        *,
+        state: int,
+        enable: str = "exit 0",
+        change: str = "exit 0",
+        load: str = "loaded",
+        environment: str = "",
     ) -> None:
-        """Set the exit code of questions about a unit, its ``LoadState``, and the scripts of changes."""
+        """Set the exit code of questions about a unit, its properties, and the scripts of changes."""
         program = self._folder / "systemctl"
-        text = _PROGRAM.format(folder=self._folder, state=state, enable=enable, change=change, load=load)
+        text = _PROGRAM.format(
+            folder=self._folder, state=state, enable=enable, change=change, load=load, environment=environment
+        )
         program.write_text(text, "utf-8")
         program.chmod(0o755)
 
@@ -115,9 +123,27 @@ def test_a_unit_that_does_not_exist_needs_no_change(calls: Calls) -> None:
     assert list(Systemd(calls.marker).restore([Unit(EARLY, enabled=False, active=False)])) == []
 
 
+@pytest.mark.parametrize(
+    ("environment", "read"),
+    [
+        ("", "/etc/ringfence/ringfence.toml"),
+        ("LANG=C RINGFENCE_CONFIG=/etc/ringfence/pbx.toml", "/etc/ringfence/pbx.toml"),
+    ],
+)
+def test_the_units_must_read_the_configuration_of_setup(calls: Calls, environment: str, read: str) -> None:
+    """Otherwise the daemon would not have the networks that the administrator has agreed to."""
+    calls.answer(state=1, environment=environment)
+    systemd = Systemd(calls.marker)
+    systemd.require_config(Path(read))
+
+    with pytest.raises(SetupError, match=f"{EARLY} reads {read}, not /srv/pbx.toml; fix: "):
+        systemd.require_config(Path("/srv/pbx.toml"))
+
+
 def test_without_systemd_nothing_is_called(tmp_path: Path, calls: Calls) -> None:
     """Another init system, or a container, has no such program."""
     systemd = Systemd(tmp_path / "gone")
+    systemd.require_config(Path("/srv/pbx.toml"))
     assert [*systemd.restore([Unit(SERVICE, enabled=False, active=False)]), *systemd.restart()] == []
 
     assert (systemd.runs, systemd.states(), calls.made()) == (False, (), [])

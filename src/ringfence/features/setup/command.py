@@ -106,6 +106,7 @@ class SetupRun:
         if exists(self._paths.config):
             settings_from(self._paths.config)  # raises ConfigError if the configuration is invalid
         _require_root()
+        self._systemd.require_config(self._paths.config)
         record = read_journal(self._paths.state)
         found = find(self._paths)
         planned = plan(found, self._paths, _last_written(record))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ringfence import street
+from ringfence import CONFIG_VARIABLE, DEFAULT_CONFIG, street
 from ringfence.errors import FirewallError, SetupError
 from ringfence.features.setup.find import FoundAsterisk, find_asterisk
 from ringfence.features.setup.journal import (
@@ -52,6 +52,19 @@ class Systemd:
     def states(self) -> tuple[Unit, ...]:
         """Return the present state of each of ringfence's systemd units; () without systemd."""
         return tuple(self._state(name) for name in NAMES) if self.runs else ()
+
+    def require_config(self, config: Path) -> None:
+        """Raise SetupError if one of the systemd units reads another configuration than ``config``."""
+        for name in NAMES if self.runs else ():
+            shown = _lines("systemctl", "show", "--property=Environment", "--value", name)
+            variables = dict(word.partition("=")[::2] for word in " ".join(shown).split())
+            read = variables.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+            if Path(read).resolve() != config.resolve():
+                raise SetupError(
+                    f"{name} reads {read}, not {config}; fix: ringfence setup --config {read}, or add "
+                    f"Environment={CONFIG_VARIABLE}={config.absolute()} to [Service] of both units by: "
+                    f"systemctl edit {' '.join(NAMES)}"
+                )
 
     def start(self, *, restart: bool) -> None:
         """Enable and start ringfence's two systemd units. Return when the daemon reports that it is ready.
