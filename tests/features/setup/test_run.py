@@ -126,6 +126,30 @@ def test_undo_names_what_it_restores(host: Host, capsys: pytest.CaptureFixture[s
     assert SetupRun(host.paths, dry_run=False, yes=True).undo()
 
 
+def test_undo_names_what_it_removes(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The administrator sees before the question that the guard ends, and that its database is lost."""
+    setup(host)
+    capsys.readouterr()
+
+    assert SetupRun(host.paths, dry_run=True, yes=False).undo()
+    shown = capsys.readouterr().out
+    assert "\nringfence stops, and its rules and bans are removed from the kernel.\n" in shown
+    database = f"{host.paths.data}/ringfence.db* (the database, with bans, lists, friends and history)"
+    assert f"\nThis is removed: {database}\n" in shown
+    assert f"\nThis is removed: {host.paths.logs}/ringfence* (the log)\n" in shown
+
+
+def test_undo_keeps_a_database_that_was_there_before(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """The undo names only what it removes."""
+    (host.paths.data / "ringfence.db").write_bytes(b"")
+    setup(host)
+    capsys.readouterr()
+
+    assert SetupRun(host.paths, dry_run=False, yes=True).undo()
+    assert "ringfence.db" not in capsys.readouterr().out
+    assert (host.paths.data / "ringfence.db").exists()
+
+
 @pytest.fixture(name="proven")
 def _proven(host: Host, monkeypatch: pytest.MonkeyPatch, fail2ban_client: None) -> None:
     """Pretend that a daemon answers and that every source was proven, with an enabled jail of fail2ban."""

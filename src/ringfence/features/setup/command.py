@@ -32,6 +32,8 @@ from ringfence.features.setup.proof import (
     wait_for_sources,
 )
 from ringfence.features.setup.session import (
+    DATABASE,
+    SERVICE,
     START,
     Part,
     SetupSession,
@@ -48,7 +50,9 @@ from ringfence.host.owned_files import exists
 
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the changes, and make none.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Make the changes without a question.")]
-UndoOption = Annotated[bool, typer.Option("--undo", help="Restore every file that setup has changed.")]
+UndoOption = Annotated[
+    bool, typer.Option("--undo", help="Restore what setup has changed, stop ringfence, and remove its data.")
+]
 
 
 @with_options
@@ -161,6 +165,7 @@ class SetupRun:
         for kind, name, place in reversed(record.registrations):
             echo(f"This registration at {place} ends: {kind} {name}")
         echo("These files and folders become as they were before setup:", *(f"  {path}" for path in paths))
+        echo(*_removed_by_undo(record))
         if self._dry_run:
             return True
         if not self._yes and not typer.confirm("Undo setup?"):
@@ -248,6 +253,18 @@ def _failed_login(found: Found) -> LoginTarget | None:
         targets = [SipListener(host, _SIP_PORT, udp=True), SipListener(host, _SIP_PORT, udp=False)]
         done = failed_login(targets, source="")
     return done or failed_manager_login(ManagerTarget(host, found.manager.port))
+
+
+def _removed_by_undo(record: JournalRecord) -> Iterator[str]:
+    """Yield lines about what ends with an undo, except for what it restores."""
+    if not any(unit.active for unit in record.units if unit.name == SERVICE):
+        yield "ringfence stops, and its rules and bans are removed from the kernel."
+    for one in record.produced:
+        if one.prefix not in one.names:  # a file that was there before setup stays
+            content = (
+                "the database, with bans, lists, friends and history" if one.prefix == DATABASE else "the log"
+            )
+            yield f"This is removed: {one.folder}/{one.prefix}* ({content})"
 
 
 def _last_written(record: JournalRecord) -> dict[Path, FileState]:

@@ -134,7 +134,7 @@ def _lines(*command: str) -> list[str]:
     return [printable(line) for line in done.stdout.decode("utf-8", "replace").split("\n") if line]
 
 
-_DATABASE = "ringfence.db"
+DATABASE = "ringfence.db"
 _NO_USER = "There is no manager called "
 
 
@@ -154,7 +154,7 @@ class SetupSession:
 
         These are the systemd units, and the files that Asterisk and the daemon will write.
         """
-        folders = [(self._paths.data, _DATABASE)]
+        folders = [(self._paths.data, DATABASE)]
         if plan.log is not None:
             folders.append((plan.log.file.parent, plan.log.file.name))
         self._journal.begin(
