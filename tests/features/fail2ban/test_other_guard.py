@@ -14,16 +14,48 @@ _JAILS = "[sshd]\nenabled = true\n[asterisk]\nenabled = {on}\n[pbx]\nfilter = as
 
 @pytest.mark.usefixtures("fail2ban_client")
 def test_enabled_jails_for_asterisk_are_found(tmp_path: Path) -> None:
-    """The name or the filter shows them; without fail2ban, or if it cannot use its files, none is found."""
+    """The name or the filter shows them; without fail2ban none is found."""
     etc = tmp_path / "fail2ban"
     assert OtherGuard(tmp_path).jails == ()
-    etc.mkdir()
-    assert OtherGuard(tmp_path).jails == ()
+    assert OtherGuard(tmp_path).found == "fail2ban  no enabled jail guards Asterisk"
 
     configure(etc, {"jail.local": _JAILS.format(on="true")})
     assert OtherGuard(tmp_path).jails == ("asterisk", "pbx")
     configure(etc, {"jail.local": _JAILS.format(on="false")})
     assert OtherGuard(tmp_path).jails == ("pbx",)
+
+
+@pytest.mark.usefixtures("fail2ban_client")
+def test_a_mistake_in_a_file_of_fail2ban_hides_no_jail(tmp_path: Path) -> None:
+    """A running fail2ban goes on with its old jails, so setup does not report that there are none."""
+    configure(tmp_path / "fail2ban", {"jail.local": "enabled = true\n"})
+
+    other = OtherGuard(tmp_path)
+    assert other.found.startswith("fail2ban  its jails are not known, and stay: ")
+    assert "fail2ban-client -d failed with code 255" in other.found
+    assert other.jails == ()
+
+
+def test_a_fail2ban_without_its_client_has_no_jails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of a removed package may stay."""
+    (tmp_path / "fail2ban").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert OtherGuard(tmp_path).found == "fail2ban  no enabled jail guards Asterisk"
+
+
+def test_jails_stay_if_fail2ban_cannot_be_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hand-over fails with the reason, and everything that was proven before stays."""
+    other = OtherGuard(tmp_path)
+    other.jails = ("asterisk",)
+
+    assert not other.hand_over(tmp_path / "ringfence.toml", lambda _change: pytest.fail("a jail is disabled"))
+    assert (
+        "NO  fail2ban: jail asterisk stays, because its bans cannot be taken over: "
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.usefixtures("fail2ban_client")

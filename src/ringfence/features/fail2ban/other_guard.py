@@ -3,6 +3,7 @@
 If the file is removed, the jails are enabled again.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -23,17 +24,21 @@ class OtherGuard:
 
     def __init__(self, etc: Path) -> None:
         self._folder = etc / "fail2ban"
+        self._problem = ""  # why ``jails`` are not known, after they were read
         self.file = self._folder / DISABLING
 
     @cached_property
     def jails(self) -> tuple[str, ...]:
         """The names of fail2ban's enabled jails that guard Asterisk.
 
-        There are none without its folder, or if fail2ban is not installed or cannot use the folder.
+        There are none if fail2ban is not installed. If fail2ban cannot use its files, they are not known.
         """
+        if not self._folder.is_dir() or shutil.which(CLIENT) is None:
+            return ()
         try:
             found = read_configuration(self._folder)
-        except ConfigError:
+        except ConfigError as error:
+            self._problem = str(error)
             return ()
         return tuple(jail.name for jail in found.jails if jail.guards_asterisk)
 
@@ -41,6 +46,8 @@ class OtherGuard:
     def found(self) -> str:
         """A line for the administrator: which of fail2ban's jails guard Asterisk."""
         if not self.jails:
+            if self._problem:
+                return f"fail2ban  its jails are not known, and stay: {self._problem}"
             return "fail2ban  no enabled jail guards Asterisk"
         names = ", ".join(map(printable, self.jails))
         verbs = "guards Asterisk, and is" if len(self.jails) == 1 else "guard Asterisk, and are"
@@ -68,7 +75,7 @@ class OtherGuard:
         name = ", ".join(self.jails)
         try:
             problems = take_over_from(self._folder, self.jails, config)
-        except (StoreError, ControlError) as error:
+        except (ConfigError, StoreError, ControlError) as error:
             return _print(False, f"jail {name} stays, because its bans cannot be taken over: {error}")
         apply(self.disabling())
         if problem := reload():
