@@ -223,6 +223,22 @@ def test_the_journal_takes_journalctl(places: tuple[Path, ...], monkeypatch: pyt
     ]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what its owner may not")
+def test_a_link_in_asterisks_folder_is_followed_with_its_rights(places: tuple[Path, ...]) -> None:
+    """Asterisk's user may let its log lead to a file of root: its levels are not shown."""
+    secret = places[1].parent / "secret"
+    secret.write_bytes(LINE % b"NOTICE")
+    secret.chmod(0o600)
+    os.chown(places[0].parent, 65_534, 65_534)
+    places[0].symlink_to(secret)
+
+    report = {"sources": [{"name": f"pbx/log:{places[0]}", "state": "listening", "detail": ""}]}
+
+    assert lines(places, FOUND, report=report) == [
+        f"ok  pbx: log {places[0]}: is read; it does not show its levels yet"
+    ]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can look with another user's rights")
 def test_the_unit_s_rights_count(places: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that root may read but the unit's user may not is reported; root's rights are then restored."""

@@ -22,6 +22,7 @@ from ringfence.host.asterisk_logging import DUMPING, Asterisk
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.host.console_tables import settings_from
+from ringfence.host.owned_files import opened_parent
 from ringfence.parse.prefix import parse_prefix
 from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
@@ -189,10 +190,13 @@ def _levels_of(path: Path, channels: Mapping[str, frozenset[str]] | None) -> _Lo
 def _levels_in(path: Path) -> frozenset[str]:
     """Return the levels of the last lines of a log, in lower case; empty if the log cannot be read.
 
-    A FIFO is not read: what is read of it is lost for its reader.
+    A FIFO is not read: what is read of it is lost for its reader. In a folder of Asterisk's user, the log is
+    opened with this user's rights, because it may be a link to a file that only root may read.
     """
     try:
-        with os.fdopen(open_regular(path), "rb", buffering=0) as log:
+        with opened_parent(path) as (folder, name), folder.acting() as descriptor:
+            file = open_regular(Path(name), follow=False, folder=descriptor)
+        with os.fdopen(file, "rb", buffering=0) as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
             data = log.read(TAIL) or b""
     except OSError:

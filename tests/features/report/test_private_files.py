@@ -1,8 +1,10 @@
 """Files that a command writes for its user alone."""
 
+import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,40 @@ def test_the_target_of_a_link_is_left_alone(tmp_path: Path) -> None:
 
     assert not link.is_symlink()
     assert (secret.read_text("utf-8"), link.read_text("utf-8")) == ("secret", "report")
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_takes_the_place_of_a_pipe_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The owner of the folder may put a link or a file in the place of a pipe: neither is written."""
+    file, secret = tmp_path / "report.html", tmp_path / "secret"
+    secret.write_text("secret", "utf-8")
+
+    def swap(_: Path) -> bool:
+        if kind == "link":
+            file.symlink_to(secret)
+        else:
+            file.hardlink_to(secret)
+        return True
+
+    monkeypatch.setattr("ringfence.features.report.command._is_special", swap)
+    with pytest.raises(OSError, match=r"symbolic links|not a pipe"):
+        write_private(file, "report")
+
+    assert secret.read_text("utf-8") == "secret"
+
+
+def test_a_pipe_is_written(tmp_path: Path) -> None:
+    """The text goes to the reader of a named pipe, and the pipe stays."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text, "utf-8")
+        write_private(pipe, "report")
+
+        assert read.result(20) == "report"
+    assert pipe.is_fifo()
 
 
 def test_a_failure_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
