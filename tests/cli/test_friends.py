@@ -1,6 +1,7 @@
 """``ringfence friends``: list, export, import and forget, with the daemon up and down."""
 
 import json
+import stat
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -184,6 +185,29 @@ def test_without_the_daemon_its_database_is_read(tmp_path: Path) -> None:
     assert [row["accounts"] for row in listed(guard)] == [["alice"]]
     assert guard.command("friends", "import", "-", text=document(ALICE)).returncode == 3
     assert guard.command("friends", "forget", "192.0.2.7").returncode == 3
-    done = guard.command("friends", "export", str(tmp_path / "no" / "folder"))
-    assert done.returncode == 1
-    assert "cannot write" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no/folder", "No such file or directory"),
+        ("ringfence.toml/x", "Not a directory"),
+        ("x" * 256, "File name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written(tmp_path: Path, name: str, why: str) -> None:
+    """The export into such a file is one sentence with the reason."""
+    guard = Guard(tmp_path)
+    done = guard.command("friends", "export", str(tmp_path / name))
+
+    error, *more = done.stderr.splitlines()
+    assert (done.returncode, error) == (1, f"cannot write {tmp_path / name}: {why}")
+    assert more == []
+
+
+def test_an_export_is_private(tmp_path: Path) -> None:
+    """Only the owner of the file reads the addresses and accounts of the phones."""
+    file = tmp_path / "friends.txt"
+    Guard(tmp_path).must("friends", "export", str(file))
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -17,6 +17,7 @@ from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, open_input
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
+from ringfence.cli.private_file import write_private
 from ringfence.cli.screen import Screen, show_list
 from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
@@ -127,14 +128,10 @@ def _send(path: Path, rows: Sequence[dict[str, str]]) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """Replace a file atomically: others read its old or its whole new contents. Raise ListError."""
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
+    """Write a file that only its owner can read, in one step. Raise ListError."""
     try:
-        with fresh.open("x", encoding="utf-8") as output:  # with "x" an existing link is not followed
-            output.write(text)
-        fresh.replace(file)
+        write_private(file, text)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise ListError(f"cannot write {file}: {error.strerror}") from None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import ENVIRON
 
-from ringfence.features.report.command import write_private
+from ringfence.cli.private_file import write_private
 
 
 def test_a_file_is_private_and_replaced(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_what_takes_the_place_of_a_pipe_is_left_alone(
             file.hardlink_to(secret)
         return True
 
-    monkeypatch.setattr("ringfence.features.report.command._is_special", swap)
+    monkeypatch.setattr("ringfence.cli.private_file._is_special", swap)
     with pytest.raises(OSError, match=r"symbolic links|not a pipe"):
         write_private(file, "report")
 
@@ -92,7 +92,7 @@ def test_standard_output_is_written(tmp_path: Path, name: str, kind: str) -> Non
     """The text is written into a pipe or a file, and the name of the device stays what it was."""
     before = Path("/dev/stdout").readlink()
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ringfence.features.report.command import write_private\n"
+        "import sys\nfrom pathlib import Path\nfrom ringfence.cli.private_file import write_private\n"
         "write_private(Path(sys.argv[1]), 'x')"
     )
     with (tmp_path / "out").open("wb") as out:
