@@ -25,6 +25,7 @@ from tests.support.captures import capture
 from typer.testing import CliRunner
 
 from ringfence.bans.exempt import ITSELF
+from ringfence.cli import output
 from ringfence.cli.app import app
 from ringfence.features.replay import command
 from ringfence.features.replay.run import MAX_OUTCOMES
@@ -203,6 +204,17 @@ def test_a_configuration_is_tried(tmp_path: Path) -> None:
     )
     named = report("--config", config, file(tmp_path, "security.1", log), "--timezone", "UTC")
     assert "192.0.2.9" in addresses(named)
+
+
+def test_times_are_as_the_configuration_wants(tmp_path: Path) -> None:
+    """With ``times = "local"`` the head of the table names local times, as its cells are."""
+    config = file(tmp_path, "ringfence.toml", b'[display]\ntimes = "local"\n')
+    try:
+        out = replay("--config", config, file(tmp_path, "log", guesses(7)))[1]
+    finally:
+        output.configure("utc")
+
+    assert "BANNED (LOCAL)" in out
 
 
 def test_without_a_configuration_the_defaults_hold(tmp_path: Path) -> None:

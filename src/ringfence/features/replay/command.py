@@ -16,7 +16,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
 from ringfence import CONFIG_VARIABLE
-from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported, short_time
+from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported, head, short_time
 from ringfence.cli.screen import Screen, table_of
 from ringfence.detect.rules import RULES
 from ringfence.errors import Exit, SourceError
@@ -248,7 +248,7 @@ def _table(rows: "Sequence[AddressOutcome]") -> "Table":
     columns = {
         "ADDRESS": [row.name for row in rows],
         "ATTEMPTS": [str(row.attempts) for row in rows],
-        "BANNED (UTC)": [short_time(_moment(row.bans[0]), "") if row.bans else "-" for row in rows],
+        head("BANNED"): [short_time(_moment(row.bans[0]), "") if row.bans else "-" for row in rows],
         "AFTER": [str(row.banned_at_attempt or "") for row in rows],
         "RULE": [row.rule or "" for row in rows],
         "NOTE": [_note(row) for row in rows],
