@@ -225,9 +225,9 @@ class Attribution:
         address = event.remote.address
         session = self._senders.session(address, session_id(event), now)
         if trust_in(event) >= _BY_AMI or not self.confirmation.has_ami(event.source.asterisk):
-            session.asked = event.kind, event.account
+            session.asked = event.source.asterisk, event.kind, event.account
         else:
-            session.asked_in_log = event.kind, event.account
+            session.asked_in_log = event.source.asterisk, event.kind, event.account
         asked = self._conversations.latest(event.session) if event.session else None
         seen = asked.request.method if asked is not None and asked.request.address == address else ""
         method = event.method or seen

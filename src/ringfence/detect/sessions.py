@@ -266,18 +266,22 @@ def shared_session_id(event: SecurityEvent) -> bytes:
 def attempt_from(
     event: SecurityEvent,
     kind: AttemptKind,
-    asked: tuple[EventKind, str] | None = None,
+    asked: tuple[str, EventKind, str] | None = None,
     credentials: bool = True,  # noqa: FBT001, FBT002 - keyword arguments would make each event a tenth slower
 ) -> Attempt:
     """Return the attempt that an event reports, with the facts that this event alone shows.
 
-    ``asked`` is the kind and account of the earlier request without credentials in its session: a guess at
-    this account, or at an unknown one, takes both from it. ``credentials``: the guess may have had some.
+    ``asked`` is the Asterisk, kind and account of the earlier request without credentials in its session. A
+    guess there at an unknown account takes the last two from it. So does one at the same account, if the
+    source names the account that the sender wrote: Asterisk's events name the one that it has checked. The
+    account of a hidden guess may be any text. ``credentials``: the guess may have had some.
     """
     remote, service, source = event.remote, event.service, event.source
     reported, account = event.kind, event.account
-    if asked is not None and account in (UNKNOWN_ACCOUNT, asked[1]):
-        reported, account = asked
+    if asked is not None and asked[0] == source.asterisk and reported is not EventKind.HIDDEN:
+        written = source.notices or source.name == WIRE
+        if account == UNKNOWN_ACCOUNT or (written and account == asked[2]):
+            _, reported, account = asked
     return Attempt(
         source.asterisk,
         remote.address,
@@ -547,9 +551,9 @@ class Session:
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
-    - ``asked``: the kind of its latest *question* (request without credentials), and the account in it.
-      ``asked_in_log``: the same, of the latest one in a report that a sender can forge (usually a line of the
-      log), while AMI is connected. It explains only the log's failures.
+    - ``asked``: the Asterisk and kind of its latest *question* (request without credentials), and the account
+      in it. ``asked_in_log``: the same, of the latest one in a report that a sender can forge (usually a line
+      of the log), while AMI is connected. It explains only the log's failures.
     - ``weight``: the greatest weight of its questions (``questions``).
     - ``question``: the latest of the best reports of a question that does not count, and its arrival. No
       sender can forge it.
@@ -566,8 +570,8 @@ class Session:
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf
-    asked: tuple[EventKind, str] | None = None
-    asked_in_log: tuple[EventKind, str] | None = None
+    asked: tuple[str, EventKind, str] | None = None
+    asked_in_log: tuple[str, EventKind, str] | None = None
     weight: int = 0
     question: tuple[SecurityEvent, float] | None = None
     bare: int = 0

@@ -954,6 +954,63 @@ def test_a_line_of_the_log_excuses_no_guess_at_a_friends_address(method: str) ->
     assert banned_after(with_friend(), steps) == expected
 
 
+BRANCH = SourceId("branch", AMI)
+
+
+@pytest.mark.parametrize("asked_by", [BRANCH, SourceId(PBX, AMI)], ids=["branch", "its own Asterisk"])
+def test_a_question_excuses_no_guess_at_an_account_that_exists(asked_by: SourceId) -> None:
+    """The account may be unknown at another Asterisk, or to one that then finds it by its credentials.
+
+    Asterisk's report of the wrong answer names an account that exists, so it is a guess.
+    """
+    found = []
+    for questions in (0, 1):
+        guard = with_friend(others=("branch",))
+        steps = []
+        for number in range(100):
+            guess = failed(PHONE, b"call", account="300", transport=Transport.TLS)
+            question = probed(PHONE, b"call", account="300", transport=Transport.TLS, method="REGISTER")
+            steps.append(at(number, *[evolve(question, source=asked_by)] * questions, guess))
+        found.append(banned_after(guard, steps))
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
+def test_a_question_at_another_asterisk_excuses_no_guess_that_only_the_log_shows() -> None:
+    """The log names the account that the sender wrote, whether or not it exists: it may, at this Asterisk."""
+    found = []
+    for questions in (0, 1):
+        guard = with_friend(others=("branch",), connected=[(PHONE, 5062)])
+        steps = []
+        for number in range(100):
+            call = b"n%d" % number
+            guess = failed(PHONE, call, account="300", transport=Transport.TLS, by=NOTICE)
+            question = probed(PHONE, call, account="300", transport=Transport.TLS, method="REGISTER")
+            steps.append(at(number, *[evolve(question, source=BRANCH)] * questions, guess))
+        found.append(banned_after(guard, steps))
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
+def test_a_question_excuses_no_hidden_guess() -> None:
+    """The account of a hidden guess is text of its sender: Asterisk may have checked another one."""
+    found = []
+    for questions in (0, 1):
+        guard = Player(rules=["guess"])
+        guard.play(at(0, login()))
+        steps = []
+        for number in range(100):
+            call, nonce = b"h%d" % number, b"1/%d" % number
+            question = probed(PHONE, call, account="x", method="REGISTER")
+            asked = copied(PHONE, call, nonce=nonce, registers="x", sequence=2)
+            challenge = sent(PHONE, call, nonce=nonce, sequence=1)
+            refusal = evolve(sent(PHONE, call, sequence=2), evasive=True)
+            steps.append(at(1 + number, challenge, *[question] * questions, asked, refusal))
+        found.append(banned_after(guard, steps))
+    assert found[0] is not None
+    assert found[1] == found[0]
+
+
 LINES = [
     {"kind": EventKind.INVALID_ACCOUNT_ID, "account": "300"},
     {"kind": EventKind.CHALLENGE_RESPONSE_FAILED, "account": "204"},
