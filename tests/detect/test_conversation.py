@@ -1,8 +1,10 @@
 """Conversations: each refusal belongs to the request that it answers, and each request is answered once."""
 
+from collections import Counter
 from ipaddress import ip_address
 from math import inf
 
+import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,9 +104,133 @@ def test_a_refusal_belongs_to_the_guess_and_not_to_what_nobody_answers() -> None
     talk.ask(asks(1, credentials=False, text=b"junk"), 0.0)
     talk.ask(asks(1), 0.0)
     assert answered(talk, refusal(1), ONE, 0.0) == (asks(1).digest, True)
-    talk.ask(asks(2), 1.0)
-    talk.ask(asks(2, credentials=False, text=b"bye"), 1.0)
-    assert answered(talk, refusal(2, status=481), ONE, 1.0) == (asks(2).digest, False)
+
+
+GUESS = asks(7)
+SETTLING = {
+    "a BYE": (asks(7, credentials=False, text=b"bye"), refusal(7, status=481)),
+    "a BYE with credentials": (evolve(asks(7, text=b"bye"), method="BYE"), refusal(7, status=481)),
+    "a CANCEL with credentials": (evolve(asks(7, text=b"cancel"), method="CANCEL"), refusal(7, status=200)),
+    "a guest's call": (asks(7, credentials=False, text=b"call"), refusal(7, status=100)),
+    "a forbidden request": (asks(7, credentials=False, text=b"no password"), refusal(7, status=403)),
+    "a bad request": (asks(7, text=b"an invented nonce"), refusal(7, status=420)),
+    "the owner's old nonce": (asks(7, text=b"an old nonce"), refusal(7, accepted=True)),
+}
+"""Requests that Asterisk answers without checking a password, or after a right one, and their answers."""
+
+
+@pytest.mark.parametrize("order", ["behind the guess", "before the guess"])
+@pytest.mark.parametrize("which", SETTLING)
+def test_an_answer_that_is_no_refusal_settles_no_guess_beside_its_own_request(which: str, order: str) -> None:
+    """A sender writes both with one number and Call-ID, and has the answer to the guess sent elsewhere."""
+    talk = Conversations()
+    other, answer = SETTLING[which]
+    guess = evolve(GUESS, redirected=True)
+    for request in (guess, other) if order == "behind the guess" else (other, guess):
+        talk.ask(request, 0.0, challenged=request is guess)
+    found = talk.answer(answer, ONE, 0.1)
+    assert found is not None
+    assert found.asked is not None
+    assert found.asked.request.digest == other.digest
+    assert [asked.request.digest for asked in talk.unanswered(1.0)] == [guess.digest]
+
+
+def test_one_of_two_guesses_with_one_number_is_settled() -> None:
+    """Both may be right, so as many count as Asterisk has not accepted."""
+    talk = Conversations()
+    for text in (b"1", b"2"):
+        talk.ask(asks(7, text=text), 0.0, challenged=True)
+    assert answered(talk, refusal(7, status=200), ONE, 0.0) == (asks(7, text=b"1").digest, False)
+    assert answered(talk, refusal(7), ONE, 0.0) == (asks(7, text=b"2").digest, True)
+
+
+@pytest.mark.parametrize("repeated", ["the answer", "the request"])
+def test_a_repeated_answer_that_is_no_refusal_settles_no_guess(repeated: str) -> None:
+    """Asterisk repeats the answer to a call for 32 s, and answers each copy of a request."""
+    talk, other = Conversations(), asks(7, credentials=False, text=b"call")
+    talk.ask(other, 0.0)
+    assert answered(talk, refusal(7, status=404), ONE, 0.0) == (other.digest, False)
+    talk.ask(GUESS, 1.0, challenged=True)
+    for _ in range(3):
+        if repeated == "the request":
+            talk.ask(other, 1.0)
+        assert answered(talk, refusal(7, status=404), ONE, 1.0) == REPEAT
+    assert answered(talk, refusal(7), ONE, 1.0) == (GUESS.digest, True)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_repeated_question_takes_each_answer_to_it(copies: int) -> None:
+    """Asterisk may challenge a request, and answer its copy in another way."""
+    talk, question = Conversations(), asks(7, credentials=False, text=b"question")
+    for _ in range(copies):
+        talk.ask(question, 0.0)
+    assert answered(talk, refusal(7), ONE, 0.0) == (question.digest, False)
+    talk.ask(GUESS, 0.0)
+    expected = REPEAT if copies == 2 else (GUESS.digest, False)
+    assert answered(talk, refusal(7, status=404), ONE, 0.0) == expected
+
+
+def test_a_phone_may_answer_a_challenge_with_the_same_number() -> None:
+    """It ought to increment the number (RFC 3261 §22.2); its right password is no guess all the same."""
+    talk, question = Conversations(), asks(1, credentials=False, text=b"question")
+    talk.ask(question, 0.0)
+    assert answered(talk, refusal(1), ONE, 0.0) == (question.digest, False)
+    talk.ask(asks(1), 0.1, challenged=True)
+    assert answered(talk, refusal(1, status=200), ONE, 0.1) == (asks(1).digest, False)
+    assert answered(talk, refusal(1, status=200), ONE, 0.2) == REPEAT
+
+
+@pytest.mark.parametrize(("method", "repeats"), [("REGISTER", False), ("INVITE", True)])
+def test_a_phone_may_change_a_request_that_it_sends_again(method: str, repeats: bool) -> None:  # noqa: FBT001
+    """For instance its Via. Asterisk answers both; by itself it repeats only the answer to an INVITE."""
+    talk = Conversations()
+    one, other = (evolve(asks(2, text=text), method=method) for text in (b"first", b"second"))
+    for request in (one, other):
+        talk.ask(request, 0.0, challenged=True)
+    assert answered(talk, refusal(2, status=200), ONE, 0.0) == (one.digest, False)
+    assert answered(talk, refusal(2, status=200), ONE, 0.0) == (REPEAT if repeats else (other.digest, False))
+
+
+def test_a_fragment_takes_the_answer_that_is_no_refusal_and_its_repeats() -> None:
+    """Of its conversation nothing is known, but the guess with its number stays one."""
+    talk = Conversations()
+    talk.ask(evolve(asks(7, credentials=False, text=b"part"), unread=True), 0.0)
+    talk.ask(GUESS, 0.0)
+    for _ in range(2):
+        assert answered(talk, refusal(7, status=404), ONE, 0.0) is None
+    assert answered(talk, refusal(7), ONE, 0.0) == (GUESS.digest, True)
+
+
+@pytest.mark.parametrize("credentials", [False, True])
+def test_a_call_that_is_cancelled_at_once_is_no_guess(credentials: bool) -> None:  # noqa: FBT001 - a parameter
+    """A CANCEL has the number of its INVITE; a 1xx answers the INVITE alone."""
+    talk, call = Conversations(), evolve(asks(2), method="INVITE")
+    cancel = evolve(asks(2, credentials=credentials, text=b"cancel"), method="CANCEL")
+    for request in (call, cancel):
+        talk.ask(request, 0.0, challenged=request.credentials)
+    for status, digest in ((100, call.digest), (200, cancel.digest), (487, b"")):
+        assert answered(talk, refusal(2, status=status), ONE, 0.0) == (digest, False)
+    talk.ask(asks(1, sender=OTHER), 1.0)
+    answered(talk, refusal(1), OTHER, 1.0)
+    assert blind(talk, SILENCE + 1.0) == []
+
+
+def test_a_1xx_answers_no_cancel() -> None:
+    """Without the INVITE it answers what was not copied."""
+    talk = Conversations()
+    talk.ask(evolve(asks(2, credentials=False), method="CANCEL"), 0.0)
+    assert answered(talk, refusal(2, status=180), ONE, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(8, status=481), refusal(8, accepted=True), refusal(8, status=403)]
+)
+def test_an_answer_that_is_no_refusal_has_the_number_of_its_request(answer: Challenge) -> None:
+    """A sender may have it answer a request that was not copied."""
+    talk = Conversations()
+    talk.ask(GUESS, 0.0)
+    assert answered(talk, answer, ONE, 0.0) is None
+    assert answered(talk, refusal(8), ONE, 0.0) == (GUESS.digest, True)
 
 
 def test_a_crowded_request_gets_any_refusal_to_its_sender() -> None:
@@ -339,25 +465,39 @@ class Naive:
     """All requests in a list, searched from the first one each time."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[CopiedRequest, bool]] = []
+        self.asked: list[CopiedRequest] = []
+        self.answers: dict[bytes, int] = {}  # by request, the status of its answer
+        self.repeats: Counter[bytes] = Counter()
 
     def ask(self, request: CopiedRequest) -> None:
         """Append a new request."""
-        if all(known.digest != request.digest for known, _ in self.asked):
-            self.asked.append((request, False))
+        if request in self.asked:
+            self.repeats[request.digest] += 1
+        else:
+            self.asked.append(request)
 
     def answer(self, answer: Challenge) -> Told | None:
-        """Find the request of an answer: by its number, else the oldest guess."""
-        same = [at for at, (request, _) in enumerate(self.asked) if answer.sequence in request.sequences]
-        if answer.status != 200:
-            same.sort(key=lambda at: not self.asked[at][0].credentials)
-        guesses = [at for at, (request, _) in enumerate(self.asked) if request.credentials]
-        unanswered = [at for at in (same or guesses) if not self.asked[at][1]]
-        if not unanswered:
-            return REPEAT if same else None
-        request = self.asked[unanswered[0]][0]
-        self.asked[unanswered[0]] = request, True
-        return request.digest, request.credentials and answer.status != 200
+        """Find the request of an answer: by its number; a refusal's else the oldest guess."""
+        same = [one for one in self.asked if answer.sequence in one.sequences]
+        answered = [one for one in same if one.digest in self.answers]
+        questions, guesses = self._open(same)
+        if answer.status == 401:
+            order = [*guesses, *questions, *reversed(answered)] if same else self._open(self.asked)[1]
+        else:
+            again = [one for one in answered if self.answers[one.digest] != 401 or self.repeats[one.digest]]
+            order = [*questions, *again, *guesses, *answered]
+        if not order:
+            return None
+        if order[0] in answered:
+            self.repeats[order[0].digest] -= self.repeats[order[0].digest] > 0
+            return REPEAT
+        self.answers[order[0].digest] = answer.status
+        return order[0].digest, order[0].credentials and answer.status != 200
+
+    def _open(self, requests: list[CopiedRequest]) -> tuple[list[CopiedRequest], list[CopiedRequest]]:
+        """Return the requests without an answer: those without credentials, and the others."""
+        left = [one for one in requests if one.digest not in self.answers]
+        return [one for one in left if not one.credentials], [one for one in left if one.credentials]
 
 
 @given(STEPS)

@@ -11,13 +11,23 @@ answer (RFC 3261 §8.2.6.2). By TCP, also within a WebSocket, they share a conne
                                          <-  401, CSeq 2: a guess
 
 A sender writes its requests as it likes, also so that this module reads another number than Asterisk. That
-must not hide a guess. So if no request of the conversation has the number of the answer, the answer belongs
+must not hide a guess. So if no request of the conversation has the number of a refusal, the refusal belongs
 to the oldest request with credentials that is not answered yet. For the same reason a request counts as one
 with credentials if the word ``authorization`` is anywhere in it.
 
 A sender can also write a message that Asterisk never answers, and give its guess the same number. So a
 refusal belongs to a request with credentials first. And it can write more Call-IDs or numbers than are kept.
 Such a request (``crowded``) may have any, so a refusal to its sender belongs to it.
+
+A sender can also write a message that Asterisk answers without checking a password, with the number of a
+guess whose own answer goes elsewhere:
+
+    REGISTER, CSeq 7, with a guess, maddr=255.255.255.255   ->
+    BYE, CSeq 7                                             ->
+                                                            <-  481, CSeq 7: says nothing about the guess
+
+So an answer that is no refusal belongs to a guess last (``Asked.rank``). No phone is affected: it gives each
+request a number of its own, but for an ACK, and for a CANCEL of its call.
 
 Each request is answered once. The same datagram again is a retransmission: Asterisk checks no password for
 it, and repeats its answer. A repeated answer belongs to no open request, and shows nothing. By TCP, Asterisk
@@ -67,11 +77,12 @@ remembered that they became unread.
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from math import inf
+from operator import itemgetter
 
 from attrs import Factory, define, frozen
 
 from ringfence.detect.sessions import AddressKey, address_key, remember
-from ringfence.values.event import Endpoint, Transport
+from ringfence.values.event import Endpoint, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
 from ringfence.values.packet import Challenge, CopiedRequest
@@ -100,9 +111,11 @@ This time is shorter than ``sessions.HORIZON``, so that a report of another sour
 DIVERTED_SILENCE = 0.25
 """Seconds after a request in which its answer may come, if the sender has it sent elsewhere or nowhere."""
 
-_CHALLENGES = (401, 407)
-_REFUSALS = (*_CHALLENGES, 403)
+_CHALLENGES, _FORBIDDEN = (401, 407), 403
+_REFUSALS = (*_CHALLENGES, _FORBIDDEN)
 _FINAL = 200  # the lowest status of a final answer
+_UNCHECKED = ("BYE", "CANCEL")  # Asterisk answers these with 200 or 481, and checks no password
+_REPEATED = ("INVITE", "")  # Asterisk repeats the answers to these by itself; "" may be any
 
 _Key = tuple[AddressKey, int, bytes]  # of UDP: a sender, 0, a Call-ID; of TCP: a sender, its port, b""
 
@@ -113,9 +126,9 @@ class Asked:
 
     ``nonce`` is the one in it. ``proven``: Asterisk has sent this nonce to the sender of the request alone.
     ``challenged``: if it has credentials and nothing answers it, it counts as a guess. ``diverted``: its
-    answer goes elsewhere or nowhere. ``served``: a 1xx has answered it, so more answers follow. ``repeats``:
-    how many retransmissions are not answered. ``shared``: when a request with its Call-ID last came from
-    another address than the one before (monotonic seconds; -inf: never).
+    answer goes elsewhere or nowhere. ``accepted``: the answer was no refusal. ``served``: it was a 1xx, so
+    more answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when a request
+    with its Call-ID last came from another address than the one before (monotonic seconds; -inf: never).
     """
 
     request: CopiedRequest
@@ -125,6 +138,7 @@ class Asked:
     challenged: bool = False
     diverted: bool = False
     answered: bool = False
+    accepted: bool = False
     served: bool = False
     repeats: int = 0
     shared: float = -inf
@@ -155,6 +169,23 @@ class Asked:
         """Whether Asterisk may answer this request again: by UDP, after a 1xx, or because it came twice."""
         return self.request.transport is Transport.UDP or self.served or self.repeats > 0
 
+    def rank(self, answer: Challenge) -> int | None:
+        """Return how well ``answer``, which is no refusal, fits this request: 0 is best, None not at all.
+
+        A guess comes last: only if no other request can have got the answer, the guess was right.
+        """
+        if not self.may_get(answer):
+            return None
+        if self.answered:
+            repeated = self.accepted and self.request.method in _REPEATED
+            again = 1 if repeated or self.repeats > 0 else 4
+            return again if self.may_be_answered_again else None
+        if self.request.method in _UNCHECKED:
+            return 0 if answer.status >= _FINAL else None
+        if not self.request.credentials:
+            return 0
+        return 3 if self.challenged else 2
+
 
 @define(eq=False)
 class _Conversation:
@@ -178,23 +209,37 @@ class _Conversation:
     def request_of(self, answer: Challenge) -> Asked | None:
         """Return the request to which an answer belongs, None if there is none.
 
-        That is the oldest unanswered one with the answer's CSeq number and Call-ID; for a refusal, the oldest
-        such one with credentials, if there is one. If all such requests are answered, it is the last of them
-        that may get another answer. If there is no such request, it is the oldest unanswered one with
-        credentials.
+        For a refusal, that is the oldest unanswered one with its CSeq number and Call-ID and with
+        credentials; without one, the oldest without credentials. If all such requests are answered, it is the
+        last of them that may get another answer. If there is no such request, it is the oldest unanswered one
+        with credentials. For any other answer, it is the one that fits it best (``Asked.rank``).
         """
+        if not refuses(answer):
+            ranks = ((one.rank(answer), one) for one in self.requests.values())
+            fitting = [(rank, one) for rank, one in ranks if rank is not None]
+            return min(fitting, key=itemgetter(0))[1] if fitting else None
         others = known = question = None
         for one in self.requests.values():
             if one.may_get(answer):
                 if one.answered:
                     known = one if one.may_be_answered_again else known
-                elif one.may_be_guess or answer.status not in _REFUSALS:
+                elif one.may_be_guess:
                     return one
                 else:
                     question = question or one
             elif others is None and one.may_be_guess:
                 others = one
         return question or known or others
+
+
+def refuses(answer: Challenge) -> bool:
+    """Whether Asterisk refuses a password by ``answer``, or asks for one.
+
+    PJSIP's 403 is no such answer: it forbids the request, whatever password it has.
+    """
+    if answer.accepted:
+        return False
+    return answer.status in _CHALLENGES or (answer.status == _FORBIDDEN and answer.service is Service.SIP)
 
 
 @frozen
@@ -356,12 +401,12 @@ class Conversations:
         if known is None or one is None:
             return None
         if now - known.unread < LIFE and not one.may_be_guess:
-            one.answered = True
+            one.answered, one.accepted = True, one.accepted or not refuses(answer)
             return None
         if one.answered:
-            one.repeats -= 1
+            one.repeats = max(one.repeats - 1, 0)
             return _REPEAT
-        one.answered, one.served = True, answer.status < _FINAL
+        one.answered, one.accepted, one.served = True, not refuses(answer), answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
         return Answered(one, guess=refused and one.request.credentials)
@@ -375,7 +420,7 @@ class Conversations:
             self._known.get(_key_of(sender, answer.port, answer.transport, call_id))
             for call_id in (answer.call_id, b"")
         )
-        if crowded is not None and (known is None or answer.status in _REFUSALS):
+        if crowded is not None and (known is None or refuses(answer)):
             one = crowded.request_of(answer)
             if one is not None and not one.answered:
                 return crowded, one

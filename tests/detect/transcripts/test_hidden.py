@@ -19,7 +19,7 @@ from tests.detect.transcripts.reports import (
     sent,
     wrong,
 )
-from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, at, ticks
+from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, Tick, at, ticks
 
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact
@@ -707,6 +707,34 @@ def test_a_login_excuses_no_other_request_of_its_sender() -> None:
     succeeded = at(1.2, login(ATTACKER, b"own"))
     found = Player().play(*ticks(0, 0), question, at(1.1, asked), succeeded, other, *ticks(3, 20))
     assert len(found.attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "status"),
+    [
+        (Service.PJSIP, 481),
+        (Service.PJSIP, 404),
+        (Service.PJSIP, 403),
+        (Service.SIP, 481),
+        (Service.SIP, 404),
+    ],
+)
+def test_an_answer_to_a_bye_accepts_no_blind_guess(service: Service, status: int) -> None:
+    """Each has the Call-ID and number of the BYE behind it, so that the BYE's answer seems to be its own.
+
+    PJSIP's 403 refuses no password either.
+    """
+    steps = [*ticks(0, 0)]
+    for number in range(1, 6):
+        call, nonce = b"call-%d" % number, b"1/%d" % number
+        asked = copied(call=call, sequence=1), sent(call=call, nonce=nonce, sequence=1, service=service)
+        guess = evolve(copied(call=call, nonce=nonce), diverted=True, redirected=True)
+        bye = evolve(copied(call=call), digest=b"bye", method="BYE")
+        answer = sent(call=call, status=status, sequence=2, service=service)
+        steps += [at(number, *asked), at(number + 0.1, guess, bye, answer), at(number + 0.5, Tick())]
+    happened = Player().play(*steps)
+    assert happened.attempts == ["192.0.2.7 counted, proven by nonce"] * 5
+    assert happened.bans == FULL
 
 
 def test_a_repeated_question_or_answer_is_no_guess() -> None:
