@@ -192,8 +192,8 @@ def test_stored_answers_wait_for_the_part_that_wants_them() -> None:
     assert names.answers == {}
 
 
-def test_half_an_answer_takes_nothing_away() -> None:
-    """If one of the queries fails, new addresses are added and known ones stay."""
+def test_a_query_that_fails_keeps_its_last_addresses() -> None:
+    """If one of the queries fails, its last addresses stay; those of the others are replaced."""
     zone: Zone = {(CARRIER, "A"): ["192.0.2.1"], (CARRIER, "AAAA"): ["2001:db8::1"]}
 
     async def script(followed: Followed) -> None:
@@ -201,13 +201,51 @@ def test_half_an_answer_takes_nothing_away() -> None:
         followed.server.failing = {"AAAA"}
         zone[CARRIER, "A"] = ["192.0.2.2"]
         await followed.until(lambda: len(followed.seen) == 2)
+        zone[CARRIER, "A"] = ["192.0.2.3"]
+        await followed.until(lambda: len(followed.seen) == 3)
 
     followed = follow(zone, script)
 
-    assert followed.seen[1] == {CARRIER: nets("192.0.2.1", "192.0.2.2", "2001:db8::1")}
+    assert followed.seen[1] == {CARRIER: nets("192.0.2.2", "2001:db8::1")}
+    assert followed.seen[2] == {CARRIER: nets("192.0.2.3", "2001:db8::1")}
     [alarm] = followed.names.alarms
     assert (alarm.code, alarm.subject) == ("name.unresolved", CARRIER)
     assert alarm.text.startswith("the DNS gives no answer to AAAA")
+
+
+def test_a_failed_search_for_servers_keeps_the_last_ones() -> None:
+    """While the SRV query fails, the addresses of its last servers are still followed."""
+    server = "proxy.carrier.example"
+    zone: Zone = {(f"_sip._udp.{CARRIER}", "SRV"): [f"0 0 5060 {server}."], (server, "A"): ["192.0.2.1"]}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        followed.server.failing = {"SRV"}
+        zone[server, "A"] = ["192.0.2.2"]
+        await followed.until(lambda: len(followed.seen) == 2)
+
+    assert follow(zone, script).seen[1] == {CARRIER: nets("192.0.2.2")}
+
+
+def test_present_addresses_precede_those_of_an_earlier_run() -> None:
+    """Stored addresses stay while a query has had no reply; if there are too many, the present ones count."""
+    earlier = nets(*(f"192.0.2.{n}" for n in range(MOST_ADDRESSES)))
+    zone: Zone = {(CARRIER, "A"): ["198.51.100.1"]}
+
+    def refuse(server: NameServer) -> None:
+        server.failing = {"SRV"}
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: nets("198.51.100.1") <= followed.names.answers[CARRIER])
+        assert len(followed.names.answers[CARRIER]) == MOST_ADDRESSES
+        assert AlarmCode.NAME_TOO_MANY_ADDRESSES in {alarm.code for alarm in followed.names.alarms}
+        zone[CARRIER, "A"] = ["198.51.100.2"]
+        await followed.until(lambda: nets("198.51.100.2") <= followed.names.answers[CARRIER])
+        assert not nets("198.51.100.1") <= followed.names.answers[CARRIER]
+        followed.server.failing = set()
+        await followed.until(lambda: followed.names.answers == {CARRIER: nets("198.51.100.2")})
+
+    follow(zone, script, known={CARRIER: earlier}, prepare=refuse)
 
 
 def test_a_name_without_addresses_keeps_its_last_ones() -> None:

@@ -20,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, frozen
+from attrs import Factory, define, evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import HostError
@@ -110,12 +110,19 @@ Answers = Mapping[str, frozenset[Network]]
 class ResolvedNames:
     """The addresses of a host name, as networks of one address, and the seconds for which they are valid.
 
-    ``trouble`` is why the addresses may be incomplete; "" if they are complete.
+    ``trouble`` is why the addresses may be incomplete; "" if they are complete. ``replies`` are the replies
+    to all queries. For a query that failed, the last reply counts.
     """
 
     networks: frozenset[Network]
     seconds: float = LONGEST
     trouble: str = ""
+    replies: "Replies" = Factory(dict)
+
+    @property
+    def answered(self) -> bool:
+        """Whether each query has had a reply, now or before."""
+        return all(reply.answered for reply in self.replies.values())
 
 
 @define
@@ -123,13 +130,17 @@ class _Name:
     """A host name that is followed. ``due`` is the time of its next query (of the event loop's clock).
 
     ``waited`` is the latest pause after a failure in seconds, and ``trouble`` the present failure ("" if
-    none). ``found`` is the number of addresses in the latest answer, before it was cut to ``MOST_ADDRESSES``.
+    none). ``found`` is the number of its addresses, before they were cut to ``MOST_ADDRESSES``. ``replies``
+    are the latest replies to its queries. ``earlier`` are the addresses of an earlier run of the daemon. They
+    stay while a query has had no reply in this run.
     """
 
     due: float = 0.0
     waited: float = FIRST_RETRY
     trouble: str = ""
     found: int = 0
+    replies: "Replies" = Factory(dict)
+    earlier: frozenset[Network] = frozenset()
 
 
 class Names:
@@ -202,6 +213,8 @@ class Names:
         self._left_out = max(0, len(wanted) - MOST_NAMES)
         self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
         back = {name: self._known.pop(name) for name in self._names if name in self._known}
+        for name, networks in back.items():
+            self._names[name].earlier = networks
         if back.keys() - self._answers.keys():
             self.changed.set()
         answers = {**back, **self._answers}
@@ -233,7 +246,8 @@ class Names:
 
         async def ask(name: str) -> None:
             async with turn:
-                self._take(name, await find(name, resolver, self._patience, self._hosts))
+                mine = self._names.get(name, _Name())
+                self._take(name, await find(name, resolver, self._patience, self._hosts, mine.replies))
 
         async with asyncio.TaskGroup() as group:
             for name in names:
@@ -245,7 +259,10 @@ class Names:
         if mine is None:
             return  # no part of the daemon wants this name any more
         before = self._answers.get(name)
-        networks = _bounded(found.networks | (before or frozenset()) if found.trouble else found.networks)
+        mine.replies = found.replies
+        if found.answered:
+            mine.earlier = frozenset()
+        networks = _bounded(found.networks, mine.earlier) if found.networks else before or frozenset()
         now = asyncio.get_running_loop().time()
         mine.trouble = found.trouble
         if found.trouble:
@@ -255,60 +272,87 @@ class Names:
         else:
             mine.waited = FIRST_RETRY
             mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
-        mine.found = len(found.networks)
+        mine.found = len(found.networks | mine.earlier)
         if networks != before and (networks or before is not None):
             self._answers[name] = networks
             self.changed.set()
 
 
-def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
-    if len(networks) <= MOST_ADDRESSES:
-        return networks
-    return frozenset(sorted(networks, key=attrgetter("version", "network_address"))[:MOST_ADDRESSES])
+def _bounded(networks: frozenset[Network], earlier: frozenset[Network] = frozenset()) -> frozenset[Network]:
+    """Return at most ``MOST_ADDRESSES`` of ``networks`` and ``earlier``, those of ``networks`` first."""
+    order = attrgetter("version", "network_address")
+    wanted = [*sorted(networks, key=order), *sorted(earlier - networks, key=order)]
+    return frozenset(wanted[:MOST_ADDRESSES])
 
 
 async def find(
-    name: str, resolver: "Resolver | HostError", patience: float = PATIENCE, hosts: HostsFile | None = None
+    name: str,
+    resolver: "Resolver | HostError",
+    patience: float,
+    hosts: HostsFile,
+    last: "Replies",
 ) -> ResolvedNames:
     """Resolve ``name`` by ``/etc/hosts``, or else by the DNS.
 
-    ``resolver`` is an error if the DNS cannot be asked. Then a name that ``/etc/hosts`` lacks has no address.
-    ``patience`` is the time limit of a query in seconds.
+    ``resolver`` is an error if the DNS cannot be asked. ``patience`` is the time limit of a query in seconds.
+    ``last`` are the replies of the last time, which count for queries that fail.
     """
-    by_hand = _networks(await (hosts or HostsFile(HOSTS_FILE)).addresses(name))
+    by_hand = _networks(await hosts.addresses(name))
     if by_hand:
         return ResolvedNames(by_hand)
-    if isinstance(resolver, HostError):
-        return ResolvedNames(frozenset(), trouble=str(resolver))
     services = [(f"{service}.{name}", "SRV") for service in SERVICES]
-    replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience)
-    servers = sorted({server for reply in replies for server in reply.servers})[:MOST_SERVERS]
+    replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience, last)
+    servers = sorted({server for reply in replies.values() for server in reply.servers})[:MOST_SERVERS]
     kinds = ("A", "AAAA")
-    replies += await _asked(resolver, [(server, kind) for server in servers for kind in kinds], patience)
-    networks = frozenset(network for reply in replies for network in reply.networks)
-    trouble = next((reply.trouble for reply in replies if reply.trouble), "")
+    replies |= await _asked(
+        resolver, [(server, kind) for server in servers for kind in kinds], patience, last
+    )
+    networks = frozenset(network for reply in replies.values() for network in reply.networks)
+    trouble = next((reply.trouble for reply in replies.values() if reply.trouble), "")
     if not networks and not trouble:
         trouble = "the DNS knows no address of it"
-    return ResolvedNames(networks, min(reply.seconds for reply in replies), trouble)
+    seconds = min(reply.seconds for reply in replies.values())
+    kept = {one: evolve(reply, networks=_bounded(reply.networks)) for one, reply in replies.items()}
+    return ResolvedNames(networks, seconds, trouble, kept)
 
 
 async def _asked(
-    resolver: "Resolver", questions: Iterable[tuple[str, str]], patience: float
-) -> "list[_Reply]":
-    return await asyncio.gather(*(_reply(resolver, name, kind, patience) for name, kind in questions))
+    resolver: "Resolver | HostError", questions: Sequence[tuple[str, str]], patience: float, last: "Replies"
+) -> "dict[tuple[str, str], _Reply]":
+    """Ask all ``questions``, each a name and a type; return the replies. A failed one has its last content.
+
+    If ``resolver`` is an error, each query fails.
+    """
+    replies = (
+        [_Reply(trouble=str(resolver), answered=False)] * len(questions)
+        if isinstance(resolver, HostError)
+        else await asyncio.gather(*(_reply(resolver, name, kind, patience) for name, kind in questions))
+    )
+    return {
+        question: evolve(last[question], trouble=reply.trouble)
+        if reply.trouble and question in last
+        else reply
+        for question, reply in zip(questions, replies, strict=True)
+    }
 
 
 @frozen
 class _Reply:
     """The reply to one DNS query: addresses, or names of servers; it may be empty.
 
-    ``seconds`` is its TTL. ``trouble`` is why the query failed; "" if it did not.
+    ``seconds`` is its TTL. ``trouble`` is why the query failed; "" if it did not. ``answered``: this query,
+    or the same one before, did not fail.
     """
 
     networks: frozenset[Network] = frozenset()
     servers: frozenset[str] = frozenset()
     seconds: float = LONGEST
     trouble: str = ""
+    answered: bool = True
+
+
+Replies = Mapping[tuple[str, str], _Reply]
+"""The reply to each query: a name and a type."""
 
 
 def _resolver(nameservers: Sequence[str], port: int) -> "Resolver":
@@ -351,10 +395,11 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
     except dns.resolver.NXDOMAIN:
         return _Reply()
     except dns.exception.Timeout:
-        return _Reply(trouble="the DNS does not answer")
+        return _Reply(trouble="the DNS does not answer", answered=False)
     except (dns.exception.DNSException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        return _Reply(trouble=f"the DNS gives no answer to {kind}: {printable(reason)[:120]}")
+        trouble = f"the DNS gives no answer to {kind}: {printable(reason)[:120]}"
+        return _Reply(trouble=trouble, answered=False)
     if answer.rrset is None:
         return _Reply()
     if kind == "SRV":
@@ -363,9 +408,10 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
 
 
 def _servers(answer: "Answer") -> frozenset[str]:
-    """Return the names of the servers in SRV records. The name "." means that there is no server."""
+    """Return the first ``MOST_SERVERS`` names in SRV records. The name "." means that there is no server."""
     records: Iterable[Any] = answer.rrset or ()
-    return frozenset(text for record in records if (text := record.target.to_text()) != ".")
+    found = {text for record in records if (text := record.target.to_text()) != "."}
+    return frozenset(sorted(found)[:MOST_SERVERS])
 
 
 def _networks(texts: Iterable[str]) -> frozenset[Network]:
