@@ -390,8 +390,8 @@ class Ledger:
     def overlapping(self, network: Network, now: float) -> list[int]:
         """Return the keys of the bans that have an address in common with ``network``.
 
-        A key may occur twice. Bans within ``network`` that ended just before ``now`` (epoch) may be among them:
-        they are not removed yet.
+        A key may occur twice. Bans within ``network`` that ended just before ``now`` (epoch) may be among
+        them: they are not removed yet.
         """
         found = [key for key in self._pending if overlap(network_of(key)[0], network)]
         for scope in Scope:
