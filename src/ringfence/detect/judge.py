@@ -204,7 +204,7 @@ class Judge:
         ban on unproven evidence already. ``claimed`` is the scope of such a ban.
         """
         kind = attempt.kind
-        name = packed_account(attempt.account)
+        name = attempt.account.encode("utf-8", "replace")  # as the history keeps it
         decoy = name in self.decoys
         shared = self._distributed
         account = attempt.asterisk, attempt.account
