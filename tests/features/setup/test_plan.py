@@ -257,9 +257,9 @@ def test_a_manager_user_with_another_password_is_an_error(host: Host, own: str) 
         plan(host.found(), host.paths)
 
 
-@pytest.mark.parametrize("text", ["", "two words", "a;b"])
+@pytest.mark.parametrize("text", ["", "two words", "a;b", "abc \n", "\tabc"])
 def test_a_password_that_asterisk_would_read_differently_is_refused(host: Host, text: str) -> None:
-    """A semicolon begins a comment in Asterisk's files."""
+    """A semicolon begins a comment in Asterisk's files, and Asterisk removes blanks at the ends."""
     host.paths.secret.write_text(text, "utf-8")
 
     with pytest.raises(SetupError, match="is empty, or has a character that Asterisk's files cannot have"):

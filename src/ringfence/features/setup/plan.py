@@ -293,7 +293,7 @@ class _Planner:
         Raise SetupError if the file's password cannot be used, or is not that of the existing user.
         """
         here = file_state(self.paths.secret)
-        kept = Secret(here.content.decode("utf-8", "replace").strip()) if here is not None else None
+        kept = Secret(here.content.decode("utf-8", "replace").strip("\r\n")) if here is not None else None
         manager = self.found.manager
         if kept is not None and not _PASSWORD.fullmatch(kept.reveal()):
             raise SetupError(
