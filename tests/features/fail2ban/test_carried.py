@@ -1,7 +1,6 @@
 """Conversion of jails to ringfence's settings, and notes on the rest."""
 
 from collections.abc import Mapping
-from ipaddress import ip_network
 
 import pytest
 
@@ -118,12 +117,15 @@ def test_names_are_not_resolved(word: str) -> None:
     assert [str(network) for network in found.networks] == ["192.0.2.1/32"]
 
 
-def test_allowing_all_addresses() -> None:
-    """It is converted, with a note on its effect."""
-    found = converted({"ignored": ("0.0.0.0/0",)})
+@pytest.mark.parametrize("word", ["0.0.0.0/0", "::/0", "::ffff:0:0/96"])
+def test_the_whole_internet_is_left_out(word: str) -> None:
+    """`config check` would refuse it in the configuration that is printed."""
+    found = converted({"ignored": (word, "192.0.2.1")})
 
-    assert found.networks == (ip_network("0.0.0.0/0"),)
-    assert notes(found, ALLOW) == ["0.0.0.0/0 allows all addresses: none is ever banned"]
+    assert [str(network) for network in found.networks] == ["192.0.2.1/32"]
+    assert notes(found, ALLOW) == [
+        f"ignoreip {word}: the whole internet cannot be allowed; list your networks"
+    ]
 
 
 def test_logs() -> None:

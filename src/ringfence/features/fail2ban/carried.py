@@ -259,7 +259,9 @@ def _networks(jail: Jail, notes: Notes) -> Iterator[Network]:
             notes.add(ALLOW, f"ignoreip {_shown(word)}: {why}")
             continue
         if not network.prefixlen:
-            notes.add(ALLOW, f"{network} allows all addresses: none is ever banned")
+            why = "the whole internet cannot be allowed; list your networks"
+            notes.add(ALLOW, f"ignoreip {_shown(word)}: {why}")
+            continue
         yield network
 
 
