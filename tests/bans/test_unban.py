@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -14,6 +14,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World, said
 
 from ringfence.ban_facts import Unbanned
 from ringfence.bans.book import CHUNK
+from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import UnbanResult, unban, unban_all, unban_claims, unban_friends, unban_known
 from ringfence.detect.judgement import Decision
@@ -561,6 +562,50 @@ def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
     left = {"192.0.2.2/32", "192.0.2.3/32"}
     assert seen == [(True, {"192.0.2.1/32", *left})]
     assert (set(world.in_kernel()), set(world.in_store())) == (left, left)
+
+
+def while_recording(world: World, patch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Call ``meanwhile`` once, while a command waits for the disk."""
+
+    async def recorded() -> str:
+        patch.undo()
+        meanwhile()
+        return ""
+
+    patch.setattr(world.store.best_effort, "recorded", recorded)
+
+
+@pytest.mark.parametrize("command", [unban_all, lambda enforcer: unban(enforcer, [SUBJECT])])
+def test_a_pending_ban_that_is_placed_during_its_unban_stays_ended(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[[Enforcer], Coroutine[None, None, object]],
+) -> None:
+    """If the kernel takes a pending ban while its unban waits for the disk, that ban ends everywhere."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    world.backend.refuses.clear()
+    while_recording(world, monkeypatch, lambda: world.wait(1.0))
+    asyncio.run(command(world.enforcer))
+
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+    assert world.ended == [(SUBJECT, Scope.FULL, BanEnd.REMOVED)]
+    world.restart(reboot=True)
+    assert world.in_kernel() == {}
+
+
+def test_a_ban_that_is_adopted_while_all_bans_end_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign ban that a comparison adopts while ``unban_all`` waits for the disk ends with the others."""
+    world.backend.put(OTHER, START + 60)
+
+    def adopt() -> None:
+        world.now += 1.0
+        world.adopt(OTHER, 59.0)
+
+    while_recording(world, monkeypatch, adopt)
+    assert asyncio.run(unban_all(world.enforcer)) == 1
+
+    assert (world.in_kernel(), world.in_store(), len(world.enforcer.ledger)) == ({}, {}, 0)
 
 
 def test_an_exempt_address_is_unbanned_without_the_disk(world: World) -> None:

@@ -187,9 +187,13 @@ class _CommandTime:
 
 
 def _begun_by(ledger: Ledger, keys: Iterable[int], when: float) -> list[int]:
-    """Return those of ``keys`` whose ban began at ``when`` (epoch seconds) or earlier, or is unknown."""
+    """Return those of ``keys`` whose ban began at ``when`` (epoch seconds) or earlier, or is unknown.
+
+    An adopted ban began before it was found, so before its recorded begin.
+    """
     records = ((key, ledger.get(key)) for key in keys)
-    return [key for key, one in records if one is None or one.since <= when]
+    adopted = Origin.ADOPTED
+    return [key for key, one in records if one is None or one.since <= when or one.origin is adopted]
 
 
 async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime) -> list[str]:
@@ -212,14 +216,19 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], begun: _Comma
     This call waits for the store, and the event loop continues meanwhile. A ban that began after ``begun``
     stays. If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
-    when, how = begun.by_clock(enforcer), BanEnd.REMOVED
-    old = _begun_by(enforcer.ledger, keys, when)
+    when, how, ledger = begun.by_clock(enforcer), BanEnd.REMOVED, enforcer.ledger
+    old = _begun_by(ledger, keys, when)
+    known = {key: ledger.get(key) for key in old}
     await enforcer.records.end_and_wait([network_of(key) for key in old], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
         return []
     when = begun.by_clock(enforcer)
-    old = _begun_by(enforcer.ledger, old, when)
-    return enforcer.apply(enforcer.book.unban(old, recorded=when, how=how))
+    old = _begun_by(ledger, old, when)
+    # If a pending ban was placed meanwhile, or a foreign one adopted, its end was recorded before its begin.
+    late = {key for key in old if ledger.get(key) is not None and ledger.get(key) is not known[key]}
+    ended = [key for key in old if key not in late]
+    failed = enforcer.apply(enforcer.book.unban(ended, recorded=when, how=how))
+    return failed + (await _unban_recorded(enforcer, [*late], _CommandTime.now(enforcer)) if late else [])
 
 
 @frozen
