@@ -347,6 +347,12 @@ class AlarmCode(AnyAlarmCode):
             "ringfence`, and the same for ringfence-early)."
         ),
     )
+    STORE_UNREAD = (
+        "store.unread",
+        "The recorded bans could not be read, so those that the kernel has lost are not in force.",
+        "Remove the cause, which the text names; ringfence tries again every 30 seconds.",
+        Mark.CRITICAL,
+    )
     STORE_INVALID_BANS = (
         "store.invalid_bans",
         "Some recorded bans were unreadable at the start and are left out.",

@@ -5,6 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 from structlog.testing import capture_logs
+from tests.support.full_disk import FullDisk
 from tests.support.recorded import recorded_bans
 from tests.support.world import OTHER, RULE, START, SUBJECT, World
 
@@ -180,6 +181,85 @@ def test_exempt_elements_are_removed_at_the_start(world: World) -> None:
     world.enforcer.start()
 
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
+
+
+@pytest.mark.parametrize("read", ["running", "removed_early"])
+def test_a_start_that_cannot_read_a_ban_restores_it_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    """Meanwhile the kernel keeps its bans, none is adopted, new ones are placed, and no row changes."""
+    new, unbanned = ip_network("192.0.2.3"), ip_network("192.0.2.4")
+    for subject in (unbanned, SUBJECT, OTHER):
+        world.decide(subject)
+    world.records.end([(unbanned, Scope.FULL)], world.now)
+    rows = recorded_bans(world.store, world.now)
+    world.backend.lose(OTHER)
+    disk = FullDisk(monkeypatch, BanTable, read)
+    world.restart()
+    assert (world.enforcer.enforcing, world.enforcer.unread) == (True, "disk full")
+    asyncio.run(world.reconciler.compare())
+    world.decide(new)
+    assert {str(SUBJECT), str(new)} <= set(world.in_kernel())
+    assert world.reconciler.counts.adopted == 0
+    world.enforcer.retry_restore()
+    assert world.enforcer.unread == "disk full"
+
+    disk.is_full = False
+    world.enforcer.retry_restore()
+    assert world.enforcer.unread == ""
+    assert recorded_bans(world.store, world.now)[:2] == rows
+    assert set(world.in_kernel()) == {str(one) for one in (SUBJECT, OTHER, new)}
+    ledger = world.enforcer.ledger
+    assert [(one.rule, one.counts.attempts) for _, one in ledger.items()] == [("guess", 5)] * 3
+
+
+def test_a_start_that_cannot_read_the_clock_moves_the_bans_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the clock was set while the daemon was down, the bans move once its record can be read."""
+    world.decide()
+    world.now += 60.0
+    world.ahead = -7_200.0
+    disk = FullDisk(monkeypatch, BanTable, "clock")
+    world.restart()
+    disk.is_full = False
+    world.enforcer.retry_restore()
+
+    assert left(world) == HOUR - 60
+
+
+def test_a_ban_that_ended_before_a_start_could_read_it_stays_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bans are read again only when the ends of those that were unbanned meanwhile are recorded."""
+    world.decide()
+    world.decide(OTHER)
+    reading = FullDisk(monkeypatch, BanTable, "running")
+    world.restart()
+    writing = FullDisk(monkeypatch, BanTable, "end")
+    world.unban(SUBJECT)
+    reading.is_full = False
+    world.enforcer.retry_restore()
+    assert set(world.in_kernel()) == {str(OTHER)}
+
+    writing.is_full = False
+    world.store.best_effort.retry()
+    world.enforcer.retry_restore()
+    assert set(world.in_kernel()) == set(world.in_store()) == {str(OTHER)}
+
+
+def test_on_that_cannot_read_a_ban_ends_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If `on` cannot read the recorded bans, they stay recorded, and are restored later."""
+    world.decide()
+    rows = recorded_bans(world.store, world.now)
+    world.enforcer.switch_off()
+    disk = FullDisk(monkeypatch, BanTable, "running")
+    world.enforcer.switch_on()
+    disk.is_full = False
+    assert recorded_bans(world.store, world.now) == rows
+
+    world.enforcer.retry_restore()
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR}
 
 
 def test_the_start_logs_the_numbers_of_bans(world: World) -> None:

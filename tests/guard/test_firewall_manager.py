@@ -7,12 +7,15 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from tests.support.full_disk import FullDisk
 from tests.support.kept import OTHER, Kept
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.errors import FirewallError
 from ringfence.firewall.probe import Verification
 from ringfence.guard import firewall_manager
+from ringfence.guard.firewall_side import firewall_alarms
+from ringfence.store.bans import BanTable
 
 
 def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
@@ -65,6 +68,30 @@ def test_enforcement_that_failed_is_tried_again(kept: Kept) -> None:
     kept.side.kernel.manager.retry_switch()
     assert kept.banned() == {f"{OTHER}/32"}
     assert kept.alarms.active == []
+
+
+def test_bans_that_cannot_be_read_are_an_alarm_until_they_are(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stay recorded, also if writes were dropped; read later, those of exempt addresses end."""
+    own = "192.0.2.2"
+    kept.side.start()
+    kept.ban(OTHER, own)
+    disk = FullDisk(monkeypatch, BanTable, "running")
+    kept.enforcer.switch_off()
+    kept.side.kernel.manager.switch_on()
+    kept.own_addresses_are(own)
+    kept.store.best_effort.diverged = True
+    kept.side.common.store_watch.retry(kept.enforcer)
+    kept.side.kernel.manager.retry_switch()
+    alarms = {alarm.code: alarm.text for alarm in firewall_alarms(kept.enforcer)}
+    assert alarms[AlarmCode.STORE_UNREAD].endswith(": disk full")
+    assert kept.banned() == set()
+
+    disk.is_full = False
+    kept.side.kernel.manager.retry_switch()
+    assert AlarmCode.STORE_UNREAD not in {alarm.code for alarm in firewall_alarms(kept.enforcer)}
+    assert kept.banned() == {f"{OTHER}/32"}
 
 
 @pytest.mark.parametrize("restarted", [False, True])

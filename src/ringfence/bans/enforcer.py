@@ -8,6 +8,7 @@ leads to a ban and the netlink exchange that places it.
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import ceil, inf
 
 import structlog
@@ -23,7 +24,7 @@ from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Decision
 from ringfence.detect.rules import RETURN_WITHIN
-from ringfence.errors import ControlError, FirewallError
+from ringfence.errors import ControlError, FirewallError, StoreError
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Backend, Opened, Outcome
 from ringfence.firewall.limits import Until
@@ -80,6 +81,8 @@ class Enforcer:
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
+        self.unread = ""
+        """Why the recorded bans could not be read when enforcement was switched on; "" if they were."""
         self.not_removed = ""
         """Why the kernel refused to remove the rules when enforcement was switched off; "" if it did not."""
         self.rebuilt_at = -inf
@@ -101,7 +104,8 @@ class Enforcer:
         """
         if self.records.switched_off:
             # If the clock is set before the next start in this boot, that start knows by how much.
-            follow_clock(self.records, {}, self.ledger.offset, self.clock.boot(), self.clock.wall())
+            with suppress(StoreError):
+                follow_clock(self.records, {}, self.ledger.offset, self.clock.boot(), self.clock.wall())
             self._log.warning("enforcement.off", fix="ringfence on")
             self.remove_rules()
             return
@@ -114,11 +118,37 @@ class Enforcer:
         if step := self.book.follow_clock(self.clock.wall() - self.clock.mono()):
             self._report(ClockSet(step))
         try:
-            restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
+            self._restore()
         except FirewallError:
             self.enforcing = False  # so that it is tried again as a whole
             raise
-        self._log.info("bans.restored", **restored)
+
+    def _restore(self) -> None:
+        """Restore and adopt bans. If the database cannot be read, set :attr:`unread`. Raise FirewallError."""
+        try:
+            restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
+        except StoreError as error:
+            self.unread = str(error)
+            self._log.error("bans.unread", error=self.unread)
+        else:
+            self.unread = ""
+            self._log.info("bans.restored", **restored)
+
+    def retry_restore(self) -> bool:
+        """Restore the recorded bans if an earlier try could not read them; return whether it succeeded now.
+
+        First the database must have recorded everything: a ban that has ended since must not return. Raise
+        FirewallError.
+        """
+        if not self.enforcing or not self.unread or not self.records.catch_up():
+            return False
+        self._restore()
+        return not self.unread
+
+    @property
+    def knows_bans(self) -> bool:
+        """Whether the ledger has all bans in force: enforcement is on, and the recorded bans were read."""
+        return self.enforcing and not self.unread
 
     def attach(self) -> None:
         """Write rules and sets, and load the store's bans, for a command that runs without a daemon.
@@ -127,8 +157,9 @@ class Enforcer:
         """
         self.opened = self.backend.open()
         self.enforcing = True
-        for ban in self.records.running(self.clock.wall()):
-            self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
+        with suppress(StoreError):  # a command can still unban what the kernel has
+            for ban in self.records.running(self.clock.wall()):
+                self.ledger.put(key_of(ban.network, ban.scope), Record.of(ban))
 
     def reopen(self, *, damaged: bool = False) -> Opened | None:
         """Write the rules and sets that are missing, or that differ from the backend's settings.
@@ -167,7 +198,7 @@ class Enforcer:
         Enforcement stays off even if the kernel refuses, or if the database cannot record it. Raise
         FirewallError if the kernel refuses.
         """
-        self.enforcing = False
+        self.enforcing, self.unread = False, ""
         self.filler.stop()
         self.remove_rules()
         self.apply(self.book.forget())
@@ -200,7 +231,7 @@ class Enforcer:
 
     def _record_restored(self) -> None:
         """Record exactly the restored bans. The database may still lack another one, and would record it."""
-        if self.enforcing:
+        if self.knows_bans:
             self.record_all()
 
     def require_enforcing(self) -> None:

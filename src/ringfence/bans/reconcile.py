@@ -10,7 +10,7 @@ minute, and after damage, all bans of the kernel are read and compared with the 
   milliseconds.
 * Bans with a wrong timeout in the kernel (because a clock was set, for example) are renewed.
 * Bans that the ledger lacks are adopted with their timeout. If they have no end, they end a day later. Bans
-  of exempt networks are removed.
+  of exempt networks are removed. Until the recorded bans are read, none is adopted.
 """
 
 import asyncio
@@ -204,7 +204,7 @@ class Reconciler:
         enforcer, missing = self._enforcer, found.missing
         if not enforcer.enforcing:  # enforcement was switched off during the comparison
             return
-        unknown = {key: left for key, left in found.unknown.items() if left > SLACK}
+        unknown = {key: left for key, left in found.unknown.items() if left > SLACK and enforcer.knows_bans}
         self._missing, before = len(missing), self.counts.restored
         for part in in_parts([*unknown]):
             self._adopt({key: unknown[key] for key in part})
@@ -228,7 +228,7 @@ class Reconciler:
         have added it although its answer was an error or was lost. The next retry records it.
         """
         enforcer, ledger = self._enforcer, self._ledger
-        if not enforcer.enforcing:  # enforcement was switched off between two parts
+        if not enforcer.knows_bans:  # enforcement was switched off between two parts
             return
         known = (key for key in found if key in ledger or key in ledger.pending)
         excluded = {*known, *filter(enforcer.book.was_unbanned, found)}

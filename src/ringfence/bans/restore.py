@@ -38,17 +38,26 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
     If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
     now.
 
-    Also record the clock (:func:`follow_clock`). Return three numbers of bans: ``kept``, which the kernel had
+    Bans of the ledger stay as they are. It has some if an earlier start could not read the database. Then
+    this is called again.
+
+    Also record the clock (:func:`follow_clock`). Raise StoreError if the database cannot be read. Until then
+    no ban is adopted, and none ends. Return three numbers of bans: ``kept``, which the kernel had
     and the store knew, ``put_back``, which only the store had, and ``adopted``, which only the kernel had.
     """
     began = clock.wall()
-    found = {key_of(one.network, one.scope): one.timeout for one in listed(backend, None)}
+    placed = frozenset(book.ledger.all_keys())
+    listing = ((key_of(one.network, one.scope), one.timeout) for one in listed(backend, None))
+    found = {key: left for key, left in listing if key not in placed}
     same_boot = follow_clock(records, found, book.ledger.offset, clock.boot(), began)
     inside, put_back, recorded = len(found), 0, records.running(began)
     while bans := list(islice(recorded, CHUNK)):
         kept, missing = list[tuple[Ban, float]](), list[Ban]()
         for ban in bans:
-            left = found.pop(key_of(ban.network, ban.scope), None)
+            key = key_of(ban.network, ban.scope)
+            left = found.pop(key, None)
+            if key in placed:
+                continue
             if left is None:
                 missing.append(ban)
             else:
@@ -108,6 +117,7 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
     the recorded one, the clock was set. Otherwise a ban in the kernel decides: if the clock was set, the end
     of this ban in the kernel differs from its end in the database by as much. ``found`` has the keys of the
     kernel's bans, each with the seconds left at ``now`` (epoch seconds). Return whether it is the same boot.
+    Raise StoreError if the database cannot be read; then nothing is recorded.
     """
     known, booted = records.clock()
     step = offset - known if known is not None else 0.0

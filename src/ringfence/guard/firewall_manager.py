@@ -366,9 +366,11 @@ class FirewallManager:
     def retry_switch(self) -> None:
         """Switch enforcement on, or off, as the administrator wants it, if an earlier try failed.
 
-        A failure causes an alarm.
+        If the recorded bans could not be read, try again to restore them. A failure causes an alarm.
         """
         if self._enforcer.enforcing:
+            if self._enforcer.retry_restore():
+                self._exemptions.apply(restored=True)
             return
         if self._enforcer.records.switched_off:
             if self._enforcer.not_removed:

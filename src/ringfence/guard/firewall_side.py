@@ -65,6 +65,9 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
         yield Alarm(AlarmCode.FIREWALL_OFF, "", text)
     elif not backend.enforces:
         yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
+    if enforcer.unread:
+        text = f"the recorded bans cannot be read, so some may not be in force: {enforcer.unread}"
+        yield Alarm(AlarmCode.STORE_UNREAD, "", text)
     if enforcer.firewall_error:
         pending = len(enforcer.ledger.pending)
         text = f"the firewall refuses bans ({pending} pending): {enforcer.firewall_error}"
@@ -154,7 +157,7 @@ class StoreWatch:
         """
         effort = self._store.best_effort
         effort.retry()
-        if effort.diverged and not effort.waiting and enforcer.enforcing:
+        if effort.diverged and not effort.waiting and enforcer.knows_bans:
             enforcer.record_all()
             effort.diverged = False
 

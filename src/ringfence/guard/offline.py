@@ -88,9 +88,10 @@ def restore_bans(settings: Settings) -> str:
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         stack.enter_context(collector_paused())
         side.start(verified=False)
-        bans = counted(len(side.kernel.enforcer.ledger), "ban is", "bans are")
+        enforcer = side.kernel.enforcer
+        bans = counted(len(enforcer.ledger), "ban is", "bans are")
         done = f"{bans} in place ({chosen.backend.name})"
-        problems = (store.damage(), store.memory_reason, store.best_effort.error)
+        problems = (store.damage(), store.memory_reason, enforcer.unread, store.best_effort.error)
         return "; ".join([done, *filter(None, problems)])
 
 

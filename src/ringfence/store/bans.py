@@ -13,7 +13,6 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from ringfence.errors import StoreError
 from ringfence.store.file import Connection
 from ringfence.store.rows import (
     ATTEMPTS,
@@ -430,7 +429,11 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float, how: Ban
 
 
 class Records:
-    """Reads and queued writes of the database's bans, and the off switch. No method raises StoreError."""
+    """Reads and queued writes of the database's bans, and the off switch.
+
+    Only four methods raise StoreError, because what they read decides which bans are restored, adopted and
+    ended: :meth:`running`, :meth:`removed_early`, :meth:`not_removed` and :meth:`clock`.
+    """
 
     def __init__(self, bans: BanTable, switch: OffSwitch, best_effort: BestEffort) -> None:
         self._bans = bans
@@ -480,26 +483,25 @@ class Records:
         return self._best_effort.read(self._bans.running_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:
-        """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch).
-
-        Return [] if they cannot be read.
-        """
-        return self._best_effort.read(self._bans.removed_early, [], now)
+        """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch)."""
+        return self._bans.removed_early(now)
 
     def not_removed(self) -> Iterable[Ended]:
-        """Return the bans that did not end early, including expired ones.
-
-        Return [] if they cannot be read.
-        """
-        return self._best_effort.read(self._bans.not_removed, [])
+        """Return the bans that did not end early, including expired ones."""
+        return self._bans.not_removed()
 
     def clock(self) -> tuple[float | None, str]:
         """Return the last recorded wall clock minus monotonic clock, in seconds, and the boot's identity.
 
         Return None and "" if they are unknown.
         """
-        unknown: tuple[float | None, str] = (None, "")
-        return self._best_effort.read(self._bans.clock, unknown)
+        return self._bans.clock()
+
+    def catch_up(self) -> bool:
+        """Do the queued writes now, unless the disk takes none; return whether none is left."""
+        if self._best_effort.takes_writes:
+            self._best_effort.write_kept()
+        return not self._best_effort.waiting
 
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
         """Record the clock's offset, and move the bans' times by ``step`` seconds, before this returns.
@@ -537,15 +539,12 @@ class Records:
         its full length.
         """
         unreadable = 0
-        try:
-            for ban in self._bans.running(now):
-                if ban is None:
-                    unreadable += 1
-                    continue
-                late = ban.since - now
-                yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
-        except StoreError as error:
-            self._best_effort.report(error)
+        for ban in self._bans.running(now):
+            if ban is None:
+                unreadable += 1
+                continue
+            late = ban.since - now
+            yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
         if unreadable:
             self._best_effort.report_unreadable(unreadable)
 
