@@ -1,13 +1,14 @@
 """The wall clock is set while bans are in force, and after they ended: an ended ban never begins again."""
 
 import asyncio
+from ipaddress import ip_network
 
 import pytest
-from tests.support.world import OTHER, SUBJECT, World
+from tests.support.world import OTHER, START, SUBJECT, World
 
 from ringfence.ban_facts import ClockSet
 from ringfence.bans.unban import unban
-from ringfence.detect.rules import HOUR
+from ringfence.detect.rules import DAY, HOUR
 from ringfence.errors import FirewallError
 from ringfence.values.ban import BanEnd, Scope
 
@@ -132,6 +133,27 @@ def test_a_clock_that_was_set_while_writes_were_dropped_is_recorded(world: World
     world.restart()
 
     assert recorded(world) == world.in_kernel() == {"192.0.2.1/32": HOUR - 10}
+
+
+@pytest.mark.parametrize("behind", [2 / 3 * HOUR, 1_000 * DAY])
+def test_a_boot_with_a_slow_clock_moves_no_ban_of_before(world: World, behind: float) -> None:
+    """When the clock is corrected, the bans since the boot move; those of before end at their times."""
+    new = ip_network("192.0.2.3")
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.wait(61.0)
+    world.decide()
+    world.now += 60.0
+    world.now -= behind
+    world.restart(reboot=True)
+    world.enforcer.ban([new], 2 * HOUR, "")
+    world.ahead = behind
+    world.wait(10.0)
+    begun = {network: world.store.bans.past(network, 0.0, 9)[0].ban.since for network in (OTHER, SUBJECT)}
+    assert begun == {OTHER: START, SUBJECT: START + 61}
+
+    world.wait(HOUR)
+    world.restart(reboot=True)
+    assert world.in_kernel() == recorded(world) == {"192.0.2.3/32": HOUR - 10}
 
 
 def test_a_set_clock_is_reported_once(world: World) -> None:

@@ -133,6 +133,7 @@ MOST = 300_000
 """The maximum number of bans in the file, some 300 MB. Above it, ended bans are removed, the oldest first."""
 
 _CLOCK, _BOOT = "clock", "boot"
+_ANOTHER_CLOCK = 5.0  # a ban that began more seconds after the present was recorded by another clock
 
 
 class BanTable:
@@ -233,13 +234,17 @@ class BanTable:
         back, 0 if it was not set. It is added to the times of all bans that had not expired, including
         removed ones. ``now`` is the wall clock after it was set. If the clock was set back, bans that expired
         by the clock before it was set would begin again, so their times are moved too.
+
+        If the begin of a ban was in the future before the clock was set, its times stay: another clock
+        recorded them. After a boot with a slow clock, this holds for the bans of before the boot.
         """
+        before = now - step
         with self._connection.transaction() as execute:
             if step:
                 execute(
                     "UPDATE bans SET since = since + ?, expires = expires + ?, ended = ended + ?"
-                    " WHERE expires > ?",
-                    (step, step, step, min(now, now - step)),
+                    " WHERE expires > ? AND since <= ?",
+                    (step, step, step, min(now, before), before + _ANOTHER_CLOCK),
                 )
             for fact in ((_CLOCK, repr(offset)), (_BOOT, boot)):
                 execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", fact)
