@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,8 @@ from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.lab import Lab
 from tests.support.netns import run
 
-from ringfence.cli.check import UNPROVEN, _closed_connections, _logins
+from ringfence.cli.check import UNPROVEN, _closed_connections, _logins, _secret_findings
+from ringfence.guard import process
 from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
 
@@ -275,6 +277,24 @@ def test_the_modes_of_a_secret_file(tmp_path: Path) -> None:
     assert [line for line in lines if "every user" in line] == [
         f"NO  secret: every user may read {file}; fix: chmod o= {file}"
     ]
+
+
+def test_a_secret_file_in_a_closed_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the service's user may not enter a folder above the file, the fix is another place."""
+    monkeypatch.setattr(process, "USER", "daemon")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        Path(name).chmod(0o700)
+        file = Path(name, "secret")
+        file.write_text(SECRET, "utf-8")
+        file.chmod(0o644)
+        config = Path(name, "ringfence.toml")
+        config.write_text(f'[[asterisk]]\n[asterisk.ami]\nsecret_file = "{file}"\n', "utf-8")
+        [_, found, _] = [finding.line for finding in _secret_findings(config)]
+
+    assert found == (
+        f"NO  secret: the service cannot start: its user ringfence may not read {file}, because the folder "
+        f"{name} is closed to it; fix: move it to /etc/ringfence"
+    )
 
 
 def test_the_modes_of_the_token_of_routers(tmp_path: Path) -> None:

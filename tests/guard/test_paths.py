@@ -45,13 +45,13 @@ def test_a_loop_of_links_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).chmod(0o755)
         loop = Path(name, "loop")
         loop.symlink_to(loop)
-        assert process.may_read(loop)
-        assert process.may_read(loop / "secret")
+        assert process.closed_to_user(loop) is None
+        assert process.closed_to_user(loop / "secret") is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_the_permission_to_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Owner, group and modes of file and folders decide; if the unit's user is missing, it may read."""
+    """Owner, group and modes of folders and file decide; if the unit's user is missing, nothing is closed."""
     monkeypatch.setattr(process, "USER", "daemon")
     group = pwd.getpwnam("daemon").pw_gid
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
@@ -67,8 +67,8 @@ def test_the_permission_to_read_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
             os.chown(file, 0, owner)
             file.chmod(mode)
             folder.chmod(way)
-            seen.append(process.may_read(file))
+            seen.append(process.closed_to_user(file))
         monkeypatch.setattr(process, "USER", "nobody-has-this-name")
-        seen.append(process.may_read(file))
+        seen.append(process.closed_to_user(file))
 
-    assert seen == [False, True, False, False, True]
+    assert seen == [file, None, file, folder, None]

@@ -19,7 +19,7 @@ from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 from ringfence.findings import Finding
 from ringfence.firewall import make_backend
-from ringfence.guard.process import USER, may_read
+from ringfence.guard.process import USER, closed_to_user
 from ringfence.guard.process import configure as configure_logging
 from ringfence.guard.source_manager import target_of
 from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
@@ -187,9 +187,13 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
     files = [path] if any(secret is not None for secret, _ in secrets) else []
     files += [file for _, file in secrets if file is not None]
     for file in dict.fromkeys([path, *files]):
-        if not may_read(file):
+        closed = closed_to_user(file)
+        if closed is not None:
             why = f"the service cannot start: its user {USER} may not read {file}"
-            yield Finding(False, "secret", f"{why}; fix: chgrp {USER} {file}; chmod g+r {file}")
+            fix = f"chgrp {USER} {file}; chmod g+r {file}"
+            if closed != file:
+                why, fix = f"{why}, because the folder {closed} is closed to it", "move it to /etc/ringfence"
+            yield Finding(False, "secret", f"{why}; fix: {fix}")
     for file in dict.fromkeys(files):
         if file.stat().st_mode & 0o007:
             yield Finding(False, "secret", f"every user may read {file}; fix: chmod o= {file}")

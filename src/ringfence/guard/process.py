@@ -261,16 +261,20 @@ def make_folder(folder: Path) -> None:
                     os.close(made)
 
 
-def may_read(file: Path) -> bool:
-    """Whether owners and modes permit the unit's user to read a file; true if that cannot be determined."""
+def closed_to_user(file: Path) -> Path | None:
+    """Return the first folder above a file, or the file, that owners and modes close to the unit's user.
+
+    Return None if this user may read the file, or if that cannot be determined.
+    """
     try:
         user = pwd.getpwnam(USER)
         groups = {user.pw_gid, *os.getgrouplist(USER, user.pw_gid)}
-        folders = Path(os.path.realpath(file)).parents
-        above = all(_grants(folder, user.pw_uid, groups, stat.S_IXOTH) for folder in folders)
-        return above and _grants(file, user.pw_uid, groups, stat.S_IROTH)
+        for folder in reversed(Path(os.path.realpath(file)).parents):
+            if not _grants(folder, user.pw_uid, groups, stat.S_IXOTH):
+                return folder
+        return None if _grants(file, user.pw_uid, groups, stat.S_IROTH) else file
     except (KeyError, OSError):
-        return True
+        return None
 
 
 def _grants(path: Path, user: int, groups: set[int], right: int) -> bool:
