@@ -60,6 +60,9 @@ def load_what_is_right(path: Path, environ: Mapping[str, str] = os.environ) -> S
 def _tree(path: Path) -> dict[str, object]:
     try:
         text = path.read_bytes().decode()
+        if text.startswith("\ufeff"):
+            mark = "begins with a byte order mark, as Windows writes it; fix: save it as UTF-8 without BOM"
+            raise ConfigError(str(path), [mark])
         if any(line.count(".") > DEEPEST and _depth(line) > DEEPEST for line in text.split("\n")):
             raise ConfigError(str(path), [f"is not TOML: a key has more than {DEEPEST} parts"])
         return tomllib.loads(text)
@@ -72,6 +75,9 @@ def _tree(path: Path) -> dict[str, object]:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}; {fix}"]) from None
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(str(path), [f"is not UTF-8 (at line {line}); fix: save it as UTF-8"]) from None
     except (ValueError, RecursionError) as error:  # also too many digits, or tables too deep
         raise ConfigError(str(path), [f"is not TOML: {_in_words(str(error))}"]) from None
 
