@@ -129,7 +129,7 @@ class WireSettings:
     ``https_pages``: strangers may read web pages of Asterisk's HTTPS server. By default they may not, and
     every answer by WSS counts. If they may, a sender hides all its guesses by WSS with a few blanks in its
     request, unless a log or an export shows them. So the default does less harm: only answers to strangers
-    count, nineteen in ten minutes are free, and the ban closes only the TCP ports of Asterisk. A browser, or
+    count, nineteen in nine minutes are free, and the ban closes only the TCP ports of Asterisk. A browser, or
     a new phone that fetches some files, needs fewer answers.
     """
 
