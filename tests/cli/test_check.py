@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -127,6 +128,23 @@ def test_proxies_need_the_wire(tmp_path: Path) -> None:
     _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
 
     assert f"NO  pbx: proxies 127.0.0.1, 127.0.1.0/30: {WITHOUT_CLIENTS}" in lines
+
+
+@pytest.mark.parametrize(
+    ("firewall", "shown"), [({}, 1), ({"sip_ports": ["5060", "5160/udp"]}, 0)], ids=["found", "named"]
+)
+def test_ports_that_are_not_known_are_named(
+    tmp_path: Path, firewall: Mapping[str, object], shown: int
+) -> None:
+    """If the daemon finds no port of Asterisk, and none is configured, the check names those guarded."""
+    with Guard(tmp_path, ami={"port": 1}, firewall=firewall) as guard:
+        _, lines = lines_of(guard)
+
+    line = (
+        "--  firewall: Asterisk's ports are not known, so UDP 4569, 5060 and TCP 5038, 5060, 5061, 8089 are "
+        "guarded; fix: if it has others, name all in sip_ports of [firewall]"
+    )
+    assert [found for found in lines if "ports are not known" in found] == [line] * shown
 
 
 @pytest.mark.kernel

@@ -268,6 +268,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
             "repaired": 0,
             "restored": 0,
             "adopted": 0,
+            "ports_known": True,
             "rules": [],
             "sets": {},
         },

@@ -19,6 +19,7 @@ from ringfence.config.schema import AsteriskSettings, Settings
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, FirewallError, HostError
 from ringfence.findings import Finding
 from ringfence.firewall import make_backend
+from ringfence.firewall.ports import Ports
 from ringfence.guard.process import USER, closed_to_user
 from ringfence.guard.process import configure as configure_logging
 from ringfence.guard.source_manager import target_of
@@ -142,6 +143,10 @@ def _firewall_findings(settings: Settings, report: Mapping[str, Any] | None) -> 
         backend.close()
         for one in requirements:
             yield Finding(one.problem is None, one.name, one.problem or one.note)
+    if report and not report["firewall"]["ports_known"]:
+        guarded = f"UDP {', '.join(map(str, Ports().udp))} and TCP {', '.join(map(str, Ports().tcp))}"
+        fix = "fix: if it has others, name all in sip_ports of [firewall]"
+        yield Finding(None, "firewall", f"Asterisk's ports are not known, so {guarded} are guarded; {fix}")
 
 
 def _closed_connections() -> Finding:

@@ -39,7 +39,8 @@ class StatusData:
     ``sources`` are those of the PBXs, and ``others`` those of the whole host, such as the wire.
     ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
     chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
-    are the rules of the configuration, including those that are off. ``proxies`` are the SIP proxies of the
+    are the rules of the configuration, including those that are off. ``ports_known``: Asterisk's ports are
+    found or configured; otherwise the usual ones are guarded. ``proxies`` are the SIP proxies of the
     configuration. ``features`` are the parts that features add, by key.
     """
 
@@ -53,6 +54,7 @@ class StatusData:
     alarms: Sequence[AlarmRecord]
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
+    ports_known: bool = True
     proxies: Sequence[Network] = ()
     features: Mapping[str, object] = Factory(dict)
 
@@ -140,6 +142,7 @@ def _firewall(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "repaired": counts.repaired,
         "restored": counts.restored,
         "adopted": counts.adopted,
+        "ports_known": seen.ports_known,
         "rules": [{"rule": use.name, "packets": use.packets, "bytes": use.bytes} for use in usage.rules],
         "sets": dict(usage.sets),
     }
@@ -188,7 +191,7 @@ class StatusCollector:
 
     def collect(self, counters: Counters) -> StatusData:
         """Update the alarms, and return the present state. ``counters`` are those of the firewall's rules."""
-        side = self._side
+        side, settings = self._side, self._reloader.settings
         self.update_alarms()
         return StatusData(
             now=side.common.clock.mono(),
@@ -200,8 +203,9 @@ class StatusCollector:
             why=side.kernel.why,
             alarms=side.common.alarms.active,
             unseen=self._sources.coverage_gaps(),
-            rules=self._reloader.settings.rule_table(),
-            proxies=[network for pbx in self._reloader.settings.asterisk for network in pbx.proxies],
+            rules=settings.rule_table(),
+            ports_known=side.kernel.wanted_rules.ports is not None or settings.firewall.sip_ports is not None,
+            proxies=[network for pbx in settings.asterisk for network in pbx.proxies],
             features={key: part for one in self._features for key, part in one.section().as_json().items()},
         )
 
