@@ -24,7 +24,9 @@ HERE = ip_address("198.18.0.1")
 
 def refused(friend: Address, call_id: bytes = b"a", transport: Transport = Transport.UDP) -> Challenge:
     """Return an answer by which Asterisk refuses a friend's request."""
-    return Challenge(friend, 5060, HERE, 5060, call_id, b"", sender=friend, transport=transport)
+    return Challenge(
+        *(friend, 5060, HERE, 5060, call_id, b""), sender=friend, account="alice", transport=transport
+    )
 
 
 def report(kind: EventKind, friend: Address, by: Transport = Transport.UDP) -> SecurityEvent:

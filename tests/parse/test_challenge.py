@@ -802,6 +802,23 @@ def test_an_ordinary_challenge_of_pjsip() -> None:
     assert (found.sender, found.sequence) == (ip_address("198.18.1.1"), 1)
 
 
+@pytest.mark.parametrize(
+    ("caller", "account"),
+    [
+        (b'"M\xc3\xbcller" <sip:alice@pbx>;tag=1', "alice"),
+        (b'"a \\" <sip:bob@b>" <sip:alice@pbx>;tag=1', "alice"),
+        (b'<sip:alice@pbx>;x="sip:bob@b";tag=1', "alice"),
+        (b"<sip:pbx>;x=sip:bob@b;tag=1", "<sip:pbx>;x=sip:bob@b;tag=1"),
+    ],
+)
+def test_the_account_of_an_answer_is_the_user_that_pjsip_looks_up(caller: bytes, account: str) -> None:
+    """No other text of the From can name another user, in any form of the header that PJSIP writes."""
+    line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"From"))
+    found = only(ipv4(udp(ORDINARY.replace(line, b"From: " + caller))))
+    assert found is not None
+    assert found.account == account
+
+
 def test_ordinary_answers_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One match reads a 401 with one challenge or several, and an answer without any."""
     line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"WWW"))

@@ -3,13 +3,15 @@
 Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
 it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
 refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and a
-success that AMI reports takes away those that it answers. They have its Call-ID, and are at most as many as
-the challenges that AMI reported of its session and account within ``ANSWERED_WITHIN``. (chan_sip's events
-name no Call-ID, so there any refusals are taken away.) AMI reports no challenge for a hidden guess, or one of
-the account that is tried. So a login pays for no guess, even if an attacker guesses with the Call-ID of its
-own logins, and repeats a nonce in these. With more than ``MANY`` in ``WITHIN``, the friend is *observed* for
-``OBSERVED_FOR``: the kernel copies its conversation like that of a stranger, and its guesses are seen. The
-friends of an IPv6 /64 are counted and observed together, because one password makes many friends there.
+success that AMI reports takes away those that it answers. They have its Call-ID and its account as the user
+of their From, and are at most as many as the challenges that AMI reported of its session and account within
+``ANSWERED_WITHIN``. (chan_sip's events name no Call-ID, so there any refusals are taken away.) AMI reports no
+challenge for a hidden guess, or one of the account that is tried. It also reports challenges that cannot
+leave this host, such as to 255.255.255.255. So a login pays for no guess at another account, even if an
+attacker guesses with the Call-ID of its own logins, and repeats a nonce in these. With more than ``MANY`` in
+``WITHIN``, the friend is *observed* for ``OBSERVED_FOR``: the kernel copies its conversation like that of a
+stranger, and its guesses are seen. The friends of an IPv6 /64 are counted and observed together, because one
+password makes many friends there.
 
 A *new* friend, where an account has not worked before, is observed for ``NEW_FOR`` from the beginning
 (:class:`FirstDay`): an attacker with one password may log in and hide its guesses at other accounts, also by
@@ -18,10 +20,11 @@ meanwhile, by a login or a contact. A contact is what its sender writes: several
 ``max_contacts`` permits it, and any number one after the other if a new one replaces the last.
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
-challenges the OPTIONS by which a phone keeps its NAT mapping open, and chan_sip reports no success of a
-SUBSCRIBE (the lamps of a phone). So the number may be small: at most ``MANY`` guesses a day that Asterisk
-does not report remain uncounted. It is not smaller, because a phone that registers, calls and subscribes at
-once gets some refusals before the first success.
+challenges the OPTIONS by which a phone keeps its NAT mapping open, chan_sip reports no success of a SUBSCRIBE
+(the lamps of a phone), and an endpoint may have another name than the user in the From (``auth_username``).
+So the number may be small: at most ``MANY`` guesses a day that Asterisk does not report remain uncounted, if
+it refuses them by answers that leave this host. It is not smaller, because a phone that registers, calls and
+subscribes at once gets some refusals before the first success.
 
 Bounds: ``MOST_COUNTED`` senders (IPv4 addresses or /64s), and as many Call-IDs and sessions, are counted, and
 ``MOST`` senders observed for each reason. Those refused longest ago, and those that are new for longest, are
@@ -66,7 +69,7 @@ class Observation:
         Return whether the kernel must copy the packets of the friend's sender from now on.
         """
         sender = sender_of(friend)
-        key = _session_of(friend, answer.service, answer.call_id, answer.transport)
+        key = _session_of(friend, answer.service, answer.call_id, answer.transport, answer.account)
         remember(self._by_session, key, self._by_session.get(key, 0) + 1, MOST_COUNTED)
         since, number = self._refused.get(sender, (now, 0))
         if now - since >= WITHIN:
@@ -90,7 +93,7 @@ class Observation:
         """Record that AMI reports a login: refusals that were the challenges of its request count no more."""
         at, challenges = self._challenges.pop(_login_of(event), (now, 0))
         address = event.remote.address
-        key = _session_of(address, event.service, event.session, event.remote.transport)
+        key = _session_of(address, event.service, event.session, event.remote.transport, event.account)
         answered = min(challenges, self._by_session.get(key, 0))
         sender = sender_of(address)
         since, number = self._refused.get(sender, (0.0, 0))
@@ -105,14 +108,16 @@ class Observation:
         return self._observed.keys()
 
 
-def _session_of(friend: Address, service: Service, call_id: bytes, transport: Transport) -> int:
-    """Return the key of a friend's requests with one Call-ID by one transport; chan_sip's have none.
+def _session_of(friend: Address, service: Service, call_id: bytes, transport: Transport, account: str) -> int:
+    """Return the key of a friend's requests for one account with one Call-ID by one transport.
+
+    chan_sip's events name no Call-ID, and for a call another account than its answers.
 
     The key is a hash, because a tuple for each would take more memory. The wire calls a WebSocket TCP. By TLS
     it sees no refusal, so challenges by TLS must pay for none.
     """
     by = Transport.TCP if transport is Transport.WS else transport
-    return hash((friend, call_id if service is Service.PJSIP else b"", by))
+    return hash((friend, by, call_id, account) if service is Service.PJSIP else (friend, by))
 
 
 def _login_of(event: SecurityEvent) -> int:

@@ -42,7 +42,7 @@ from hashlib import blake2b
 from ipaddress import ip_address
 
 from ringfence.parse.address import unmapped
-from ringfence.parse.line_result import sip_user
+from ringfence.parse.line_result import text_of
 from ringfence.parse.packet import (
     TCP,
     UDP,
@@ -180,6 +180,8 @@ _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
+# A From as PJSIP writes it, up to the user that it looks up. What follows may contain other URIs.
+_CALLER = re.compile(rb'(?:"(?:[^"\\]|\\.)*+" ?)?<sips?:([^@<>;\s]*+)@', re.DOTALL)
 # The form of nearly every answer of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII,
 # one Via with one ``received``, one user in the From. A 401 has challenges with one nonce, one or several.
 # One match of these patterns is much faster than the steps that parse all other answers.
@@ -368,14 +370,16 @@ def _is_pjsips(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool
 def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str, bool]:
     """Return the request's sender (None if unknown), its account, and whether it suppresses events.
 
-    ``head`` is that of PJSIP's answer. If ``head`` is cut off before its Via or From, return None, "" and
+    The account is the user in the From, or all of the From if it has none there. ``head`` is that of PJSIP's
+    answer. If ``head`` is cut off before its Via or From, return None, "" and
     False. :func:`_is_evasive` decides the last one.
     """
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # the head is cut off
         return None, "", False
-    sender = received_by_pjsip(_unfolded(head, via.end()))
-    return sender, sip_user(_unfolded(head, asked_for.end())), _is_evasive(head, call_id)
+    sender, value = received_by_pjsip(_unfolded(head, via.end())), _unfolded(head, asked_for.end())
+    caller = _CALLER.match(value)
+    return sender, text_of(caller[1] if caller is not None else value), _is_evasive(head, call_id)
 
 
 def _sender_by_chan_sip(head: bytes, *, challenge: bool) -> Address | None:

@@ -926,6 +926,16 @@ def test_a_login_pays_for_no_hidden_guess_with_its_call_id(
     assert guard.observed() == {PHONE}
 
 
+def test_a_challenge_that_cannot_leave_pays_for_no_hidden_guess() -> None:
+    """AMI reports it too, so a login pays only for the refusals that name its account."""
+    guard = Player()
+    guard.play(at(0, friend()))
+    for number in range(21):
+        question, guess = challenged(PHONE), evolve(sent(PHONE), account="300")
+        guard.play(at(1 + number, question, guess, question, sent(PHONE), login(PHONE)))
+    assert guard.observed() == {PHONE}
+
+
 @pytest.mark.parametrize(("later", "observed"), [(63.9, set()), (64.0, {PHONE})])
 def test_a_login_explains_no_challenge_of_long_ago(later: float, observed: set[str]) -> None:
     """A phone answers a challenge within a minute."""
