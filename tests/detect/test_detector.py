@@ -18,6 +18,7 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Bounds
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, Finding, NewProof, WrongAnswer
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Watched
+from ringfence.detect.observation import NEW_FOR
 from ringfence.detect.rules import RULES, By, Claimed, Rule
 from ringfence.errors import FirewallError
 from ringfence.ledger import Record, key_of
@@ -30,6 +31,7 @@ from ringfence.values.network import NetworkSet
 from ringfence.values.packet import Challenge
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
+PHONE = FriendReason.REACHABLE
 PROBE = Rule("probe", "m", frozenset({AttemptKind.PROBE}), 2, 60.0, (60.0,))
 NETWORK = ip_network(f"{SENDER}/32")
 OWN = NetworkSet([ip_network("192.0.2.128/25"), ip_network("2001:db8:0:1::1/128")])
@@ -201,6 +203,18 @@ def test_new_rules_look_at_what_was_done_already() -> None:
     play(detector, "4 192.0.2.7 -> counted; guess bans 192.0.2.7/32 for 3")
     detector.configure(())
     play(detector, "6 192.0.2.7 -> no rule")
+
+
+def test_all_phones_are_observed_when_asterisk_has_failed_to_report() -> None:
+    """Somebody hides guesses, perhaps without any answer, and the log does not name the address."""
+    detector = Driven(RULES)
+    for address, tie in ((SENDER, PHONE), ("192.0.2.9", FriendReason.TRUNK), ("2001:db8::1", PHONE)):
+        detector.friends.add(Friend("pbx", ip_address(address), "204", tie, 0.0, 0.0, 1e9))
+    assert detector.observed(10.0) == set()
+    detector.observe_silence(10.0)
+    assert detector.observed(10.0) == {ip_address(SENDER), ip_address("2001:db8::1")}
+    assert detector.observed(9.9 + NEW_FOR) != set()
+    assert detector.observed(10.0 + NEW_FOR) == set()
 
 
 def test_new_rules_do_not_shorten_claimed_bans() -> None:

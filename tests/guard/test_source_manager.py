@@ -17,7 +17,10 @@ from ringfence.clock import Clock
 from ringfence.config.converters import Name
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
 from ringfence.guard.source_manager import SourceManager, SourceWatchdog
+from ringfence.parse.line_result import LogAlarm
+from ringfence.sources.log_ingest import AlarmCount
 from ringfence.sources.roster import AmiListener
+from ringfence.sources.state import Condition, State
 from ringfence.values.event import Service
 from ringfence.values.friend import Contact, Roster
 from ringfence.values.secret import Secret
@@ -59,6 +62,8 @@ class Managed:
             on_read=lambda read: self.order.append(f"read up to {read}"),
             on_reload=None,
             on_contact=lambda _contact, _now: self.order.append("judged"),
+            on_silence=lambda: self.order.append("silence"),
+            tick=lambda **_: None,
             chan_sip_tls={"two"},
         )
         pretended = SimpleNamespace(
@@ -133,6 +138,20 @@ def test_each_pbx_has_its_gaps(managed: Managed) -> None:
         for name in ("one", "two")
         for part in ("AMI", "a log", "the wire")
     )
+
+
+def test_each_silenced_event_is_passed_on(managed: Managed) -> None:
+    """A log counts them, and other faults of a log are no silence."""
+    managed.manager.configure([ONE])
+    counts = {LogAlarm.SILENCED: AlarmCount(0, 0.0), LogAlarm.TAMPERED: AlarmCount(3, 1.0)}
+    log: Any = SimpleNamespace(id="one/log", condition=Condition(State.LISTENING), alarms=counts)
+    reader: Any = managed.readers[0]
+    reader.sources = (log,)
+    for count in (0, 1, 1, 2):
+        counts[LogAlarm.SILENCED] = AlarmCount(count, float(count))
+        managed.manager.check()
+        managed.order.append(f"{count}")
+    assert managed.order == ["0", "silence", "1", "1", "silence", "2"]
 
 
 def test_listeners_hear_of_phones(managed: Managed) -> None:

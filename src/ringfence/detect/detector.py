@@ -112,7 +112,7 @@ _PHONES = (Service.PJSIP, Service.SIP)
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _SUCCESS, _HIDDEN = EventKind.SUCCESSFUL_AUTH, EventKind.HIDDEN
 _CHALLENGE = EventKind.CHALLENGE_SENT
-_AUTHENTICATED = FriendReason.AUTHENTICATED
+_AUTHENTICATED, _TRUNK = FriendReason.AUTHENTICATED, FriendReason.TRUNK
 _NARROW = Scope.SIP_UDP
 _FORBIDDEN = 403
 _CLAIMED, _COUNTED = Proof.CLAIMED, Disposition.COUNTED
@@ -348,6 +348,10 @@ class Detector:
         """Record that some of the packets that the kernel copies were lost at ``now`` (monotonic)."""
         self._friend_attempts.sees_wire = True
         self._attribution.observe_loss(now)
+
+    def observe_silence(self, now: float) -> None:
+        """Record that the log says, at ``now`` (monotonic), that Asterisk could not report an event."""
+        self._observation.on_silence(now)
 
     def observe_backlog(self, now: float) -> None:
         """Record that copied packets wait unread at ``now`` (monotonic) while an event is judged."""
@@ -594,7 +598,12 @@ class Detector:
         )
 
     def observed(self, now: float) -> frozenset[Address]:
-        """Return the friends, new or refused often, whose packets the kernel must copy (``observation``)."""
+        """Return the friends whose packets the kernel must copy (``observation``).
+
+        They are new or refused often, or all phones if Asterisk could not report an event.
+        """
+        if self._observation.has_silence(now):
+            return frozenset(one.address for one in self.friends.all() if one.reason is not _TRUNK)
         new = (one for one in self.friends.first_day.addresses if self.friends.has(one))
         return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
 

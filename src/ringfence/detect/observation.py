@@ -19,6 +19,9 @@ TLS and where no refusal is copied. So are the other addresses of a /64 that the
 meanwhile, by a login or a contact. A contact is what its sender writes: several in one REGISTER if
 ``max_contacts`` permits it, and any number one after the other if a new one replaces the last.
 
+All phones are observed for as long if the log says that Asterisk could not report an event: somebody may hide
+guesses whose answers cannot leave. Anyone can cause this by one request, so it must harm no phone.
+
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, chan_sip reports no success of a SUBSCRIBE
 (the lamps of a phone), and an endpoint may have another name than the user in the From (``auth_username``).
@@ -35,6 +38,7 @@ friends.
 
 from collections import Counter, OrderedDict
 from collections.abc import Set as AbstractSet
+from math import inf
 
 from attrs import define
 
@@ -62,6 +66,7 @@ class Observation:
         self._by_session: OrderedDict[int, int] = OrderedDict()
         self._challenges: OrderedDict[int, tuple[float, int]] = OrderedDict()  # the latest, and how many
         self._observed: OrderedDict[Network, float] = OrderedDict()  # by sender, its latest refusal
+        self._silenced = -inf
 
     def on_refusal(self, friend: Address, answer: Challenge, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` by ``answer``.
@@ -100,6 +105,14 @@ class Observation:
         if number and answered and now - at < ANSWERED_WITHIN:
             self._by_session[key] -= answered
             self._refused[sender] = since, max(0, number - answered)
+
+    def on_silence(self, now: float) -> None:
+        """Record that Asterisk could not report an event, because of the bytes in a request."""
+        self._silenced = now
+
+    def has_silence(self, now: float) -> bool:
+        """Whether Asterisk could not report an event within the last ``NEW_FOR`` seconds."""
+        return now - self._silenced < NEW_FOR
 
     def senders(self, now: float) -> AbstractSet[Network]:
         """Return the senders whose friends were refused often, and lately."""

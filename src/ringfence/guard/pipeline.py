@@ -368,6 +368,10 @@ class Pipeline(WireSink):
                 self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
         self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
 
+    def on_silence(self) -> None:
+        """Record that the log says that Asterisk could not report a security event."""
+        self._detector.observe_silence(self._clock.mono())
+
     def on_gap(self, now: float) -> None:
         """Record that copies of packets were lost at ``now`` (monotonic seconds)."""
         self._detector.observe_loss(now)

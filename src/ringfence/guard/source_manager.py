@@ -355,16 +355,19 @@ class SourceWatchdog:
     def _is_waited_for(self, name: str, condition: Condition) -> bool:
         return condition.state is State.WAITING and name not in self._listened
 
-    def on_log_alarms(self, name: str, counts: "Iterable[tuple[LogAlarm, AlarmCount]]") -> None:
+    def on_log_alarms(self, name: str, counts: "Iterable[tuple[LogAlarm, AlarmCount]]") -> list[LogAlarm]:
         """Activate an alarm for each fault of the log ``name`` that has occurred again since the last call.
 
-        ``counts`` has each fault with the number of its occurrences so far, and the time of the latest. A
-        new source of the log counts from zero.
+        Return these faults. ``counts`` has each fault with the number of its occurrences so far, and the time
+        of the latest. A new source of the log counts from zero.
         """
+        again = []
         for fault, raised in counts:
             if raised.count and raised != self._lost.get((name, fault)):
                 self._lost[name, fault] = raised
                 self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
+                again.append(fault)
+        return again
 
 
 _CODES = {
@@ -502,7 +505,9 @@ class SourceManager(AmiListener):
         self._watchdog.check(conditions, self._clock.mono())
         for source in sources:
             if not isinstance(source, AmiSource):
-                self._watchdog.on_log_alarms(str(source.id), source.alarms.items())
+                again = self._watchdog.on_log_alarms(str(source.id), source.alarms.items())
+                if LogAlarm.SILENCED in again:
+                    self._pipeline.on_silence()
 
     def coverage_gaps(self) -> list[str]:
         """Return a line for each PBX and each kind of attempt that its present sources cannot report."""
