@@ -43,7 +43,7 @@ from ringfence.detect.confirmation import (
     UnconfirmedReports,
     has_session,
 )
-from ringfence.detect.conversation import LIFE, MOST, Answered, Asked, Conversations
+from ringfence.detect.conversation import Answered, Asked, Conversations
 from ringfence.detect.findings import (
     AttributedAttempt,
     ClientLogin,
@@ -53,6 +53,7 @@ from ringfence.detect.findings import (
     duplicate_report,
 )
 from ringfence.detect.guests import Guests
+from ringfence.detect.logins import LoginKey, Logins
 from ringfence.detect.nonces import MOST_AWAITED, Nonces, Proofs
 from ringfence.detect.proxies import Passage, Proxies
 from ringfence.detect.questions import CALL, Questions, trust_in, weight_of
@@ -101,6 +102,7 @@ _QUESTION_KINDS = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)
 _CHECKED = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.REFUSED, EventKind.HIDDEN)
 _BY_AMI = 2  # ``trust_in`` of reports that are no text
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
+_COPIED = (_UDP, Transport.TCP, Transport.WS)  # the transports of requests that the kernel copies
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
@@ -139,8 +141,7 @@ class Attribution:
         self._without_client: OrderedDict[bytes, tuple[float, SecurityEvent]] = OrderedDict()
         # By Call-ID, the latest unread connection to which a proxy sent a refusal.
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
-        # By address, and by session (PJSIP) or account (chan_sip): when AMI reported the latest login.
-        self._logins: OrderedDict[tuple[Address, bytes | str], float] = OrderedDict()
+        self._logins = Logins()
         self._waiting = UnconfirmedReports(self._senders)
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
@@ -398,7 +399,7 @@ class Attribution:
         ``now`` and ``wall`` are one moment, in monotonic seconds and in seconds since the epoch.
         """
         sender = sender_of_request(answer) or answer.address
-        found = self._conversations.answer(answer, sender, now)
+        found = self._answer(answer, sender, now)
         asked = found.asked if found is not None else None
         self.guests.record(asked, answer.status, now, wall)
         if asked is None or not asked.proven or answer.status != _OK:
@@ -437,7 +438,7 @@ class Attribution:
         if sender != challenge.address:
             self._senders.sender_at(sender, now).diverted = now
         source = SourceId(asterisk, WIRE)
-        refusal = self._conversations.answer(challenge, sender, now)
+        refusal = self._answer(challenge, sender, now)
         if challenge.service is _PJSIP and challenge.status in _CHALLENGES:
             return self._on_pjsip_challenge(challenge, sender, source, now, wall, refusal)
         question = refusal is not None and not refusal.guess and challenge.status in _CHALLENGES
@@ -476,15 +477,14 @@ class Attribution:
         """Return an event for the refusal, at ``wall`` (epoch), of a copied request; None if it is no guess.
 
         A request without credentials is an attempt only if it is evasive: its bytes suppress events, and no
-        phone sends such. If a login by this request was reported, the request was accepted. No phone names
-        several users in one request: only Asterisk knows which it checks, so such a guess is hidden.
+        phone sends such. A refusal with another number may belong to a request that was not copied, so a
+        login may excuse this one. No phone names several users in one request: only Asterisk knows which it
+        checks, so such a guess is hidden.
         """
         asked = refusal.asked
-        if (
-            asked is None
-            or self._has_succeeded(asked)
-            or not (refusal.guess or (challenge.evasive and not challenge.accepted))
-        ):
+        if asked is None or not (refusal.guess or (challenge.evasive and not challenge.accepted)):
+            return None
+        if not asked.may_get(challenge) and self._has_succeeded(asked):
             return None
         hides = challenge.evasive or (refusal.guess and not asked.request.account)
         kind = _HIDDEN if hides else _REFUSED
@@ -544,7 +544,7 @@ class Attribution:
             evolve(answer, relayed=answer.relayed and self._relays.has(client, now))
         )
         self._nonces.record(answer, now)
-        refusal = self._conversations.answer(answer, client, now)
+        refusal = self._answer(answer, client, now)
         if answer.status not in REFUSALS:
             return ()
         source = SourceId(asterisk, WIRE)
@@ -658,8 +658,7 @@ class Attribution:
         """
         self._senders.expire(now)
         self._conversations.expire(now)
-        while self._logins and now - next(iter(self._logins.values())) >= LIFE:
-            self._logins.popitem(last=False)
+        self._logins.expire(now)
         self.questions.expire(now)
         self.confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
@@ -674,22 +673,42 @@ class Attribution:
             return
         if event.service in (_PJSIP, _SIP):
             self._relays.record_login(event.remote, event.account, now)
-            which = event.session if event.service is _PJSIP else event.account
-            remember(self._logins, (event.remote.address, which), now, MOST)
+            self._record_login(event, now)
             host = self._senders.record_proof(host_of(event.remote.address), now)
             host.succeeded = now
             host.keep(now + UNREAD_FOR)
 
-    def _has_succeeded(self, asked: Asked) -> bool:
-        """Whether AMI has reported a login by the request ``asked`` since it came: by its session or account.
+    def _record_login(self, event: SecurityEvent, now: float) -> None:
+        """Record a login that AMI reports, if a copied request may be it: it excuses one."""
+        remote = event.remote
+        if event.password and event.service is _SIP:
+            self._logins.report((remote.address, 0, event.account), now)
+        elif event.password and remote.transport in _COPIED:
+            self._logins.report(_by_call_id(remote, event.session), now)
 
-        Another login of its sender does not excuse it: somebody with one password may guess others.
+    def _answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
+        """Record a SIP answer to ``sender``; return the request that it answers, None if that is unknown.
+
+        A login whose answer is seen excuses no other request.
         """
-        request = asked.request
-        by_sip = request.account and b"/" not in asked.nonce  # PJSIP's events name the session
-        ways: tuple[bytes | str, ...] = (*request.call_ids, request.account) if by_sip else request.call_ids
-        logins = (self._logins.get((request.address, one)) for one in ways)
-        return any(at is not None and at >= asked.at for at in logins)
+        found = self._conversations.answer(answer, sender, now)
+        asked = found.asked if found is not None else None
+        if asked is not None and asked.accepted and not answer.accepted:
+            for login in (_by_call_id(asked.remote, answer.call_id), *_by_account(asked)):
+                self._logins.accept(login, asked.at, now)
+        return found
+
+    def _has_succeeded(self, asked: Asked) -> bool:
+        """Whether AMI has reported a login by the request ``asked``, whose answer was not seen.
+
+        Such a login excuses no second request: somebody with one password may guess others.
+        """
+        others = self._conversations.unanswered_others(asked)
+        by_pjsip = [_by_call_id(asked.remote, call_id) for call_id in asked.request.call_ids]
+        logins = by_pjsip if b"/" in asked.nonce else _by_account(asked)
+        if asked.request.crowded:
+            logins = [*by_pjsip, *logins]
+        return any(self._logins.take(login, asked.at, others) for login in logins)
 
     def _on_blind_guess(self, asked: Asked, now: float, wall: float) -> Sequence[Finding]:
         """Return the attempt that is shown by ``asked``, a copied request without an answer, or ().
@@ -831,6 +850,21 @@ def sender_of_request(answer: Challenge) -> Address | None:
     By TCP the answer uses the connection of the request, so its receiver is the sender.
     """
     return answer.sender if answer.transport is _UDP else answer.address
+
+
+def _by_call_id(remote: Endpoint, call_id: bytes) -> LoginKey:
+    """Return the login that PJSIP reports: its event names the Call-ID of the request from ``remote``."""
+    return remote.address, 0 if remote.transport is _UDP else remote.port, call_id
+
+
+def _by_account(asked: Asked) -> list[LoginKey]:
+    """Return the login that chan_sip reports if it accepts ``asked``; [] if it reports none.
+
+    Its event names the account of a REGISTER, but of a call the dialled number. It reports no other request
+    (``channels/chan_sip.c:handle_incoming``).
+    """
+    request = asked.request
+    return [(request.address, 0, request.account)] if request.method == _REGISTER and request.account else []
 
 
 def _repeats_nonce(event: SecurityEvent) -> bool:

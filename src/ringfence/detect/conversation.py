@@ -351,6 +351,21 @@ class Conversations:
             return False
         return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
 
+    def unanswered_others(self, asked: Asked) -> int:
+        """Return how many other guesses that may have the Call-ID of ``asked`` are not answered yet."""
+        request = asked.request
+        names = (
+            _key_of(request.address, request.port, request.transport, call_id)
+            for call_id in (*request.call_ids, b"")
+        )
+        talks = [self._known[name] for name in dict.fromkeys(names) if name in self._known]
+        others = {one for talk in talks for one in talk.requests.values() if one is not asked}
+        own = {*request.call_ids}
+        return sum(
+            one.may_be_guess and (one.request.crowded or not own.isdisjoint(one.request.call_ids))
+            for one in others
+        )
+
     def only_questions(self, address: Address, call_id: bytes, now: float) -> bool:
         """Whether datagrams of this address and Call-ID were copied, all whole and without credentials."""
         known = self._known.get((address_key(address), 0, call_id))

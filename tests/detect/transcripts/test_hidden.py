@@ -709,6 +709,122 @@ def test_a_login_excuses_no_other_request_of_its_sender() -> None:
     assert len(found.attempts) == 1
 
 
+def own_login() -> tuple[CopiedRequest, Challenge, SecurityEvent]:
+    """Return a login of the attacker with its own account: the request, its answer and AMI's report."""
+    request = evolve(copied(nonce=b"1/n", sequence=50), digest=b"own")
+    return request, sent(status=200, sequence=50), login(ATTACKER)
+
+
+def at_another_account(number: int, **more: object) -> list[CopiedRequest]:
+    """Return guesses that AMI does not report, with the Call-ID of the login and a proven nonce."""
+    asked = copied(nonce=b"1/n")
+    return [
+        evolve(asked, sequences=(one,), digest=b"%d" % one, **more)  # type: ignore[arg-type]
+        for one in range(2, 2 + number)
+    ]
+
+
+ASKED = at(1, copied(sequence=1), sent(nonce=b"1/n", sequence=1))
+
+
+@pytest.mark.parametrize("evasive", [False, True])
+def test_a_login_excuses_no_refusal_with_another_number(evasive: bool) -> None:  # noqa: FBT001 - a parameter
+    """An attacker with one password sends a login, and five guesses with its Call-ID at once.
+
+    AMI reports the login before the wire has the refusals. A refusal names the number of what it refuses.
+    """
+    request, answer, reported = own_login()
+    guesses = at_another_account(5)
+    refused_all = [sent(nonce=b"2/n", sequence=guess.sequences[0], evasive=evasive) for guess in guesses]
+    steps = at(2, request, *guesses, answer), at(2.1, reported), at(2.2, *refused_all)
+    happened = Player().play(*ticks(0, 0), ASKED, *steps, *ticks(3, 20))
+    assert happened.counted == 5
+
+
+@pytest.mark.parametrize("order", ["AMI first", "AMI last", "no answer"])
+@pytest.mark.parametrize("disguise", ["none", "a nonce of chan_sip", "too many Call-IDs", "a question"])
+def test_a_login_that_the_wire_saw_excuses_no_blind_guess(order: str, disguise: str) -> None:
+    """Nor does it while its own answer is not seen: it may be the one that AMI reports.
+
+    Its request may have a second nonce, or hide its Call-ID; and its answer may seem to be another request's.
+    No phone disguises a login so, and this one counts too if its answer is not known to be its own.
+    """
+    request, answer, reported = own_login()
+    if disguise == "a nonce of chan_sip":
+        request = evolve(request, nonces=(b"junk",))
+    elif disguise == "too many Call-IDs":
+        request = evolve(request, crowded=True, call_ids=(b"f", b"g"))
+    junk = [evolve(copied(sequence=50), digest=b"junk")] * (disguise == "a question")
+    guesses = at_another_account(5, diverted=True, redirected=True)
+    steps = [at(2, request, *guesses, *junk)]
+    if order == "AMI first":
+        steps += [at(2.1, reported), at(2.2, answer)]
+    else:
+        steps += [at(2.1, *[answer] * (order == "AMI last"), reported)]
+    other = at(9, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    happened = Player().play(*ticks(0, 0), ASKED, *steps, *ticks(3, 8), other, *ticks(10, 20))
+    assert happened.counted in ((5,) if disguise == "none" else (5, 6))
+
+
+@pytest.mark.parametrize("transport", [Transport.TLS, Transport.WSS, Transport.UNKNOWN, Transport.TCP])
+def test_a_login_by_another_transport_excuses_no_blind_guess(transport: Transport) -> None:
+    """The wire cannot read a login by TLS, so its answer is never seen."""
+    guesses = at_another_account(5, diverted=True, redirected=True)
+    steps = [at(2 + n, one, *[login(ATTACKER, transport=transport)] * 2) for n, one in enumerate(guesses)]
+    assert Player().play(*ticks(0, 0), ASKED, *steps, *ticks(8, 20)).counted == 5
+
+
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.WS])
+def test_a_login_on_another_connection_excuses_no_blind_guess(transport: Transport) -> None:
+    """The attacker logs in on one connection, and guesses on another one behind a closed window."""
+    found = []
+    for port in (5062, 5063):
+        guess = at_another_account(1, diverted=True, transport=Transport.TCP)
+        reported = login(ATTACKER, transport=transport, port=port)
+        guard = Player(connected=[(ATTACKER, 5062)])
+        found.append(guard.play(*ticks(0, 0), ASKED, at(2, *guess, reported), *ticks(3, 20)).counted)
+    assert found == [0, 1]
+
+
+def test_each_login_excuses_one_request_without_an_answer() -> None:
+    """Of five passwords whose answers are not seen, two are right."""
+    requests = at_another_account(5, diverted=True)
+    happened = Player().play(
+        *ticks(0, 0), ASKED, at(2, *requests), at(2.1, *[login(ATTACKER)] * 2), *ticks(3, 20)
+    )
+    assert happened.counted == 3
+
+
+def test_a_challenge_because_of_an_old_nonce_takes_no_login_away() -> None:
+    """AMI reports no login for it, only for the next request, whose answer is not seen."""
+    first, second = at_another_account(2, diverted=True)
+    old = at(2, first, sent(nonce=b"2/n", sequence=2, accepted=True))
+    steps = old, at(2.1, second, login(ATTACKER))
+    assert Player().play(*ticks(0, 0), ASKED, *steps, *ticks(3, 20)).attempts == []
+
+
+@pytest.mark.parametrize(
+    ("method", "password", "counted"),
+    [("REGISTER", True, 1), ("REGISTER", False, 2), ("MESSAGE", True, 2), ("INVITE", True, 2)],
+)
+def test_chan_sips_login_excuses_a_registration(method: str, password: bool, counted: int) -> None:  # noqa: FBT001
+    """Its events name the account of a REGISTER, but the dialled number of a call, and no other request."""
+    asked = at(1, copied(sequence=1), sent(nonce=b"n", sequence=1, service=Service.SIP))
+    one = evolve(copied(nonce=b"n"), diverted=True, account="204", method=method)
+    first, second = (evolve(one, sequences=(n,), digest=b"%d" % n) for n in (2, 3))
+    reported = evolve(login(ATTACKER, b"0x7f", service=Service.SIP), password=password)
+    steps = at(2, first), at(2.1, reported), at(3, Tick()), at(4, second), at(5, Tick())
+    assert Player().play(*ticks(0, 0), asked, *steps, *ticks(6, 20)).counted == counted
+
+
+@pytest.mark.parametrize("nonce", [b"junk", b"1/junk"])
+def test_a_login_excuses_a_request_with_too_many_nonces(nonce: bytes) -> None:
+    """Which part of Asterisk checks it is not known, so PJSIP's login may be the one."""
+    crowded = evolve(copied(nonce=nonce), crowded=True, diverted=True)
+    happened = Player().play(*ticks(0, 0), ASKED, at(2, crowded, login(ATTACKER)), *ticks(3, 20))
+    assert happened.attempts == []
+
+
 @pytest.mark.parametrize(
     ("service", "status"),
     [
