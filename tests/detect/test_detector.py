@@ -213,7 +213,10 @@ def test_all_phones_are_observed_when_asterisk_has_failed_to_report() -> None:
     assert detector.observed(10.0) == set()
     detector.observe_silence(10.0)
     assert detector.observed(10.0) == {ip_address(SENDER), ip_address("2001:db8::1")}
-    assert detector.observed(9.9 + NEW_FOR) != set()
+    detector.friends.add(Friend("pbx", ip_address("192.0.2.10"), "204", PHONE, 0.0, 0.0, 1e9))
+    observed = detector.observed(9.9 + NEW_FOR)
+    assert ip_address("192.0.2.10") in observed
+    assert detector.observed(9.9 + NEW_FOR) is observed
     assert detector.observed(10.0 + NEW_FOR) == set()
 
 

@@ -179,6 +179,8 @@ class Detector:
         self._refusals = RefusedLogins(self.friends)
         # The bans that the present call returns, by network and scope: they are not in force yet.
         self._decided: set[tuple[Network, Scope]] = set()
+        # The changes of the friends when the addresses of all phones were made, and these addresses.
+        self._of_phones: tuple[int, frozenset[Address]] = (-1, frozenset())
         # By subject, the latest bans whose attempts were not all named when they were decided.
         self._unnamed: OrderedDict[Network, Decision] = OrderedDict()
 
@@ -603,9 +605,16 @@ class Detector:
         They are new or refused often, or all phones if Asterisk could not report an event.
         """
         if self._observation.has_silence(now):
-            return frozenset(one.address for one in self.friends.all() if one.reason is not _TRUNK)
+            return self._phones()
         new = (one for one in self.friends.first_day.addresses if self.friends.has(one))
         return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
+
+    def _phones(self) -> frozenset[Address]:
+        """Return the addresses of all phones that are friends; made anew only when the friends change."""
+        if self._of_phones[0] != self.friends.changes:
+            phones = frozenset(one.address for one in self.friends.all() if one.reason is not _TRUNK)
+            self._of_phones = self.friends.changes, phones
+        return self._of_phones[1]
 
     # -- judging attempts -------------------------------------------------------------------------------
 
