@@ -8,6 +8,7 @@ from tests.detect.events import NOTICES, SENDER, event
 from tests.detect.transcripts.reports import sent
 from tests.support.evidence import STRANGER, Bench, challenge
 
+from ringfence.bans.exempt import Exempt
 from ringfence.detect.judgement import Disposition
 from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, Service
@@ -94,6 +95,24 @@ def test_attempts_of_banned_addresses_are_reported(bench: Bench) -> None:
         (SENDER, Disposition.LATE),
         (SENDER, Disposition.EXEMPT),
     ]
+
+
+@pytest.mark.parametrize(
+    "exempt",
+    [Exempt(NetworkSet([ip_network(STRANGER)])), Exempt(protected={ip_network(STRANGER): "a login"})],
+)
+def test_a_decision_that_waits_bans_no_exempt_network(bench: Bench, exempt: Exempt) -> None:
+    """If an address is allowed, or a login comes from it, before the friends are known, no ban follows."""
+    bench.effects.hold()
+    for number in range(20):
+        told = evolve(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"%d" % number), forgeable=False)
+        bench.pipeline.on_events(
+            [told, evolve(told, remote=evolve(told.remote, address=ip_address(STRANGER)))], 0.0
+        )
+    bench.book.exempt = exempt
+    bench.effects.release()
+
+    assert [decision.subject for decision in bench.banned] == [ip_network(SENDER)]
 
 
 def test_decisions_wait_for_the_friends_and_are_one_for_each_subject(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from tests.support.listening import connected
 from tests.support.sources import Judgements
 
 from ringfence.alarms import Alarms
+from ringfence.bans.exempt import Exempt
 from ringfence.detect.confirmation import PATIENCE, KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.rules import RULES
@@ -34,7 +35,8 @@ RULE = evolve(BY_NAME["guess"], attempts=2)
 class Bench:
     """A pipeline with its parts. ``banned`` has the decisions that it carries out, ``judged`` all judgements.
 
-    ``connected`` are the addresses with a TCP connection, ``logged`` the log.
+    ``connected`` are the addresses with a TCP connection, ``logged`` the log. ``book.exempt`` are the exempt
+    networks.
     """
 
     def __init__(self, logged: list[EventDict]) -> None:
@@ -48,7 +50,10 @@ class Bench:
             (RULE, BY_NAME["flood"]), sources=KnownSources(frozenset({"pbx"})), connections=Connected()
         )
         self.alarms = Alarms(clock)
-        enforcer: Any = SimpleNamespace(carry_out=self.banned.append, now=clock.wall)
+        self.book = SimpleNamespace(exempt=Exempt())
+        enforcer: Any = SimpleNamespace(
+            carry_out=lambda *decisions: self.banned.extend(decisions), now=clock.wall, book=self.book
+        )
         friends: Any = SimpleNamespace(friends=self.detector.friends, changed=asyncio.Event())
         self.effects = EffectHandler(enforcer, self.alarms, friends, [self.judged])
         self.refreshed: list[tuple[Endpoint | None, int]] = []

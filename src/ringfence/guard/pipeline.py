@@ -122,10 +122,19 @@ class EffectHandler:
         self._held = {}
 
     def release(self) -> None:
-        """Carry out the kept decisions. Drop those that would ban a network with a friend in it."""
+        """Carry out the kept decisions. Drop those about an exempt network, or one with a friend in it.
+
+        The network may be exempt only since the decision, by `ringfence allow` or a login for example.
+        """
         held, self._held = self._held or {}, None
-        friends = self._friends.friends
-        self.enforcer.carry_out(*(one for one in held.values() if not friends.any_in(one.subject)))
+        friends, exempt = self._friends.friends, self.enforcer.book.exempt
+        self.enforcer.carry_out(
+            *(
+                one
+                for one in held.values()
+                if not friends.any_in(one.subject) and exempt.refusal(one.subject) is None
+            )
+        )
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Carry out the detector's effects: first all bans at once, then everything else in its order."""
