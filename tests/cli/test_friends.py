@@ -163,6 +163,14 @@ def test_expired_friends_are_counted(guard: Guard) -> None:
     )
 
 
+def test_a_pipe_has_whole_rows(guard: Guard) -> None:
+    """In a pipe each friend is one line with all columns, so that grep finds it."""
+    head, *rows = Guard(guard.folder, environ={"COLUMNS": ""}).must("friends").splitlines()
+
+    assert head.split() == ["ADDRESS", "ACCOUNTS", "BECAUSE", "SINCE", "(UTC)", "SEEN", "UNTIL"]
+    assert [row.split()[0] for row in rows] == ["192.0.2.7", LONG]
+
+
 def test_forget(guard: Guard) -> None:
     """An address is forgotten in any notation; an unknown or invalid one is an error with its exit code."""
     assert guard.must("friends", "forget", LONG.upper()) == f"forgotten: {LONG}\n"

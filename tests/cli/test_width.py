@@ -90,3 +90,11 @@ def test_the_output_fits_80_columns(guard: Guard, command: list[str]) -> None:
 
     assert any(line.strip() for line in lines)
     assert [line for line in lines if len(line) > COLUMNS and len(line.split()) > 1] == []
+
+
+@pytest.mark.parametrize("about", [GUESSER, "100"])
+def test_a_fact_is_one_line_in_a_pipe(guard: Guard, about: str) -> None:
+    """In a pipe no fact of ``why`` continues on a second line."""
+    lines = Guard(guard.folder, environ={"COLUMNS": ""}).command("why", about).stdout.splitlines()
+
+    assert [line for line in lines if line.startswith(" " * 10)] == []

@@ -187,7 +187,7 @@ def links(
                 "OPENED": [short_time(row["opened"]) if row["opened"] else "never" for row in rows],
                 "ADMITS NOW": [", ".join(row["admits"]) or "-" for row in rows],
             }
-            show_list(columns, ("MADE",), Screen(), wrapped=["ADMITS NOW"])
+            show_list(columns, ("MADE",), Screen(whole_lines=True), wrapped=["ADMITS NOW"])
 
 
 @fence.command("unlink")
