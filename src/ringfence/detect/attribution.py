@@ -672,7 +672,8 @@ class Attribution:
         if event.source.name != AMI or event.tampered or event.forgeable:
             return
         if event.service in (_PJSIP, _SIP):
-            self._relays.record_login(event.remote, event.account, now)
+            if self._names_account(event):
+                self._relays.record_login(event.remote, event.account, now)
             self._record_login(event, now)
             host = self._senders.record_proof(host_of(event.remote.address), now)
             host.succeeded = now
@@ -685,6 +686,17 @@ class Attribution:
             self._logins.report((remote.address, 0, event.account), now)
         elif event.password and remote.transport in _COPIED:
             self._logins.report(_by_call_id(remote, event.session), now)
+
+    def _names_account(self, event: SecurityEvent) -> bool:
+        """Whether a login names the account whose password was right, as the challenge before it did.
+
+        chan_sip's login of a call names the dialled number.
+        """
+        if event.service is _PJSIP:
+            return True
+        session = self._senders.find_session(event.remote.address, event.session)
+        reports = session.reports.get((event.source.asterisk, AMI, _SIP)) if session is not None else None
+        return reports is not None and reports.challenge_for == event.account
 
     def _answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
         """Record a SIP answer to ``sender``; return the request that it answers, None if that is unknown.

@@ -356,7 +356,8 @@ class Reports:
     epoch. ``halves`` counts the events with the role HALF, of which two are one attempt. ``challenged``: a
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
-    0 if another event followed. ``caller`` is the caller's URI in that challenge, "" if it answers no call.
+    0 if another event followed. ``challenge_for`` is the account in the latest challenge: the caller's URI if
+    that answers a call at chan_sip.
     ``asked`` has hashes of the accounts of the latest openers that no wrong answer has followed, the oldest
     first.
     """
@@ -371,7 +372,7 @@ class Reports:
     answer: int = 0
     answered_at: float = 0.0
     nonce: int = 0
-    caller: str = ""
+    challenge_for: str = ""
     asked: list[int] | None = None
 
     def repeats(self, event: SecurityEvent) -> bool:
@@ -397,7 +398,7 @@ class Reports:
             self.asked = [*(self.asked or ())[1 - MOST_ASKED :], hash(event.account)]
         elif role is _CHALLENGE and not fails:
             self.challenged = True
-            self.caller = event.account if ":" in event.account else ""
+            self.challenge_for = event.account
             if self.half:
                 self.half = False
                 self.n += 1
@@ -425,7 +426,8 @@ class Reports:
         So chan_sip reports a call with a wrong password (``channels/sip/security_events.c``). The URI works
         at no address: a sender may write another caller into its answer to the challenge.
         """
-        return evolve(event, account=self.caller) if event.kind is EventKind.INVALID_PASSWORD else event
+        named = event.kind is EventKind.INVALID_PASSWORD and ":" in self.challenge_for
+        return evolve(event, account=self.challenge_for) if named else event
 
     def _fails_by_challenge(self, role: Role, nonce: bytes) -> bool:
         """Record the ``nonce`` of chan_sip's challenge; return whether it shows that a guess failed before.
@@ -816,7 +818,7 @@ class Senders:
             session.question = None  # it was the first request of this guess
             if reports.repeats(event) and self._forgive(event, now):
                 return None
-            event = reports.of_caller(event) if reports.caller else event
+            event = reports.of_caller(event) if reports.challenge_for else event
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
         if misdialled or not reports.advance(role, event):
             return None

@@ -134,6 +134,36 @@ def test_a_relay_is_known_by_the_phones_behind_it(accounts: tuple[str, ...], pro
         assert [line.partition(", ")[2] for line in happened.attempts] == [proof]
 
 
+@pytest.mark.parametrize(
+    ("asked_as", "proof"),
+    [
+        (("1", "2", "3"), "claimed"),
+        (("sip:1@pbx", "sip:1@pbx", "sip:1@pbx"), "proven by nonce"),
+        (("1", "1", "1"), "proven by nonce"),
+        ((), "proven by nonce"),
+    ],
+    ids=["registrations", "calls", "calls with the nonce of a registration", "no challenge"],
+)
+def test_calls_at_chan_sip_make_no_relay(asked_as: tuple[str, ...], proof: str) -> None:
+    """Their logins name the dialled number, which one password makes three accounts of.
+
+    The challenge before names the account whose password is asked. Phones behind a proxy register.
+    """
+    guard = Player()
+    calls = [f"0x{number}".encode() for number in range(3)]
+    challenges = [
+        challenged(ATTACKER, call, account=account, service=Service.SIP)
+        for call, account in zip(calls, asked_as, strict=False)
+    ]
+    logins = [
+        login(ATTACKER, call, account=f"{number}", service=Service.SIP)
+        for number, call in enumerate(calls, 1)
+    ]
+    guard.play(at(0, sent()), at(0, *challenges), at(0.1, *logins))
+    happened = guard.play(at(1, sent(nonce=b"n", relayed=True)), at(1.1, failed(nonce=b"n")))
+    assert [line.partition(", ")[2] for line in happened.attempts] == [proof]
+
+
 def test_the_sockets_of_an_office_are_no_relay() -> None:
     """Three phones behind a NAT have a socket each, and a guesser beside them cannot hide by two Vias."""
     guard = Player()
