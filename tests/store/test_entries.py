@@ -17,7 +17,7 @@ def test_entries_keep_their_list_and_expire(store: Store, path: Path) -> None:
     store.entries.add([office])
 
     assert list(store.entries.current(ListKind.ALLOW, 2_000.0)) == [office, guest]
-    assert store.entries.remove(ListKind.ALLOW, [guest.value, "192.0.2.1"]) == 1
+    assert store.entries.remove(ListKind.ALLOW, [guest.value, "192.0.2.1"]) == [guest.value]
     store.entries.add([guest])
     assert list(store.entries.current(ListKind.ALLOW, 87_401.0)) == [office]
     store.purge(90_000.0)

@@ -105,15 +105,19 @@ class ListRequests:
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, lists = Answer(), self._lists.present
+        values: dict[str, EntryValue] = {}
         for text in texts_of(request, "what"):
             try:
                 value = parse_entry(text)
             except ValueError as error:
                 answer.problems.append(str(error))
-                continue
+            else:
+                values[value.text] = value
+        answer.done += self._table.remove(kind, values)
+        removed = frozenset(answer.done)
+        for value in values.values():
             configured = any(e.value == value.text and e.kind is kind for e in lists.configured.entries)
-            if self._table.remove(kind, [value.text]):
-                answer.done.append(value.text)
+            if value.text in removed:
                 if configured:
                     answer.notes.append(f"{value.text} is still in the configuration, [{kind}]")
             elif configured:

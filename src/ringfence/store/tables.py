@@ -139,14 +139,14 @@ class EntryTable:
                 row = (str(e.kind), e.value, e.note, e.added, e.until, int(e.forced))
                 execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def remove(self, kind: ListKind, values: Iterable[str]) -> int:
-        """Remove the entries with these values from a list, in one transaction.
+    def remove(self, kind: ListKind, values: Iterable[str]) -> list[str]:
+        """Remove the entries with these values from a list, all or none.
 
-        Return how many were removed. A value that is not on the list is ignored.
+        Return the removed ones. A value that is not on the list is ignored.
         """
         with self._connection.transaction() as execute:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
-            return sum(execute(delete, (str(kind), value)).rowcount for value in values)
+            return [value for value in values if execute(delete, (str(kind), value)).rowcount]
 
     def purge(self, now: float) -> None:
         """Remove entries that ended before ``now`` (seconds since the epoch)."""
