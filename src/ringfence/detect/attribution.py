@@ -74,6 +74,7 @@ from ringfence.detect.sessions import (
     role_of,
     session_id,
     session_number,
+    way_of,
 )
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
@@ -695,7 +696,8 @@ class Attribution:
         if event.service is _PJSIP:
             return True
         session = self._senders.find_session(event.remote.address, event.session)
-        reports = session.reports.get((event.source.asterisk, AMI, _SIP)) if session is not None else None
+        key = event.source.asterisk, AMI, _SIP, way_of(event)
+        reports = session.reports.get(key) if session is not None else None
         return reports is not None and reports.challenge_for == event.account
 
     def _answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
@@ -739,9 +741,10 @@ class Attribution:
         if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(request.address, request.call_ids[0])
-        reports = [] if session is None else [*session.reports.items()]
+        ways = None, request.transport is not _UDP
+        reports = [] if session is None else [one for one in session.reports.items() if one[0][3] in ways]
         others = [(key, one) for key, one in reports if key[1] != WIRE]
-        reported = [service for (_, _, service), _ in others]
+        reported = [service for (_, _, service, _), _ in others]
         # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
         by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP

@@ -621,6 +621,24 @@ def test_a_blind_guess_that_shows_late_counts_once(told: bool) -> None:  # noqa:
     assert Player().play(*steps, *ticks(2, 29), other, *ticks(31, 40)).counted == 1
 
 
+@pytest.mark.parametrize(
+    ("reported", "counted"),
+    [(Transport.UDP, 1), (Transport.UNKNOWN, 1), (Transport.TLS, 2), (Transport.TCP, 2)],
+)
+def test_a_blind_guess_that_shows_late_is_no_other_that_came_by_a_connection(
+    reported: Transport, counted: int
+) -> None:
+    """AMI reports the other one, which has the same Call-ID; a phone uses one transport for a Call-ID.
+
+    A report that names no transport may be of either.
+    """
+    question, _ = guessed(1)
+    guess = at(1.1, copied(call=b"call-1", nonce=b"1/n"), failed(call=b"call-1", transport=reported))
+    other = at(30, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    steps = [*ticks(0, 0), question, guess, *ticks(2, 29), other, *ticks(31, 40)]
+    assert Player().play(*steps).counted == counted
+
+
 def test_an_evasive_question_and_its_guess_count_once() -> None:
     """No phone sends such bytes, so the question alone is an attempt, and its guess belongs to it."""
     guard, steps = Player(), [*ticks(0, 0)]
