@@ -201,6 +201,23 @@ def test_a_request_has_credentials_if_an_asterisk_may_read_some(header: bytes, c
     assert observed(REQUEST.replace(b"Authorization: Digest", header)).credentials is credentials
 
 
+@pytest.mark.parametrize(
+    ("text", "credentials"),
+    [
+        (b"I am waiting for your authorization.", False),
+        (b"pre-authorization is 12:30", False),
+        (b"authorization\n : Digest", True),
+        (b"authorization\0:", True),
+        (b"authorization or Authorization: Digest", True),
+    ],
+)
+def test_the_word_in_a_chat_is_no_credentials(text: bytes, credentials: bool) -> None:  # noqa: FBT001
+    """A header has a colon behind its name. A seeming body is searched too: its sender may hide one there."""
+    message = REQUEST[: REQUEST.index(b"Authorization")].replace(b"REGISTER", b"MESSAGE")
+    read = observed(message + b'Content-Type: text/plain\r\n\r\nusername="bob": ' + text)
+    assert (read.credentials, read.account) == (credentials, "bob" if credentials else "")
+
+
 def test_a_request_by_ipv6() -> None:
     """The same for IPv6."""
     addresses = ip_address("fd00:18::a").packed + ip_address("fd00:18::1").packed
@@ -420,9 +437,13 @@ def test_a_plain_request_is_read_as_any_other(lines: list[bytes], end: bytes, me
         b"\nv",
         b"maddr",
         b"maddr=",
+        b"authorization",
+        b"authorization ",
     ],
 )
-@pytest.mark.parametrize("start", [b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="', b"x\r\nv:maddr"])
+@pytest.mark.parametrize(
+    "start", [b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="', b"x\r\nv:maddr", b"authorization "]
+)
 def test_the_worst_request_takes_linear_time(start: bytes, unit: bytes) -> None:
     """A datagram holds 64 kB of it."""
 

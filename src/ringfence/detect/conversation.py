@@ -13,7 +13,7 @@ answer (RFC 3261 §8.2.6.2). By TCP, also within a WebSocket, they share a conne
 A sender writes its requests as it likes, also so that this module reads another number than Asterisk. That
 must not hide a guess. So if no request of the conversation has the number of a refusal, the refusal belongs
 to the oldest request with credentials that is not answered yet. For the same reason a request counts as one
-with credentials if the word ``authorization`` is anywhere in it.
+with credentials if the word ``authorization`` and a colon are anywhere in it.
 
 A sender can also write a message that Asterisk never answers, and give its guess the same number. So a
 refusal belongs to a request with credentials first. And it can write more Call-IDs or numbers than are kept.

@@ -72,6 +72,9 @@ _VIAS = re.compile(rb"[\r\n](?:via|v)(?:[ \t]|[\r\n]++[ \t])*+:((?:[^\r\n\0]|\r(
 _PLAIN = re.compile(rb"[^\0-\x1f&]*+(?:\r\n(?! )[^\0-\x1f&]*+)*+")
 _PLAIN_CALL_IDS = re.compile(rb"\n(?:call-id|i) *+: *+([^\r]*+)")
 _CREDENTIALS = b"authorization"
+# Also of Proxy-Authorization. Both read a header only if a colon follows its name, perhaps after white space
+# (``pjsip/src/pjsip/sip_parser.c:int_parse_msg``). It may be anywhere: a sender can hide it in a seeming body.
+_CREDENTIALS_HEADER = re.compile(_CREDENTIALS + rb"[\0-\x20]*+:")
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
@@ -187,6 +190,7 @@ def parse_request(
     different = readings[: 1 if plain is not None or request.count(b"\r") == request.count(_EOL) else 2]
     start = request.lstrip(_EOL)[:_LONGEST_METHOD]
     answerable = not start.startswith(_ACK)
+    credentials = answerable and _has_credentials(readings[1])
     nonces, more_nonces = _first(_nonces(different), MOST_NONCES)
     call_ids, more_call_ids = plain or _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS)
     sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
@@ -197,17 +201,21 @@ def parse_request(
         nonces,
         tuple(map(short_session, call_ids)),
         sequences if answerable else (),
-        answerable and _CREDENTIALS in readings[1],
+        credentials,
         blake2b(request, digest_size=_DIGEST).digest(),
         dropped,
         unread,
-        _account_in(request, readings[0]) if answerable else "",
+        _account_in(request, readings[0]) if credentials else "",
         transport,
         method_of(start.partition(b" ")[0]),
         more_nonces or more_call_ids or more_sequences,
         diverted or closed,
         diverted and answerable and _redirects(different, address),
     )
+
+
+def _has_credentials(reading: bytes) -> bool:
+    return _CREDENTIALS in reading and _CREDENTIALS_HEADER.search(reading) is not None
 
 
 def _has_maddr(reading: bytes) -> bool:
