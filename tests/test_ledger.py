@@ -80,10 +80,12 @@ def agree(ledger: Ledger, model: Model, now: float, asked: Network, scope: Scope
         network for network, of in model if of is scope and inside(network, asked)
     )
     like = {
-        net: kept.expires for (net, of), kept in model.items() if (net.version, of) == (asked.version, scope)
+        net: kept.expires
+        for (net, of), kept in model.items()
+        if (net.version, of) == (asked.version, scope) and kept.expires > now
     }
     as_wide = [end for net, end in like.items() if net.prefixlen == asked.prefixlen]
-    soonest = ledger.soonest(asked, scope, 3)
+    soonest = ledger.soonest(asked, scope, 3, now)
     assert [end for end, _ in soonest] == sorted(as_wide or like.values())[:3]
     assert [kept.expires for _, key in soonest if (kept := ledger.get(key))] == [end for end, _ in soonest]
 
@@ -132,7 +134,7 @@ def test_the_ip_versions_are_distinct() -> None:
 
     assert ledger.covering(low, Scope.FULL, NOW) == []
     assert ledger.within(ip_network("::/0"), Scope.FULL) == []
-    assert ledger.soonest(low, Scope.FULL, 9) == []
+    assert ledger.soonest(low, Scope.FULL, 9, NOW) == []
 
 
 def test_a_ban_goes_through_a_record() -> None:

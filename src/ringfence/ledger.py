@@ -358,17 +358,23 @@ class Ledger:
         del self._unchecked[-_SLICE:]
         return over, renew
 
-    def soonest(self, network: Network, scope: Scope, most: int) -> list[tuple[float, int]]:
-        """Return the ends (epoch seconds) and the keys of the ``most`` bans that end first.
+    def soonest(self, network: Network, scope: Scope, most: int, now: float) -> list[tuple[float, int]]:
+        """Return the ends (epoch seconds) and the keys of the ``most`` bans that end first after ``now``.
 
         Only bans with the IP version and the prefix length of ``network`` and with the scope ``scope`` are
-        returned, because a backend may have one set for each combination of these. If no ban has this prefix
-        length, bans of any length are returned.
+        returned, because a backend may have one set for each combination of these. If no ban that lasts has
+        this prefix length, bans of any length are returned.
         """
         shape = key_of(network, scope) & _SHAPE
-        mask = _SHAPE if self._shapes[shape] else _KIND
-        like = ((record.expires, key) for key, record in self._records.items() if (key ^ shape) & mask == 0)
-        return nsmallest(most, like)
+        for mask in (_SHAPE, _KIND) if self._shapes[shape] else (_KIND,):
+            lasting = (
+                (record.expires, key)
+                for key, record in self._records.items()
+                if (key ^ shape) & mask == 0 and record.expires > now
+            )
+            if found := nsmallest(most, lasting):
+                return found
+        return []
 
     # -- confirmed and pending bans
 

@@ -28,32 +28,42 @@ def test_the_shortest_gives_way_first() -> None:
     kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 90.0))
     giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
 
-    found = [giving_way.next(kept, new) for _ in range(2)]
+    found = [giving_way.next(kept, new, 0.0) for _ in range(2)]
     assert found == [key_of(ip_network(address), Scope.FULL) for address in ("192.0.2.2", "192.0.2.1")]
-    assert giving_way.next(kept, new) is None
+    assert giving_way.next(kept, new, 0.0) is None
 
 
 def test_a_ban_that_ended_after_the_search_is_skipped() -> None:
     """A ban that ended after the search is skipped."""
     kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 20.0))
     giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
-    giving_way.next(kept, new)
+    giving_way.next(kept, new, 0.0)
     kept.pop(key_of(ip_network("192.0.2.3"), Scope.FULL))
 
-    assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)
+    assert giving_way.next(kept, new, 0.0) == key_of(ip_network("192.0.2.1"), Scope.FULL)
+
+
+def test_bans_that_are_over_do_not_give_way() -> None:
+    """A ban that the ledger still has after its end makes no room, whether a search has found it or not."""
+    kept = ledger(*(ban(f"192.0.2.{number}", 10.0 * number) for number in range(1, 6)))
+    giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
+
+    assert giving_way.next(kept, new, 10.0) == key_of(ip_network("192.0.2.2"))
+    assert giving_way.next(kept, new, 45.0) == key_of(ip_network("192.0.2.5"))
+    assert giving_way.next(kept, new, 55.0) is None
 
 
 def test_a_ban_that_was_replaced_after_the_search_keeps_no_other() -> None:
     """A ban that now lasts longer than the new one is skipped; those that end sooner still give way."""
     kept = ledger(ban("192.0.2.1", 30.0), ban("192.0.2.2", 10.0), ban("192.0.2.3", 20.0))
     giving_way, new = GivingWay(), ban("192.0.2.9", 60.0)
-    giving_way.next(kept, new)
+    giving_way.next(kept, new, 0.0)
     kept.put(
         key_of(ip_network("192.0.2.3"), Scope.FULL),
         Record.of(ban("192.0.2.3", 90.0)),
     )
 
-    assert giving_way.next(kept, new) == key_of(ip_network("192.0.2.1"), Scope.FULL)
+    assert giving_way.next(kept, new, 0.0) == key_of(ip_network("192.0.2.1"), Scope.FULL)
 
 
 def test_the_bans_of_each_set_are_searched_apart() -> None:
@@ -68,7 +78,7 @@ def test_the_bans_of_each_set_are_searched_apart() -> None:
     giving_way = GivingWay()
 
     for one in short:
-        assert giving_way.next(kept, evolve(one, expires=60.0)) == key_of(one.network, one.scope)
+        assert giving_way.next(kept, evolve(one, expires=60.0), 0.0) == key_of(one.network, one.scope)
 
 
 def _next(network: Network) -> Network:

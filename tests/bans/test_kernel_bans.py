@@ -309,6 +309,24 @@ def test_in_a_full_set_the_first_ban_to_end_is_removed(world: World) -> None:
     assert not world.held()
 
 
+def test_in_a_full_set_a_ban_that_is_over_makes_no_room(world: World) -> None:
+    """Bans that have ended, but are not forgotten yet, are left alone: another one makes room at once."""
+    world.backend.plan = FirewallPlan(maxelem=2)
+    world.enforcer.ban([OTHER], 60.0, "")
+    world.enforcer.ban([ip_network("198.51.100.1")], HOUR / 2, "")
+    world.now += 60.0
+    world.backend.put(ip_network("198.51.100.2"), world.now + DAY)
+    world.decide()
+
+    assert set(world.in_kernel()) == {"192.0.2.1/32", "198.51.100.2/32"}
+    assert len(world.enforcer.ledger.pending) == 0
+    world.wait(1.0)
+    assert world.ended == [
+        (ip_network("198.51.100.1"), Scope.FULL, BanEnd.DISPLACED),
+        (OTHER, Scope.FULL, BanEnd.EXPIRED),
+    ]
+
+
 def test_a_ban_that_gives_way_was_not_removed_by_anybody(world: World) -> None:
     """Its end has a reason of its own, in the report and in the store, unlike that of an unban."""
     world.backend.plan = FirewallPlan(maxelem=1)

@@ -121,14 +121,17 @@ class GivingWay:
     # The ends and keys of the bans found, by IP version, prefix length and scope. The earliest end is last.
     _waiting: dict[tuple[int, int, Scope], list[tuple[float, int]]] = Factory(dict)
 
-    def next(self, ledger: Ledger, ban: Ban) -> int | None:
-        """Return the key of the ban to remove to make room for ``ban``; None if no ban ends earlier."""
+    def next(self, ledger: Ledger, ban: Ban, now: float) -> int | None:
+        """Return the key of the ban to remove to make room for ``ban``; None if no ban ends earlier.
+
+        A ban that is over at ``now`` (epoch seconds) makes no room: the kernel has ended it.
+        """
         like = (ban.network.version, ban.network.prefixlen, ban.scope)
         waiting = self._waiting.setdefault(like, [])
-        while waiting and not _still_ends(ledger, *waiting[-1]):
+        while waiting and (waiting[-1][0] <= now or not _still_ends(ledger, *waiting[-1])):
             waiting.pop()
         if not waiting:
-            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE)[::-1]
+            waiting += ledger.soonest(ban.network, ban.scope, AT_ONCE, now)[::-1]
         # If the bans found end too late for ``ban``, they are kept for a later call with a longer ban.
         if not waiting or waiting[-1][0] >= ban.expires:
             return None
@@ -261,7 +264,7 @@ class Book:
 
         Return the kernel's answer. ``refused`` is its first answer, and is returned if no ban was removed.
         """
-        key = self._giving_way.next(self.ledger, ban)
+        key = self._giving_way.next(self.ledger, ban, now)
         if key is None or (yield from self.unban([key], how=BanEnd.DISPLACED)):
             return refused
         self.counts.displaced += 1
