@@ -1,11 +1,17 @@
 """Exemptions that follow this host, and the names that lists and friends need."""
 
+import asyncio
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import pytest
 from attrs import evolve
 from tests.support.kept import OTHER, PHONE, Kept, kept, settings
 
+from ringfence.bans.unban import unban, unban_all
+from ringfence.errors import FirewallError
+from ringfence.firewall import network_lists
+from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import Service, Transport
 from ringfence.values.friend import FriendReason, Roster, TrunkHost
 
@@ -44,6 +50,72 @@ def test_an_address_exempted_while_off_is_not_banned(kept: Kept) -> None:
     kept.side.kernel.manager.switch_on()
 
     assert kept.banned() == {"192.0.2.2/32"}
+
+
+def allowed(kept: Kept) -> bool:
+    """Whether the kernel's allow list has the gateway."""
+    return ip_network(OTHER) in kept.backend.lists[network_lists.ALLOW]
+
+
+@pytest.mark.parametrize("banned", [OTHER, "192.0.2.0/24"])
+def test_a_gateway_is_on_the_allow_list_while_it_is_not_banned(kept: Kept, banned: str) -> None:
+    """The kernel's allow list has what this host needs, except while a forced ban of it is in the kernel."""
+    kept.side.start()
+    kept.side.exempt.protected.set_part("gateways", {ip_network(OTHER): "a gateway"})
+    kept.side.exempt.networks.on_protected()
+    kept.backend.refuses[ip_network(banned)] = FirewallError("no memory")
+    assert kept.ban(banned, force=True) == [f"{ip_network(banned)}: no memory"]
+    assert allowed(kept)
+    kept.backend.refuses.clear()
+    kept.enforcer.tick()
+    assert (kept.banned(), allowed(kept)) == ({str(ip_network(banned))}, False)
+
+    narrow, end = ip_network(banned), kept.now + 60.0
+    kept.add(Ban(narrow, since=kept.now, expires=end, rule="guess", scope=Scope.SIP_UDP))
+    for seconds in (60.0, 3_600.0):
+        assert not allowed(kept)
+        kept.now += seconds
+        kept.enforcer.tick()
+    assert (kept.banned(), allowed(kept)) == (set(), True)
+    kept.ban(banned, force=True)
+    assert not allowed(kept)
+    asyncio.run(unban(kept.enforcer, [ip_network(OTHER)]))
+    assert allowed(kept)
+
+
+def test_a_forced_ban_that_is_restored_takes_the_gateway_off_the_allow_list(kept: Kept) -> None:
+    """If the kernel loses a forced ban and takes it back later, the allow list follows."""
+    kept.side.start()
+    kept.side.exempt.protected.set_part("gateways", {ip_network(OTHER): "a gateway"})
+    kept.side.exempt.networks.on_protected()
+    kept.ban(OTHER, force=True)
+    kept.backend.lose()
+    kept.backend.refuses[ip_network(OTHER)] = FirewallError("no memory")
+    asyncio.run(kept.side.kernel.reconciler.compare())
+    kept.side.exempt.networks.on_protected()
+    assert allowed(kept)
+    kept.backend.refuses.clear()
+    kept.enforcer.tick()
+
+    assert (kept.banned(), allowed(kept)) == ({f"{OTHER}/32"}, False)
+
+
+def test_a_forced_ban_of_what_this_host_does_not_need_writes_no_list(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The allow list is written again only for bans by force that cover a network that this host needs."""
+    kept.side.start()
+    kept.side.exempt.protected.set_part("gateways", {ip_network(OTHER): "a gateway"})
+    kept.side.exempt.networks.on_protected()
+    written = list[object]()
+    monkeypatch.setattr(kept.enforcer.filler, "fill", lambda *targets: written.extend(targets))
+    kept.ban("203.0.113.1", force=True)
+    kept.ban("203.0.113.2")
+    asyncio.run(unban_all(kept.enforcer))
+    assert written == []
+    kept.ban(OTHER, force=True)
+
+    assert written == [network_lists.ALLOW]
 
 
 def test_names_of_trunks_and_lists_are_both_followed(kept: Kept) -> None:

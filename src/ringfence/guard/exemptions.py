@@ -11,6 +11,7 @@ from typing import Literal
 import structlog
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
 from ringfence.bans.filling import ListContents
@@ -297,12 +298,29 @@ class KernelFriends:
 
 
 class ExemptionTracker:
-    """Exempts the networks of the allow list and the protected networks, and follows their changes."""
+    """Exempts the networks of the allow list and the protected networks, and follows their changes.
+
+    A listener of facts: the kernel's allow list lacks protected networks while they are banned by force.
+    """
 
     def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:
         self._protected = protected
         self._kernel_lists = kernel_lists
         self._enforcer = enforcer
+        self._forced: set[tuple[Network, Scope]] = set()  # the bans by force
+
+    def on_fact(self, fact: object) -> None:
+        """Write the kernel's allow list if a ban by force of a network that this host needs begins or ends."""
+        changed = set[tuple[Network, Scope]]()
+        if isinstance(fact, Placed | Restored):
+            changed = {(ban.network, ban.scope) for ban in fact.bans if ban.forced}
+            self._forced |= changed
+        elif isinstance(fact, Over):
+            changed = {(fact.network, fact.scope)} & self._forced
+            self._forced -= changed
+        guarded = self._kernel_lists.networks.guarded
+        if any(contains(wide, one) for wide, _ in changed for one in guarded) and self._enforcer.enforcing:
+            self._enforcer.filler.fill(network_lists.ALLOW)
 
     def apply(self, *, restored: bool = False) -> None:
         """Exempt the networks that are allowed or protected now, and remove the bans of newly exempt ones.

@@ -340,6 +340,7 @@ def build_firewall_side(
     common.listeners.append(friends)
     wanted = WantedRules(settings, friends.startup, parts)
     reconciler, exemptions = Reconciler(enforcer, alarms), ExemptionTracker(protected, kernel_lists, enforcer)
+    common.listeners.append(exemptions)
     follow, folder = partial(names.want, by="lists"), settings.control.socket.parent
     others = [module.build(settings) for module in street.modules("denied")]
     changed = exemptions.on_lists_changed

@@ -18,7 +18,6 @@ from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
-from ringfence.firewall import network_lists
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
@@ -127,10 +126,6 @@ class RequestHandlers:
         for part in in_parts(_networks(request)):
             problems += self._enforcer.ban(part, request["seconds"], request.get("reason", ""), force=force)
             await asyncio.sleep(0)
-        # The kernel's allow list may contain the network, because this host needs it. So the list is written
-        # again, without the networks that are banned by force.
-        if force:
-            self._enforcer.filler.fill(network_lists.ALLOW)
         return problems
 
     async def _unban(self, request: Mapping[str, Any]) -> object:
