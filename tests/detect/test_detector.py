@@ -220,6 +220,17 @@ def test_all_phones_are_observed_when_asterisk_has_failed_to_report() -> None:
     assert detector.observed(10.0 + NEW_FOR) == set()
 
 
+def test_new_limits_begin_the_counts_of_claimed_bans_again() -> None:
+    """After a reload of ``[claimed]``, a sender's next ban is its first one, as long as the new limits say."""
+    detector = Driven((GUESS,))
+    lengths = []
+    for now, limits in ((0.0, Claimed()), (700.0, Claimed(ban=(60.0, 90.0)))):
+        detector.configure((GUESS,), claimed=limits)
+        claims = [detector.judged(attempt(SENDER, now, proof=Proof.CLAIMED), now) for _ in range(6)]
+        lengths += [one.decision.seconds for one in claims if one.decision is not None]
+    assert lengths == [Claimed().ban[0], 60.0]
+
+
 def test_new_rules_do_not_shorten_claimed_bans() -> None:
     """A sender's next ban on unproven evidence is longer, also after a reload of other rules."""
     detector = Driven((GUESS,))
