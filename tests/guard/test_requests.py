@@ -149,6 +149,24 @@ def test_off_and_on(office: Office) -> None:
     assert office.listed() == {"192.0.2.1"}
 
 
+def test_an_off_while_on_waits_for_the_disk_holds(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `off` that comes while an `on` waits for the disk is the latest command: that `on` is refused."""
+    office.ask("off")
+
+    async def slow_disk() -> str:
+        office.handlers["off"]({})
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(office.kept.store.best_effort, "recorded", slow_disk)
+        with pytest.raises(ControlError, match="switched off again"):
+            office.ask("on")
+    assert not office.kept.enforcer.enforcing
+    assert office.kept.store.records.switched_off
+    assert office.ask("on") is True
+    assert office.kept.enforcer.enforcing
+
+
 def test_off_without_a_record_holds(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the store cannot keep `off`, enforcement stays off, and the status shows what is missing."""
     office.ask("ban", networks=["192.0.2.1"], seconds=60)

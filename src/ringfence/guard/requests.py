@@ -50,6 +50,7 @@ class RequestHandlers:
         self._clock = side.common.clock
         self._collector = status
         self._failures = failures
+        self._offs = 0  # the number of requests `off`
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock)
 
     def handlers(self) -> dict[str, control_server.Handler]:
@@ -136,11 +137,15 @@ class RequestHandlers:
         return asdict(await unban(self._enforcer, _networks(request)))
 
     def _off(self, _: Mapping[str, Any]) -> object:
+        self._offs += 1
         self._enforcer.switch_off()
         return True
 
     async def _on(self, _: Mapping[str, Any]) -> object:
+        before = self._offs
         await self._store.best_effort.recorded()  # so that the latest bans and unbans are restored too
+        if self._offs != before:
+            raise ControlError("enforcement was switched off again meanwhile; try again: ringfence on")
         self._side.kernel.manager.switch_on()
         return True
 
