@@ -100,9 +100,9 @@ def _beside(guard: Guard, waited: Waited, done: threading.Event) -> list[threadi
             guard.ask("nothing")
 
     def ban(number: int) -> None:
-        refused = guard.ask("ban", networks=[f"198.19.{number // 250}.{number % 250}"], seconds=600)
-        if refused:
-            raise RuntimeError(f"a ban was refused: {refused}")
+        answer = guard.ask("ban", networks=[f"198.19.{number // 250}.{number % 250}"], seconds=600)
+        if answer["problems"]:
+            raise RuntimeError(f"a ban was refused: {answer['problems']}")
 
     return [
         asking("pause", 0.005, nothing),

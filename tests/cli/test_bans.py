@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -50,7 +51,7 @@ def _guard(empty: Guard) -> Guard:
 def with_three_bans(guard: Guard) -> Guard:
     """Ban three networks by hand; return the daemon."""
     networks = ["203.0.113.1", "203.0.113.64/26", PREFIX]
-    assert guard.ask("ban", networks=networks, seconds=7_200, reason="a test") == []
+    assert guard.ask("ban", networks=networks, seconds=7_200, reason="a test")["problems"] == []
     return guard
 
 
@@ -195,7 +196,7 @@ def test_without_the_daemon_the_kernel_is_read(tmp_path: Path) -> None:
     """Without the daemon: the kernel's list with the store's facts, a note on standard error, exit code 0."""
     note = "The daemon does not answer: the list is read from the kernel, which enforces bans without it"
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
-        assert guard.ask("ban", networks=["203.0.113.1", PREFIX], seconds=7_200) == []
+        assert guard.ask("ban", networks=["203.0.113.1", PREFIX], seconds=7_200)["problems"] == []
         before = {row["address"]: row for row in guard.bans()}
         guard.kill()
         for store in ("there", "broken", "lost"):
@@ -257,7 +258,7 @@ def test_watch_redraws_the_list(guard: Guard) -> None:
 
     try:
         until(lambda: shown(b"3 banned (live)"), "the list")
-        assert guard.ask("ban", networks=["203.0.113.2"], seconds=600) == []
+        assert guard.ask("ban", networks=["203.0.113.2"], seconds=600)["problems"] == []
         until(lambda: shown(b"4 banned (live)") and shown(b"203.0.113.2"), "the new ban")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
@@ -278,6 +279,16 @@ def test_ban_reports_success(guard: Guard) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "banned for 1h 30m: 203.0.113.5, ::ffff:203.0.113.6\n"
     assert {"203.0.113.5", "203.0.113.6"} <= guard.banned()
+
+
+def test_ban_names_a_longer_ban_that_it_replaces(guard: Guard) -> None:
+    """The exit code is 0, and one sentence on standard error says that the address is free earlier."""
+    guard.must("ban", "--for", "7d", "203.0.113.5")
+    done = guard.command("ban", "203.0.113.5")
+
+    assert (done.returncode, done.stdout) == (0, "banned for 1h: 203.0.113.5\n")
+    note = r"203\.0\.113\.5: this ban of 1h replaces a longer one, which had (7d|6d 23h) left\n"
+    assert re.fullmatch(note, done.stderr)
 
 
 def test_ban_reports_each_failure(guard: Guard) -> None:

@@ -60,7 +60,7 @@ def test_a_disk_that_fills_up_and_is_cleared(house: House, disk: Path) -> None:
         guard.must("ban", *STRANGERS)
         filler = fill(disk)
         unrecorded(house, "ban", *BANS)
-        assert guard.ask("ban", networks=many, seconds=3_600.0, reason="") == []
+        assert guard.ask("ban", networks=many, seconds=3_600.0, reason="")["problems"] == []
         unrecorded(house, "unban", *STRANGERS)
         assert house.is_shut()
         until(lambda: "are not recorded" in problems(house), "what is wrong")

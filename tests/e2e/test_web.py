@@ -144,7 +144,7 @@ def _site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def ban(guard: Guard, *addresses: str) -> None:
     """Ban addresses by hand."""
-    assert guard.ask("ban", networks=[*addresses], seconds=3_600) == []
+    assert guard.ask("ban", networks=[*addresses], seconds=3_600)["problems"] == []
 
 
 def befriend(guard: Guard) -> None:
@@ -524,7 +524,7 @@ def test_ten_thousand_bans(browser: Browser, tmp_path: Path) -> None:
         web_server(tmp_path / "web", tmp_path / "control.sock", free_port()) as web,
     ):
         networks = [f"10.0.{number // 256}.{number % 256}" for number in range(10_000)]
-        assert guard.ask("ban", networks=networks, seconds=3_600) == []
+        assert guard.ask("ban", networks=networks, seconds=3_600)["problems"] == []
         window = Window.opened(browser).log_in(web.link())
         window.page.goto(f"{window.page.url}bans?sort=address")
         guard.ask("unban", networks=["10.0.0.0"])

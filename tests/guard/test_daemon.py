@@ -51,7 +51,7 @@ def refusal(guard: Guard) -> str:
 
 def ban(guard: Guard, *networks: str) -> None:
     """Ban networks by hand for ten minutes."""
-    assert guard.ask("ban", networks=[*networks], seconds=600) == []
+    assert guard.ask("ban", networks=[*networks], seconds=600)["problems"] == []
 
 
 def tmp_socket(guard: Guard) -> Path:

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 def _guard(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guard]:
     """Return a daemon with two bans in the kernel."""
     with Guard(tmp_path, firewall={"backend": request.param}) as guard:
-        assert guard.ask("ban", networks=[str(ADDRESS), str(OTHER)], seconds=3_600) == []
+        assert guard.ask("ban", networks=[str(ADDRESS), str(OTHER)], seconds=3_600)["problems"] == []
         until(lambda: _recorded(guard) == 2, "the records")  # a thread writes them after the answer
         yield guard
 
@@ -133,7 +133,7 @@ def test_rules_and_lists_stay(guard: Guard) -> None:
     """An unban that splits a network keeps the rules, the allow list and the deny list."""
     guard.ask("allow_add", what=["192.0.2.0/25"])
     guard.ask("deny_add", what=["198.51.100.0/25"])
-    assert guard.ask("ban", networks=["203.0.113.64/26"], seconds=3_600) == []
+    assert guard.ask("ban", networks=["203.0.113.64/26"], seconds=3_600)["problems"] == []
     guard.kill()
     assert unban(settings_of(guard), ip_network("203.0.113.100"))["problems"] == []
     rules = run("nft", "list", "ruleset") + run("ipset", "save")

@@ -85,9 +85,12 @@ def _office(tmp_path: Path) -> Iterator[Office]:
 def test_bans_are_placed_listed_and_ended(office: Office) -> None:
     """Addresses and networks of both versions are banned, listed and unbanned; each failure is one line."""
     networks = ["192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "::ffff:192.0.2.2", "198.51.100.7"]
-    problems = office.ask("ban", networks=networks, seconds=60, reason="a reason")
+    answer = office.ask("ban", networks=networks, seconds=60, reason="a reason")
 
-    assert problems == ["198.51.100.7/32: is allowed (see: ringfence allow list)"]
+    assert answer == {
+        "problems": ["198.51.100.7/32: is allowed (see: ringfence allow list)"],
+        "notes": [],
+    }
     assert office.listed() == {"192.0.2.1", "203.0.113.0/24", "2001:db8::/64", "192.0.2.2"}
     assert office.ask("unban", networks=["203.0.113.1", "192.0.2.9"]) == {
         "problems": [],
@@ -102,11 +105,28 @@ def test_many_bans_are_placed_in_parts(office: Office) -> None:
     """The kernel gets the bans of one command ``CHUNK`` at a time, so that other bans can go between."""
     networks = [str(ip_network((0x2C000000 + number, 32))) for number in range(CHUNK + 1)]
     office.kept.backend.batches.clear()
-    assert office.ask("ban", networks=networks, seconds=60) == []
+    assert office.ask("ban", networks=networks, seconds=60)["problems"] == []
 
     assert [len(batch) for batch in office.kept.backend.batches] == [CHUNK, 1]
     assert len(office.listed()) == 99
     assert office.ask("unban", all=True) == CHUNK + 1
+
+
+def test_a_ban_that_replaces_a_longer_one_says_so(office: Office) -> None:
+    """The last ban counts. The answer names each address whose ban ends earlier by this, and no other."""
+    networks = ["192.0.2.1", "192.0.2.2", "2001:db8::/64"]
+    office.ask("ban", networks=["192.0.2.1"], seconds=60)
+    office.ask("ban", networks=["192.0.2.2", "2001:db8::/64"], seconds=7 * 86_400)
+    office.kept.now += 3_600
+
+    assert office.ask("ban", networks=networks, seconds=3_600) == {
+        "problems": [],
+        "notes": [
+            "192.0.2.2: this ban of 1h replaces a longer one, which had 6d 23h left",
+            "2001:db8::/64: this ban of 1h replaces a longer one, which had 6d 23h left",
+        ],
+    }
+    assert office.ask("ban", networks=networks, seconds=3_600)["notes"] == []
 
 
 def test_a_list_may_be_of_some(office: Office) -> None:
@@ -132,9 +152,9 @@ def test_with_force_a_protected_address_is_banned(office: Office) -> None:
     gateway = ip_network("203.0.113.1")
     office.kept.side.exempt.protected.set_part("gateways", {gateway: "a gateway"})
     office.kept.side.exempt.networks.on_protected()
-    assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)[0]
+    assert "a gateway" in office.ask("ban", networks=["203.0.113.1"], seconds=60)["problems"][0]
 
-    assert office.ask("ban", networks=["203.0.113.1"], seconds=60, force=True) == []
+    assert office.ask("ban", networks=["203.0.113.1"], seconds=60, force=True)["problems"] == []
     assert office.listed() == {"203.0.113.1"}
 
 
@@ -264,7 +284,7 @@ def test_a_ban_is_on_disk_when_the_gate_has_waited(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(bans, "record", slow)
         monkeypatch.setattr(made.store.best_effort, "_later", later)
         office = Office(made)
-        assert office.ask("ban", networks=["192.0.2.1"], seconds=60) == []
+        assert office.ask("ban", networks=["192.0.2.1"], seconds=60)["problems"] == []
         assert asyncio.run(made.store.best_effort.recorded()) == ""
         assert [str(ban.network) for ban in active(made.store, made.side.common.clock.wall())] == [
             "192.0.2.1/32"

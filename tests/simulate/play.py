@@ -440,7 +440,7 @@ class Simulation:
 
     def _ban(self, step: Step) -> None:
         def then(result: Any) -> None:  # noqa: ANN401 - JSON
-            if not result and counts:  # no line about a problem, and the database has the ban
+            if isinstance(result, dict) and not result["problems"] and counts:  # the database has the ban
                 self._promised[address] = end
 
         address, seconds = f"{ADMINISTRATORS}{step.number}", step.seconds or BANNED_FOR

@@ -138,9 +138,11 @@ def ban(
     networks = [str(network) for network in networks_from(addresses)]
     seconds = duration_from("--for", length)
     with errors_reported():
-        problems = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
+        answer = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
+        problems = answer["problems"]
         if len(problems) < len(networks):
             warn_about_friends(config, networks_from(addresses), "banned")
+        echo_stderr(*answer["notes"])
         _print_outcome(f"banned for {format_duration(seconds)}", addresses, networks, problems)
 
 

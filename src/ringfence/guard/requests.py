@@ -4,7 +4,7 @@ The gate has checked the fields of each request against the table of requests be
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pwd import getpwuid
 from typing import Any
 
@@ -15,7 +15,7 @@ from ringfence.alarms import Alarms
 from ringfence.bans.book import in_parts
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
-from ringfence.clock import Clock
+from ringfence.clock import Clock, format_duration
 from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.friends.exchange import FriendRequests
@@ -23,11 +23,12 @@ from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
 from ringfence.guard.status import StatusCollector, status_report
+from ringfence.ledger import key_of
 from ringfence.lists.handlers import ListRequests
 from ringfence.store.database import Store
 from ringfence.store.rows import shortened
 from ringfence.store.tables import KEEP_ALARMS
-from ringfence.values.network import Network, NetworkSet, parse_network
+from ringfence.values.network import Network, NetworkSet, format_network, parse_network
 from ringfence.values.text import printable
 
 
@@ -119,15 +120,29 @@ class RequestHandlers:
         return Encoded(self._friend_requests.listed(wanted))
 
     async def _ban(self, request: Mapping[str, Any]) -> object:
-        """Ban the networks of the request; return a line of text for each that was not banned.
+        """Ban the networks of the request, ``CHUNK`` at a time, so that a rule's ban does not wait for all.
 
-        Bans are placed ``CHUNK`` at a time, so that a rule's ban does not wait for all of them.
+        The answer has ``problems``, a line of text for each network that was not banned, and ``notes``, a
+        line for each ban that replaces a longer one.
         """
-        force, problems = request.get("force") is True, list[str]()
+        problems, notes, seconds = list[str](), list[str](), request["seconds"]
+        reason, force = request.get("reason", ""), request.get("force") is True
         for part in in_parts(_networks(request)):
-            problems += self._enforcer.ban(part, request["seconds"], request.get("reason", ""), force=force)
+            before, now = self._ends(part), self._enforcer.now()
+            problems += self._enforcer.ban(part, seconds, reason, force=force)
+            notes += [
+                f"{format_network(network)}: this ban of {format_duration(seconds)} replaces a longer one, "
+                f"which had {format_duration(before[network] - now)} left"
+                for network, end in self._ends(part).items()
+                if before.get(network, end) > end + 1
+            ]
             await asyncio.sleep(0)
-        return problems
+        return {"problems": problems, "notes": notes}
+
+    def _ends(self, networks: Sequence[Network]) -> dict[Network, float]:
+        """Return when the full bans of ``networks`` end (epoch seconds), of those that have one."""
+        ledger = self._enforcer.ledger
+        return {one: record.expires for one in networks if (record := ledger.get(key_of(one))) is not None}
 
     async def _unban(self, request: Mapping[str, Any]) -> object:
         if request.get("all") is True:

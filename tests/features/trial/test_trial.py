@@ -45,7 +45,7 @@ def guard(request: pytest.FixtureRequest, netns: None, tmp_path: Path) -> Iterat
 def begin(guard: Guard, length: str = SHORT) -> None:
     """Start the daemon with a trial, and ban an address."""
     guard.start("--trial", length)
-    assert guard.ask("ban", networks=[ADDRESS], seconds=3_600) == []
+    assert guard.ask("ban", networks=[ADDRESS], seconds=3_600)["problems"] == []
     assert not is_gone()
 
 
@@ -71,7 +71,7 @@ def test_a_trial_ends_by_itself_and_stays_off(guard: Guard) -> None:
 def test_the_trial_of_a_fence_ends_although_the_daemon_was_killed(netns: None, tmp_path: Path) -> None:
     """Without a daemon, the fence and everything else is removed; the next start puts back the bans."""
     with Guard(tmp_path, firewall={"backend": "nftables"}, fence={"mode": "enforce"}) as guard:
-        assert guard.ask("ban", networks=[ADDRESS], seconds=3_600) == []
+        assert guard.ask("ban", networks=[ADDRESS], seconds=3_600)["problems"] == []
         done = guard.command("fence", "enforce", "--force", "--for", "3s")
         assert done.returncode == 0, done.stderr
         guard.kill()

@@ -245,7 +245,7 @@ def test_refusals_fill_no_journal(road: Road) -> None:
 
 def test_a_ban_stays_and_a_longer_time_too(road: Road) -> None:
     """A link ends no ban, and shortens no time that an administrator has granted."""
-    assert road.guard.ask("ban", networks=["198.51.100.13"], seconds=3_600) == []
+    assert road.guard.ask("ban", networks=["198.51.100.13"], seconds=3_600)["problems"] == []
     until = road.guard.ask("fence_admit", what="198.51.100.13", seconds=86_400.0)
 
     assert road.press(road.token(), "198.51.100.13").status == 200

@@ -181,10 +181,10 @@ def test_the_log_has_a_command_before_the_daemon(tmp_path: Path) -> None:
     """If the page is stopped while the daemon carries out a command, the log has who gave it, and what."""
     asked = threading.Event()
 
-    async def ban(_: Mapping[str, Any]) -> list[str]:
+    async def ban(_: Mapping[str, Any]) -> dict[str, list[str]]:
         asked.set()
         await asyncio.sleep(8)
-        return []
+        return {"problems": [], "notes": []}
 
     handlers = {"ban": ban, "friends": lambda _: []}
     with (
@@ -209,16 +209,16 @@ def test_a_slow_command_is_waited_for(tmp_path: Path, monkeypatch: pytest.Monkey
     """A command waits longer than a page."""
     monkeypatch.setattr("ringfence.features.web.daemon_client.PATIENCE", 0.1)
 
-    async def ban(_: Mapping[str, Any]) -> list[str]:
+    async def ban(_: Mapping[str, Any]) -> dict[str, list[str]]:
         await asyncio.sleep(0.5)
-        return []
+        return {"problems": [], "notes": ["a longer ban ended"]}
 
     async def scenario() -> CommandResult:
         async with control_server.serve(tmp_path / "socket", {"ban": ban}):
             client = DaemonClient(tmp_path / "socket", Clock())
             return await COMMANDS["ban"].run(client, Order("100.64.7.1", "alice"))
 
-    assert asyncio.run(scenario()) == CommandResult()
+    assert asyncio.run(scenario()) == CommandResult(notes=("a longer ban ended",))
 
 
 def test_a_command_without_an_answer_may_have_been_done(tmp_path: Path) -> None:

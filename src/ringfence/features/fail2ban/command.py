@@ -200,9 +200,8 @@ def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
             seconds = min(expires - time.time(), TEN_YEARS)
             if seconds > 0:
                 reason = f"taken over from fail2ban jail {jail}"
-                failures = _print_problems(
-                    ask(settings, "ban", networks=networks, seconds=seconds, reason=reason)
-                )
+                answer = ask(settings, "ban", networks=networks, seconds=seconds, reason=reason)
+                failures = _print_problems(answer["problems"])
                 refused, taken = refused + failures, taken + len(networks) - failures
     finally:
         echo(f"{taken} of {counted(len(bans), 'active ban')} taken over")

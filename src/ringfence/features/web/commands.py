@@ -179,8 +179,7 @@ async def _ban(client: DaemonClient, order: Order) -> CommandResult:
     seconds = LENGTHS.get(order.length)
     if seconds is None:
         raise ControlError("choose one of the lengths of a ban")
-    problems = await client.command("ban", networks=[order.what], seconds=seconds, reason=order.signed)
-    return CommandResult(tuple(problems))
+    return _outcome(await client.command("ban", networks=[order.what], seconds=seconds, reason=order.signed))
 
 
 async def _add(do: str, client: DaemonClient, order: Order) -> CommandResult:
