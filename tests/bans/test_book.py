@@ -108,8 +108,6 @@ class Told:
             assert key in self.running or key in self.pending, "it is over twice"
             self.running.pop(key, None)
             self.bans.pop(key, None)
-        elif isinstance(fact, Forgotten) and (fact.network, fact.scope) not in self.bans:
-            self.running.pop((fact.network, fact.scope), None)
 
 
 class World:
@@ -123,6 +121,8 @@ class World:
         self.displaced: list[Key] = []
         """The bans that gave way in this step, and that the model still has."""
         self.bans: dict[Key, float] = {}
+        self.lost: set[Key] = set()
+        """The bans that the kernel has lost, and refused, and that are not pending: too many others are."""
         self.pending: dict[Key, tuple[float, News]] = {}
         self.insisted: set[Key] = set()
         self.exempt: list[Network] = []
@@ -148,16 +148,24 @@ class World:
         """Check that the book, the listener and the kernel have the bans of the model."""
         ledger = self.book.ledger
         assert {network_of(key): record.expires for key, record in ledger.items()} == self.bans
-        assert self.told.bans == self.bans
-        assert self.kernel.bans == self.bans
+        assert {key: end for key, end in self.told.bans.items() if key not in self.lost} == self.in_kernel
+        assert self.kernel.bans == self.in_kernel
         found = [
             (one.ban.network, one.ban.scope, one.ban.expires, one.news) for one in ledger.pending.values()
         ]
         assert found == [(*key, *value) for key, value in self.pending.items()]
         self.told.pending = {*self.pending}
+        forgotten = {(one.network, one.scope) for one in self.told.facts if isinstance(one, Forgotten)}
+        for key in forgotten - self.bans.keys() if self.on else ():
+            self.told.running.pop(key, None)
         assert self.displaced == []
 
     # -- the model
+
+    @property
+    def in_kernel(self) -> dict[Key, float]:
+        """The bans that the kernel must have."""
+        return {key: end for key, end in self.bans.items() if key not in self.lost}
 
     def placed(self, wanted: Iterable[tuple[Key, float]], news: News) -> None:
         """Model an order to place bans. Which ban of a full set gives way is read in the facts."""
@@ -170,13 +178,15 @@ class World:
         for key, end in wanted:
             if key[0] in self.kernel.refused:
                 self.refused(key, end, news)
-            elif room_for(key, self.bans):
+            elif room_for(key, self.in_kernel):
                 self.accepted(key, end)
             else:
                 late.append((key, end))
         for key, end in late:
             if key not in taken:
-                self.refused(key, end, news)
+                if self.displaced and self.displaced[0] in self.lost:  # which makes no room
+                    self.ended(self.displaced.pop(0))
+                self.refused(key, end, news, full=True)
                 continue
             gone = self.displaced.pop(0)
             assert self.bans.pop(gone) < end
@@ -187,19 +197,28 @@ class World:
     def accepted(self, key: Key, end: float) -> None:
         """Model a ban that the kernel accepts."""
         self.bans[key] = end
+        self.lost.discard(key)
         self.pending.pop(key, None)
 
-    def refused(self, key: Key, end: float, news: News) -> None:
-        """Model a ban that the kernel refuses."""
+    def ended(self, key: Key) -> None:
+        """Model a ban that is over."""
+        self.bans.pop(key, None)
+        self.lost.discard(key)
+        self.pending.pop(key, None)
+
+    def refused(self, key: Key, end: float, news: News, *, full: bool = False) -> None:
+        """Model a ban that the kernel refuses, perhaps because a set is full."""
         if key in self.pending or len(self.pending) < MOST_PENDING:
             self.pending[key] = (end, news)
+        elif news is News.KNOWN and not full:
+            self.bans[key] = end
+            self.lost.add(key)
 
     def removed(self, keys: Iterable[Key]) -> None:
         """Model an order to remove bans."""
         for key in keys:
             if key[0] not in self.kernel.refused:
-                self.bans.pop(key, None)
-                self.pending.pop(key, None)
+                self.ended(key)
 
     def removed_for_good(self, keys: Iterable[Key]) -> None:
         """Model an order to remove bans that is repeated until it succeeds."""
@@ -291,6 +310,7 @@ class World:
         self.apply(self.book.expire(self.now))
         self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if end > self.now}
         self.bans = {key: end for key, end in self.bans.items() if end > self.now}
+        self.lost &= self.bans.keys()
         self.pending = {key: one for key, one in self.pending.items() if one[0] > self.now}
         if self.on:
             self.apply(self.book.retry(self.now))
@@ -303,16 +323,19 @@ class World:
         lost = [key for key in self.bans if key[0] in networks]
         self.kernel.bans = {key: end for key, end in self.kernel.bans.items() if key not in lost}
         self.apply(self.book.restore([key_of(*key) for key in lost], self.now))
+        self.lost.update(lost)
         for key in lost:
-            if key[0] in self.kernel.refused:
+            full = not room_for(key, self.in_kernel)
+            self.lost.remove(key)
+            if key[0] in self.kernel.refused or full:
                 end = self.bans.pop(key)
                 if key not in self.pending:
-                    self.refused(key, end, News.KNOWN)
+                    self.refused(key, end, News.KNOWN, full=key[0] not in self.kernel.refused)
 
     def do_adopt(self, network: Network, scope: Scope, seconds: float) -> None:
         """Adopt a ban that another program has added."""
         key = (network, scope)
-        if key in self.bans or not room_for(key, self.bans):
+        if key in self.bans or not room_for(key, self.in_kernel):
             return
         self.kernel.bans[key] = self.now + seconds
         self.apply(self.book.adopt({key_of(*key): seconds}, self.now))
@@ -326,7 +349,7 @@ class World:
         if not self.on:
             kept = {**self.told.running}
             self.apply(self.book.forget())
-            for bans in (self.kernel.bans, self.told.bans, self.bans, self.pending, self.insisted):
+            for bans in (self.kernel.bans, self.told.bans, self.bans, self.lost, self.pending, self.insisted):
                 bans.clear()
             self.told.running = kept
             return

@@ -255,7 +255,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         [
             Step("ban", number=1),
             Step("unban", wait=1.3, number=1),
-            Step("kill", wait=0.0, number=4, seconds=0.1),
+            Step("kill", wait=0.0, number=2, seconds=0.1),
         ],
     ),
     (

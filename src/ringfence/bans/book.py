@@ -275,10 +275,11 @@ class Book:
         """Keep a refused ban as pending, unless too many are.
 
         Otherwise a new ban is forgotten: new attempts lead to a ban. A known ban stays in the ledger: the
-        next comparison misses it in the kernel, and tries it again.
+        next comparison misses it in the kernel, and tries it again. But if a set is full, it is forgotten
+        too: in the ledger, it would be the first to make room for others, and make none.
         """
-        key = _key(ban)
-        if news is News.KNOWN and not self.ledger.may_wait(key):
+        key, full = _key(ban), isinstance(error, SetFullError)
+        if news is News.KNOWN and not full and not self.ledger.may_wait(key):
             self.ledger.put(key, Record.of(ban))
             return
         earlier = self.ledger.pending.get(key)
@@ -339,7 +340,7 @@ class Book:
     def restore(self, keys: Iterable[int], now: float) -> Steps[int]:
         """Add bans again that the kernel has lost. Return how many it accepted; the others are tried again.
 
-        Those that cannot be pending, because too many are, stay in the ledger for the next comparison.
+        Those that cannot be pending, because too many are, mostly stay in the ledger for the next comparison.
         """
         records = [(key, record) for key in keys if (record := self.ledger.get(key)) is not None]
         bans = [ban_of(key, record) for key, record in records if record.expires > now]

@@ -126,7 +126,6 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     not_banned: list[str] = []
     foreign: _Foreign | None = None
     for network in networks:
-        await asyncio.sleep(0)  # there may be thousands of networks without a ban
         async with enforcer.unbanning:
             enforcer.require_enforcing()  # enforcement may be switched off while this function waits
             found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))
@@ -147,6 +146,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
             problems += await _unban_in_parts(enforcer, keys, begun)
             if keys:
                 enforcer.apply(enforcer.book.clear_attempts(whole_sender(network)))
+        await asyncio.sleep(0)  # there may be thousands of networks without a ban
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
 

@@ -310,7 +310,7 @@ class ExemptionTracker:
         self._forced: set[tuple[Network, Scope]] = set()  # the bans by force
 
     def on_fact(self, fact: object) -> None:
-        """Write the kernel's allow list if a ban by force of a network that this host needs begins or ends."""
+        """Write the kernel's allow list if a forced ban of a network that this host needs begins or ends."""
         changed = set[tuple[Network, Scope]]()
         if isinstance(fact, Placed | Restored):
             changed = {(ban.network, ban.scope) for ban in fact.bans if ban.forced}
