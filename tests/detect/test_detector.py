@@ -221,7 +221,7 @@ def test_all_phones_are_observed_when_asterisk_has_failed_to_report() -> None:
 
 
 def test_new_limits_begin_the_counts_of_claimed_bans_again() -> None:
-    """After a reload of ``[claimed]``, a sender's next ban is its first one, as long as the new limits say."""
+    """After a reload of ``[claimed]``, a sender's next ban is its first one, of the new length."""
     detector = Driven((GUESS,))
     lengths = []
     for now, limits in ((0.0, Claimed()), (700.0, Claimed(ban=(60.0, 90.0)))):

@@ -74,7 +74,6 @@ from ringfence.detect.sessions import (
     role_of,
     session_id,
     session_number,
-    way_of,
 )
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
@@ -103,7 +102,8 @@ _QUESTION_KINDS = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)
 _CHECKED = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.REFUSED, EventKind.HIDDEN)
 _BY_AMI = 2  # ``trust_in`` of reports that are no text
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
-_COPIED = (_UDP, Transport.TCP, Transport.WS)  # the transports of requests that the kernel copies
+_READ_STREAMS = (Transport.TCP, Transport.WS)  # a copied request of these is one by TCP
+_COPIED = (_UDP, *_READ_STREAMS)
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
 
@@ -696,7 +696,7 @@ class Attribution:
         if event.service is _PJSIP:
             return True
         session = self._senders.find_session(event.remote.address, event.session)
-        key = event.source.asterisk, AMI, _SIP, way_of(event)
+        key = event.source.asterisk, AMI, _SIP, event.remote.transport
         reports = session.reports.get(key) if session is not None else None
         return reports is not None and reports.challenge_for == event.account
 
@@ -741,7 +741,7 @@ class Attribution:
         if self._has_succeeded(asked):
             return ()
         session = self._senders.find_session(request.address, request.call_ids[0])
-        ways = None, request.transport is not _UDP
+        ways = (Transport.UNKNOWN, *((_UDP,) if request.transport is _UDP else _READ_STREAMS))
         reports = [] if session is None else [one for one in session.reports.items() if one[0][3] in ways]
         others = [(key, one) for key, one in reports if key[1] != WIRE]
         reported = [service for (_, _, service, _), _ in others]

@@ -2,10 +2,10 @@
 
 A session has the requests of one sender with one session id, and the reports of every source about them.
 
-A session has separate numbers for each Asterisk, service and source, and for requests by UDP and by a
-connection (TCP, TLS, WebSocket), because a sender may use one Call-ID at several. The wire (challenges that
-leave this host, copied by the kernel) names no Asterisk. So its reports match the attempts of any Asterisk.
-An attempt that the wire reports first belongs to the Asterisk whose AMI or log reports it next.
+A session has separate numbers for each Asterisk, source, service and transport, because a sender may use one
+Call-ID at several. The wire (challenges that leave this host, copied by the kernel) names no Asterisk. So its
+reports match the attempts of any Asterisk. An attempt that the wire reports first belongs to the Asterisk
+whose AMI or log reports it next.
 
 **Events become reports.** One attempt causes one to eleven security events, so events cannot be counted. The
 following rules were found by experiment on recordings of real servers, and are exact on all of them. For
@@ -546,9 +546,9 @@ class UnconfirmedReport:
 class Session:
     """The requests of a sender with the session id ``name``, last used at ``used`` (monotonic seconds).
 
-    - ``reports``: by Asterisk, source, service, and whether they came by a connection (:func:`way_of`).
-    - ``attempts``: by service, by whether they came by a connection, and by whether they are unconfirmed and
-      so only listed.
+    - ``reports``: by Asterisk, source, service and transport.
+    - ``attempts``: by service, by whether they came by a connection (:func:`_way_of`), and by whether they
+      are unconfirmed and so only listed.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
@@ -566,7 +566,7 @@ class Session:
 
     name: bytes
     used: float
-    reports: dict[tuple[str, str, Service, bool | None], Reports] = Factory(dict)
+    reports: dict[tuple[str, str, Service, Transport], Reports] = Factory(dict)
     attempts: dict[tuple[Service, bool | None, bool], Attempts] = Factory(dict)
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
@@ -793,7 +793,7 @@ class Senders:
             return None
         role = _OPENER if role is _QUESTION else role
         source, address, name = event.source, event.remote.address, session_id(event)
-        key = source.asterisk, source.name, event.service, way_of(event)
+        key = source.asterisk, source.name, event.service, event.remote.transport
         sender = self.find(address)
         session = sender.sessions.get(name) if sender is not None else None
         reports = session.reports.get(key) if session is not None else None
@@ -891,7 +891,7 @@ class Senders:
     ) -> int | None:
         known = _match(session, event, now, listed=listed)
         if known is None:
-            key = event.service, way_of(event), listed
+            key = event.service, _way_of(event), listed
             attempts = session.attempts.get(key)
             if attempts is None:
                 attempts = session.attempts[_shared(key)] = Attempts()
@@ -987,7 +987,7 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
 
     A report that does not name its transport matches those of any. ``listed``: unconfirmed attempts.
     """
-    way = way_of(event)
+    way = _way_of(event)
     for (service, other, is_listed), attempts in session.attempts.items():
         if (
             service is event.service
@@ -997,7 +997,7 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
             yield attempts
 
 
-def way_of(event: SecurityEvent) -> bool | None:
+def _way_of(event: SecurityEvent) -> bool | None:
     """Return whether the request of ``event`` came by a connection (TCP, TLS, WebSocket); None if unknown."""
     transport = event.remote.transport
     return None if transport is _UNKNOWN else transport is not _UDP

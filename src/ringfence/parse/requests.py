@@ -73,7 +73,7 @@ _PLAIN = re.compile(rb"[^\0-\x1f&]*+(?:\r\n(?! )[^\0-\x1f&]*+)*+")
 _PLAIN_CALL_IDS = re.compile(rb"\n(?:call-id|i) *+: *+([^\r]*+)")
 _CREDENTIALS = b"authorization"
 # Also of Proxy-Authorization. Both read a header only if a colon follows its name, perhaps after white space
-# (``pjsip/src/pjsip/sip_parser.c:int_parse_msg``). It may be anywhere: a sender can hide it in a seeming body.
+# (``pjsip/src/pjsip/sip_parser.c:int_parse_msg``). It may be anywhere: a sender may hide it in a body.
 _CREDENTIALS_HEADER = re.compile(_CREDENTIALS + rb"[\0-\x20]*+:")
 _ACK = b"ACK "
 _LONGEST_METHOD = 16
