@@ -27,8 +27,8 @@ from tests.support.process import most_resident
 from ringfence.errors import ControlError
 from ringfence.features.feeds.formats import MAX_LIST
 from ringfence.features.fleet.api import MAX_BODY
+from ringfence.parse.answer_stream import AnswerStreams
 from ringfence.parse.packet import SEQUENCES
-from ringfence.parse.stream import Streams
 
 HANGS, SLOW, LARGE = 2.0, 0.2, 300 << 20
 """Seconds that the event loop may stand still, seconds until root's answer, and bytes of memory."""
@@ -268,7 +268,7 @@ def jumps() -> int:
     """Send segments of many connections at any number; return how many of them raised an error."""
     rng, raised = random.Random(0), 0  # noqa: S311 - a game
     for _ in range(SESSIONS):
-        streams, at = Streams(), 0
+        streams, at = AnswerStreams(), 0
         streams.begin(b"x", 0)
         try:
             for _ in range(30):

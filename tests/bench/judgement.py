@@ -50,7 +50,7 @@ from ringfence.parse.ami import END, AmiDecoder
 from ringfence.parse.log import LogReader
 from ringfence.values.event import SecurityEvent, Service, SourceId
 from ringfence.values.network import Network
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 MEBIBYTE = 2**20
 MEGABYTE = 1_000_000
@@ -207,18 +207,20 @@ def _events_by_source(capture: Capture) -> list[list[SecurityEvent]]:
     return sources
 
 
-def _wire(capture: Capture, sources: Iterable[Iterable[SecurityEvent]]) -> list[Challenge]:
+def _wire(capture: Capture, sources: Iterable[Iterable[SecurityEvent]]) -> list[CopiedAnswer]:
     """Return a challenge for each session of the true sender, as the kernel sees PJSIP's challenges."""
     here = ip_address("198.18.0.1")
     events = (event for source in sources for event in source)
     calls = {e.session for e in events if e.service is Service.PJSIP and e.remote.address == capture.source}
-    return [Challenge(capture.source, 5062, here, 5060, call, b"n", capture.source) for call in sorted(calls)]
+    return [
+        CopiedAnswer(capture.source, 5062, here, 5060, call, b"n", capture.source) for call in sorted(calls)
+    ]
 
 
 def _banned(
     rules: tuple[Rule, ...],
     sources: Sequence[Sequence[SecurityEvent]],
-    wire: list[Challenge] | None,
+    wire: list[CopiedAnswer] | None,
     seed: int,
 ) -> set[Network]:
     """Play the sources' events repeatedly, each time in a new mixture; return the banned networks."""
@@ -228,7 +230,7 @@ def _banned(
     for turn in range(TIMES):
         now = 20.0 * turn
         if wire is not None:
-            found += detector.observe_challenges(wire, now, now, "pbx")
+            found += detector.observe_answers(wire, now, now, "pbx")
         rest = [iter(source) for source in sources]
         order = [number for number, source in enumerate(sources) for _ in source]
         dice.shuffle(order)

@@ -8,7 +8,7 @@ from ringfence.detect.judgement import Effect, Judgement, Login
 from ringfence.values.attempt import Attempt
 from ringfence.values.event import SecurityEvent
 from ringfence.values.friend import Contact
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 
 class Driven(Detector):
@@ -18,11 +18,11 @@ class Driven(Detector):
         """Handle an event."""
         return self._judgements(super().observe(event, now))
 
-    def observe_challenges(
-        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    def observe_answers(
+        self, answers: Iterable[CopiedAnswer], now: float, wall: float, asterisk: str
     ) -> list[Judgement]:
-        """Handle challenges."""
-        return self._judgements(super().observe_challenges(challenges, now, wall, asterisk))
+        """Handle answers."""
+        return self._judgements(super().observe_answers(answers, now, wall, asterisk))
 
     def observe_requests(
         self, requests: Iterable[CopiedRequest], now: float, asterisk: str

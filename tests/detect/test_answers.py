@@ -10,10 +10,10 @@ from ringfence.detect.confirmation import LIFE, Answers
 from ringfence.detect.sessions import Senders
 from ringfence.values.event import EventKind, SecurityEvent, Service
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 BY: Address = ip_address(SENDER)
-ASKED = Challenge(BY, 5062, ip_address("198.18.0.1"), 5060, b"call-1", b"n", BY, service=Service.SIP)
+ASKED = CopiedAnswer(BY, 5062, ip_address("198.18.0.1"), 5060, b"call-1", b"n", BY, service=Service.SIP)
 REFUSED = evolve(ASKED, nonce=b"", status=403, digest=b"d")
 NOT_FOUND = evolve(REFUSED, status=404)
 

@@ -18,7 +18,7 @@ from ringfence.detect.rules import RULES, Rule
 from ringfence.values.attempt import AttemptKind, Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 GUESS = RULES[0]
 HERE = ip_address("198.18.0.1")
@@ -26,10 +26,10 @@ STRANGER = "203.0.113.9"
 AT_ONCE = (evolve(GUESS, attempts=1),)
 
 
-def challenge(address: str = SENDER, *, call_id: bytes = b"call-1", evasive: bool = False) -> Challenge:
+def challenge(address: str = SENDER, *, call_id: bytes = b"call-1", evasive: bool = False) -> CopiedAnswer:
     """Return a challenge that PJSIP sent to ``address`` at its own request."""
     there = ip_address(address)
-    return Challenge(there, 5062, HERE, 5060, call_id, b"1/x", there, evasive, "alice")
+    return CopiedAnswer(there, 5062, HERE, 5060, call_id, b"1/x", there, evasive, "alice")
 
 
 def line(address: str = SENDER, session: bytes = b"call-1") -> SecurityEvent:
@@ -47,10 +47,10 @@ def test_a_challenge_that_names_no_sender_is_that_of_the_latest_request() -> Non
     """chan_sip cuts a long Via in its answer; then the copied request with its Call-ID names the sender."""
     detector = joining()
     sent = evolve(challenge(call_id=b"a\xff", evasive=True), sender=None)
-    assert list(detector.observe_challenges([sent], 0.0, 7.0, "pbx")) == []
+    assert list(detector.observe_answers([sent], 0.0, 7.0, "pbx")) == []
     asked = CopiedRequest(ip_address(SENDER), 5062, (), (b"a\xff",), (1,))
     detector.observe_requests([asked], 0.0, "pbx")
-    [judged] = detector.observe_challenges([evolve(sent, sequence=1)], 0.0, 7.0, "pbx")
+    [judged] = detector.observe_answers([evolve(sent, sequence=1)], 0.0, 7.0, "pbx")
     assert str(judged.attempt.address) == SENDER
 
 
@@ -60,7 +60,7 @@ def test_what_is_evasive_counts_by_itself() -> None:
     The exception is a request that may answer an earlier challenge of its session.
     """
     detector = joining()
-    judged = detector.observe_challenges(
+    judged = detector.observe_answers(
         [challenge(call_id=b"%d\xff" % n, evasive=True) for n in range(5)], 0.0, 7.0, "pbx"
     )
 
@@ -91,7 +91,7 @@ def test_requests_with_redirected_answers_ban_their_sender_narrowly(*, credentia
 def test_a_call_decides_once_on_a_subject() -> None:
     """Ten attempts that are judged in one call lead to one ban; those after the decision are late."""
     detector = joining()
-    judged = detector.observe_challenges(
+    judged = detector.observe_answers(
         [challenge(call_id=b"%d\xff" % n, evasive=True) for n in range(10)], 0.0, 7.0, "pbx"
     )
 

@@ -20,10 +20,10 @@ from ringfence.detect.nonces import Nonces
 from ringfence.detect.sessions import Senders, attempt_from
 from ringfence.values.attempt import AttemptKind, Proof
 from ringfence.values.event import EventKind, SecurityEvent, Transport
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 BY, HERE = ip_address(SENDER), ip_address("198.18.0.1")
-ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
+ASKED = CopiedAnswer(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
 FAILED = EventKind.CHALLENGE_RESPONSE_FAILED
 
 

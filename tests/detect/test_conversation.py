@@ -19,7 +19,7 @@ from ringfence.detect.conversation import (
 )
 from ringfence.values.event import Endpoint, Transport
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 HERE, ONE, OTHER = ip_address("198.18.0.1"), ip_address("192.0.2.7"), ip_address("192.0.2.8")
 
@@ -32,9 +32,9 @@ def asks(
     return CopiedRequest(sender, 5062, (), (b"c",), (sequence,), credentials, digest)
 
 
-def refusal(sequence: int | None, *, status: int = 401, accepted: bool = False) -> Challenge:
+def refusal(sequence: int | None, *, status: int = 401, accepted: bool = False) -> CopiedAnswer:
     """Return an answer in the session "c"."""
-    return Challenge(
+    return CopiedAnswer(
         ONE, 5062, HERE, 5060, b"c", b"n", ONE, status=status, sequence=sequence, accepted=accepted
     )
 
@@ -45,7 +45,7 @@ Told = tuple[bytes, bool]
 REPEAT: Told = (b"", False)
 
 
-def answered(talk: Conversations, answer: Challenge, sender: Address, now: float) -> Told | None:
+def answered(talk: Conversations, answer: CopiedAnswer, sender: Address, now: float) -> Told | None:
     """Record an answer; return its request, REPEAT, or None if nothing is known."""
     found = talk.answer(answer, sender, now)
     if found is None:
@@ -225,7 +225,7 @@ def test_a_1xx_answers_no_cancel() -> None:
 @pytest.mark.parametrize(
     "answer", [refusal(8, status=481), refusal(8, accepted=True), refusal(8, status=403)]
 )
-def test_an_answer_that_is_no_refusal_has_the_number_of_its_request(answer: Challenge) -> None:
+def test_an_answer_that_is_no_refusal_has_the_number_of_its_request(answer: CopiedAnswer) -> None:
     """A sender may have it answer a request that was not copied."""
     talk = Conversations()
     talk.ask(GUESS, 0.0)
@@ -476,7 +476,7 @@ class Naive:
         else:
             self.asked.append(request)
 
-    def answer(self, answer: Challenge) -> Told | None:
+    def answer(self, answer: CopiedAnswer) -> Told | None:
         """Find the request of an answer: by its number; a refusal's else the oldest guess."""
         same = [one for one in self.asked if answer.sequence in one.sequences]
         answered = [one for one in same if one.digest in self.answers]
@@ -522,7 +522,7 @@ def by_tcp(request: CopiedRequest, port: int = 5062) -> CopiedRequest:
     return evolve(request, transport=Transport.TCP, port=port)
 
 
-def tcp_refusal(sequence: int | None, *, call_id: bytes = b"c", port: int = 5062) -> Challenge:
+def tcp_refusal(sequence: int | None, *, call_id: bytes = b"c", port: int = 5062) -> CopiedAnswer:
     """Return an answer on a TCP connection."""
     return evolve(refusal(sequence), transport=Transport.TCP, call_id=call_id, port=port)
 

@@ -28,7 +28,7 @@ from ringfence.values.ban import WHOLE_SCOPES, Ban, BanEnd, Scope
 from ringfence.values.event import EventKind, Service
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import NetworkSet
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 GUESS = next(rule for rule in RULES if rule.name == "guess")
 PHONE = FriendReason.REACHABLE
@@ -309,9 +309,9 @@ def test_attempts_keep_their_distance_when_the_clock_is_set(step: float) -> None
 def test_forged_addresses_evict_no_attempt_that_was_proven_late() -> None:
     """A single attempt stays in memory once a nonce has proven it, however many addresses are forged."""
     detector = Driven(RULES, bounds=Bounds(attempts=16))
-    detector.observe_challenges([], 0.0, 0.0, "pbx")
+    detector.observe_answers([], 0.0, 0.0, "pbx")
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 0.0)
-    detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.1, 0.1, "pbx")
+    detector.observe_answers([CopiedAnswer(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.1, 0.1, "pbx")
     for number in range(100):
         detector.judged(attempt(f"203.0.113.{number}"), 1.0)
     [kept] = detector.summary_of(NAMED, 1.0).attempts
@@ -321,7 +321,7 @@ def test_forged_addresses_evict_no_attempt_that_was_proven_late() -> None:
 def test_forged_addresses_evict_no_proven_session() -> None:
     """A session that answered a challenge stays proven, however many addresses are forged."""
     detector = Driven(RULES, bounds=Bounds(sessions=8))
-    detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.0, 0.0, "pbx")
+    detector.observe_answers([CopiedAnswer(NAMED, 5062, HERE, 5060, b"s", b"n", NAMED)], 0.0, 0.0, "pbx")
     detector.observe(event(EventKind.CHALLENGE_RESPONSE_FAILED, session=b"s", challenge=b"n"), 0.0)
     for number in range(100):
         detector.observe(event(EventKind.INVALID_ACCOUNT_ID, 1.0, address=f"203.0.113.{number}"), 1.0)
@@ -345,7 +345,7 @@ def test_nothing_is_concluded_of_a_session_that_was_evicted() -> None:
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})), bounds=Bounds(sessions=64))
     calls = [b"%d" % number for number in range(9)]
     for call in (b"before", b"evicted", *calls):
-        detector.observe_challenges([Challenge(NAMED, 5062, HERE, 5060, call, b"", NAMED)], 1.0, 1.0, "pbx")
+        detector.observe_answers([CopiedAnswer(NAMED, 5062, HERE, 5060, call, b"", NAMED)], 1.0, 1.0, "pbx")
         if call != b"evicted":
             detector.observe(event(EventKind.CHALLENGE_SENT, 1.0, session=call), 1.0)
     detector.observe(event(EventKind.CHALLENGE_SENT, 1.1, session=b"evicted"), 1.1)
@@ -421,7 +421,7 @@ GUESSER, NAMED, HERE = ip_address("198.51.100.9"), ip_address(SENDER), ip_addres
 def test_proofs_of_several_lose_no_ban() -> None:
     """Proofs that the wire shows at once can complete a ban for more than one address."""
     detector = Driven(RULES, sources=KnownSources(frozenset({"pbx"})))
-    detector.observe_challenges([], 0.0, 0.0, "pbx")
+    detector.observe_answers([], 0.0, 0.0, "pbx")
     addresses = [ip_address(f"192.0.2.{last}") for last in (1, 2)]
     challenges = []
     for place, address in enumerate(addresses):
@@ -431,8 +431,8 @@ def test_proofs_of_several_lose_no_ban() -> None:
                 EventKind.CHALLENGE_RESPONSE_FAILED, address=str(address), session=session, challenge=nonce
             )
             detector.observe(told, float(number))
-            challenges.append(Challenge(address, 5062, HERE, 5060, session, nonce, address))
-    judged = detector.observe_challenges(challenges, 5.0, 5.0, "pbx")
+            challenges.append(CopiedAnswer(address, 5062, HERE, 5060, session, nonce, address))
+    judged = detector.observe_answers(challenges, 5.0, 5.0, "pbx")
     full = {judgement.decision.subject for judgement in judged if judgement.decision is not None}
     assert full == {ip_network("192.0.2.1/32"), ip_network("192.0.2.2/32")}
     assert detector.counts.by_kind[AttemptKind.GUESS] == [10, 0, 0]

@@ -10,7 +10,7 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.findings import AttributedAttempt, DuplicateReport, NewProof, duplicate_report
 from ringfence.values.attempt import Proof
 from ringfence.values.event import EventKind, Service
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 FAILED = EventKind.CHALLENGE_RESPONSE_FAILED
 HERE = ip_address("198.18.0.1")
@@ -35,8 +35,8 @@ def test_a_nonce_that_comes_back_is_a_proof_before_the_attempt() -> None:
     """A nonce that comes back proves its session, and the attempt that carries it comes last."""
     attribution = Attribution(KnownSources())
     sender = ip_address(SENDER)
-    asked = Challenge(sender, 5062, HERE, 5060, b"call-1", b"1/x", sender)
-    assert list(attribution.observe_challenges([asked], 0.0, 0.0, "pbx")) == []
+    asked = CopiedAnswer(sender, 5062, HERE, 5060, b"call-1", b"1/x", sender)
+    assert list(attribution.observe_answers([asked], 0.0, 0.0, "pbx")) == []
     proof, new = attribution.observe(event(FAILED, challenge=b"1/x"), 0.1)
 
     assert isinstance(new, AttributedAttempt)

@@ -9,16 +9,16 @@ from tests.detect.events import SENDER, attempt
 from ringfence.detect.nonces import AFTER_LOSS, LIFE, PJSIP_LIFE, Nonces
 from ringfence.values.attempt import Attempt, Proof
 from ringfence.values.event import Service, Transport
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 STRANGER = "203.0.113.9"
 NONCE = b"1e479481"
 
 
-def sent(to: str, nonce: bytes = NONCE, *, by: str | None = "") -> Challenge:
+def sent(to: str, nonce: bytes = NONCE, *, by: str | None = "") -> CopiedAnswer:
     """Return a challenge that left for ``to``, and that ``by`` asked for: ``to`` itself if empty."""
     sender = ip_address(by or to) if by is not None else None
-    return Challenge(ip_address(to), 5060, ip_address("198.18.0.1"), 5060, b"call-1", nonce, sender)
+    return CopiedAnswer(ip_address(to), 5060, ip_address("198.18.0.1"), 5060, b"call-1", nonce, sender)
 
 
 def blamed(address: str, service: Service) -> Attempt:

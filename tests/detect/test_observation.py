@@ -16,15 +16,15 @@ from ringfence.detect.observation import (
 )
 from ringfence.values.event import EventKind, SecurityEvent, Transport
 from ringfence.values.network import Address, sender_of
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 FIRST = int(ip_address("198.18.0.0"))
 HERE = ip_address("198.18.0.1")
 
 
-def refused(friend: Address, call_id: bytes = b"a", transport: Transport = Transport.UDP) -> Challenge:
+def refused(friend: Address, call_id: bytes = b"a", transport: Transport = Transport.UDP) -> CopiedAnswer:
     """Return an answer by which Asterisk refuses a friend's request."""
-    return Challenge(
+    return CopiedAnswer(
         *(friend, 5060, HERE, 5060, call_id, b""), sender=friend, account="alice", transport=transport
     )
 

@@ -12,14 +12,14 @@ from ringfence.detect.nonces import MOST_AWAITED, Nonces, Proofs
 from ringfence.detect.sessions import Senders
 from ringfence.values.attempt import Proof
 from ringfence.values.event import EventKind, Transport
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 BY, OTHER, HERE = ip_address(SENDER), ip_address("203.0.113.9"), ip_address("198.18.0.1")
-ASKED = Challenge(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
+ASKED = CopiedAnswer(BY, 5062, HERE, 5060, b"call-1", b"1/x", BY)
 ANSWER = event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"1/x")
 
 
-def proofs(*asked: Challenge) -> Proofs:
+def proofs(*asked: CopiedAnswer) -> Proofs:
     """Return the proofs of a wire that saw these challenges."""
     senders, nonces = Senders(), Nonces()
     for challenge in asked:
@@ -82,7 +82,7 @@ def test_a_nonce_that_its_sender_had_sent_to_two_is_unprovable() -> None:
 def test_a_request_with_two_call_ids_proves_both_sessions() -> None:
     """PJSIP and chan_sip may read different ones of them."""
     attribution = Attribution(KnownSources(frozenset({"pbx"})))
-    attribution.observe_challenges([ASKED], 0.0, 0.0, "pbx")
+    attribution.observe_answers([ASKED], 0.0, 0.0, "pbx")
     request = CopiedRequest(BY, 5062, (b"1/x",), (b"call-1", b"call-2"), (1,), credentials=True, digest=b"d")
     found = attribution.observe_requests([request], 1.0, "pbx")
     assert [type(one) for one in found] == [NewProof, NewProof]

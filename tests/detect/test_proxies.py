@@ -23,7 +23,7 @@ from ringfence.values.attempt import Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.network import Address, NetworkSet
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 CLIENT, VICTIM, PROXY, HOST = map(ip_address, ("198.18.1.1", "198.18.1.2", "127.0.0.1", "198.18.0.1"))
 EDGE = ip_address("198.18.0.2")
@@ -74,7 +74,7 @@ class Pbx:
 
     def sends_to_proxy(self, nonce: bytes = NONCE, transport: Transport = UDP) -> list[Finding]:
         """Send a challenge from Asterisk to the proxy."""
-        sent = Challenge(PROXY, KAMAILIO, HOST, ASTERISK, b"any", nonce, PROXY, transport=transport)
+        sent = CopiedAnswer(PROXY, KAMAILIO, HOST, ASTERISK, b"any", nonce, PROXY, transport=transport)
         return self.sees(sent)
 
     def answers(
@@ -87,12 +87,12 @@ class Pbx:
         **values: Any,  # noqa: ANN401 - those of a Challenge
     ) -> list[Finding]:
         """Send an answer from the proxy to a client, such as a challenge. It names no sender of its own."""
-        sent = Challenge(client, PORT, HOST, KAMAILIO, call_id, nonce, VICTIM, sequence=sequence)
+        sent = CopiedAnswer(client, PORT, HOST, KAMAILIO, call_id, nonce, VICTIM, sequence=sequence)
         return self.sees(evolve(sent, service=self._service, **values))
 
-    def sees(self, sent: Challenge) -> list[Finding]:
+    def sees(self, sent: CopiedAnswer) -> list[Finding]:
         """Show an answer on the wire."""
-        return [*self.attribution.observe_challenges([sent], next(self._now), 1.0, "pbx")]
+        return [*self.attribution.observe_answers([sent], next(self._now), 1.0, "pbx")]
 
     def challenges(
         self,
@@ -185,8 +185,8 @@ def test_a_claimed_ban_blocks_the_transport_of_the_client(transport: Transport, 
         asked = CopiedRequest(CLIENT, PORT, (NONCE,), (call_id,), (1,), credentials=True, digest=call_id)
         asked = evolve(asked, transport=transport)
         detector.observe_requests([asked], 100.0 + number, "pbx")
-        refusal = Challenge(CLIENT, PORT, HOST, KAMAILIO, call_id, NONCE, transport=transport, sequence=1)
-        effects = detector.observe_challenges([refusal], 100.1 + number, 1.0, "pbx")
+        refusal = CopiedAnswer(CLIENT, PORT, HOST, KAMAILIO, call_id, NONCE, transport=transport, sequence=1)
+        effects = detector.observe_answers([refusal], 100.1 + number, 1.0, "pbx")
         judged += [one for one in effects if isinstance(one, Judgement)]
         if judged[-1].decision is not None:
             detector.bans.assume(judged[-1].subject, judged[-1].decision.scope, 1_000.0)
@@ -367,7 +367,7 @@ def test_a_direct_guess_that_names_the_proxy_counts_for_its_sender() -> None:
     pbx = Pbx(service=Service.SIP)
     pbx.asks(CLIENT, b"a", RANDOM)
     assert attempts(pbx.reports(WRONG, b"0x1", RANDOM)) == [(CLIENT, CLAIM)]
-    sent = Challenge(PROXY, KAMAILIO, HOST, ASTERISK, b"b\xff", OTHER, CLIENT, evasive=True, sequence=1)
+    sent = CopiedAnswer(PROXY, KAMAILIO, HOST, ASTERISK, b"b\xff", OTHER, CLIENT, evasive=True, sequence=1)
     assert attempts(pbx.sees(sent)) == [(CLIENT, CLAIM)]
 
 
@@ -419,8 +419,8 @@ def test_a_login_names_the_client(transport: Transport) -> None:
     detector = Detector((), sources=PROXIES)
     assert detector.observe(pbx.event(SUCCESS, b"a"), 1.0) == []
     detector.set_proxy_sockets(frozenset(STREAMS))
-    sent = Challenge(CLIENT, PORT, HOST, KAMAILIO, b"a", NONCE, sequence=1)
-    detector.observe_challenges([sent], 1.0, 1.0, "pbx")
+    sent = CopiedAnswer(CLIENT, PORT, HOST, KAMAILIO, b"a", NONCE, sequence=1)
+    detector.observe_answers([sent], 1.0, 1.0, "pbx")
     asked = CopiedRequest(CLIENT, PORT, (NONCE,), (b"a",), (2,), credentials=True)
     detector.observe_requests([asked], 2.0, "pbx")
     [login] = detector.observe(pbx.event(SUCCESS, b"a"), 3.0)
@@ -562,7 +562,7 @@ def test_the_nonces_of_a_proxy_are_bounded_by_number_and_age(monkeypatch: pytest
     monkeypatch.setattr(proxies, "MOST", 2)
     known = Proxies(NetworkSet([ip_network("127.0.0.1")]))
     known.set_sockets(frozenset(DATAGRAMS))
-    sent = [Challenge(CLIENT, PORT, HOST, KAMAILIO, b"a", b"%d" % number) for number in range(3)]
+    sent = [CopiedAnswer(CLIENT, PORT, HOST, KAMAILIO, b"a", b"%d" % number) for number in range(3)]
     for challenge in sent:
         known.record_nonce(challenge, 0.0)
     assert [known.to_client(one).relayed for one in sent] == [True, False, False]

@@ -40,7 +40,7 @@ from ringfence.values.ban import Scope
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import NetworkSet
-from ringfence.values.packet import Challenge, Exchange
+from ringfence.values.packet import CopiedAnswer, Exchange
 
 A = ip_address("203.0.113.7")
 B = ip_address("198.51.100.1")
@@ -396,8 +396,8 @@ def test_a_reported_guess_after_a_hidden_one_counts_once() -> None:
     """AMI reports the second guess of a connection before the export does, and never the first."""
     detector = Detector(RULES, sources=KnownSources(frozenset({"pbx"})))
     detector.observe_exchange(evolve(ONE, number=2), 10.0)
-    hidden = Challenge(A, PORT, B, 5061, b"hidden", b"", evasive=True, transport=Transport.TLS)
-    detector.observe_challenges([hidden], 10.0, 1_000.0, "pbx")
+    hidden = CopiedAnswer(A, PORT, B, 5061, b"hidden", b"", evasive=True, transport=Transport.TLS)
+    detector.observe_answers([hidden], 10.0, 1_000.0, "pbx")
     failed = evolve(EVENT, kind=EventKind.CHALLENGE_RESPONSE_FAILED, session=b"other", time=10.0)
     detector.observe(failed, 10.0)
     assert detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0) == []
@@ -423,8 +423,8 @@ def test_which_attempts_explain_nothing(attempt: Attempt, port: int) -> None:
 def test_an_exported_guess_counts_once() -> None:
     """A hidden guess that the export shows to the detector is not unexplained too."""
     detector = Detector(RULES)
-    refusal = Challenge(A, PORT, B, 5061, b"call", b"", evasive=True, transport=Transport.TLS)
-    detector.observe_challenges([refusal], 10.0, 1_000.0, "pbx")
+    refusal = CopiedAnswer(A, PORT, B, 5061, b"call", b"", evasive=True, transport=Transport.TLS)
+    detector.observe_answers([refusal], 10.0, 1_000.0, "pbx")
     detector.observe_exchange(evolve(ONE, number=2), 10.0)
     assert len(detector.judge_exchanges(20.0, 1_000.0, "pbx", 0.0)) == 1
     assert len(detector.summary_of(A, 20.0).attempts) == 2

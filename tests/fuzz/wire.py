@@ -10,11 +10,11 @@ from socket import AF_INET
 from tests.firewall.ipset import test_messages as ipset_listed
 from tests.fuzz.asterisk import VICTIM, hostile_requests
 from tests.fuzz.promises import Target, joined, parts_of, require
-from tests.parse import test_challenge as of_answers
+from tests.parse import test_answer_stream as of_stream
+from tests.parse import test_answers as of_answers
 from tests.parse import test_hep as of_hep
 from tests.parse import test_request_stream as of_requests
 from tests.parse import test_requests as of_request
-from tests.parse import test_stream as of_stream
 from tests.parse import test_tls_records as of_tls
 
 from ringfence.features.hep.guard import ExportReader
@@ -25,17 +25,17 @@ from ringfence.host.closed import _parse as parse_closed
 from ringfence.netlink.connection import NetlinkMessageError, attribute, frames, message, result_of
 from ringfence.netlink.nflog import Acknowledged, Logged, read_datagram
 from ringfence.netlink.sock_diag import address_of, delivered_packets, received_bytes, tcp_info
-from ringfence.parse.challenge import parse_answers, parse_message
+from ringfence.parse.answer_stream import MOST_PENDING, AnswerStreams
+from ringfence.parse.answers import parse_answers, parse_message
 from ringfence.parse.hep import MOST_CONNECTIONS
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.request_stream import MOST_EARLY_BYTES, MOST_MESSAGE, RequestStreams, heads_in
 from ringfence.parse.requests import MOST_CALL_IDS, MOST_NONCES, MOST_SEQUENCES, parse_request, parse_requests
-from ringfence.parse.stream import MOST_PENDING, Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.wire import DROPPED, REQUEST, WireItem, WireSink, WireSource
 from ringfence.values.ban import Scope
 from ringfence.values.event import MOST_ACCOUNT, MOST_KEPT, MOST_SESSION, Transport
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 ADDRESS = ip_address(VICTIM.address)
 MOST, MOST_BYTES = 4, 16_384
@@ -52,7 +52,7 @@ def require_request(request: CopiedRequest) -> None:
     require(max(map(len, request.nonces), default=0) <= MOST_KEPT, "a nonce of a request")
 
 
-def require_answer(answer: Challenge) -> None:
+def require_answer(answer: CopiedAnswer) -> None:
     """Require that what is kept of an answer is bounded."""
     require(len(answer.call_id) <= MOST_SESSION, "the Call-ID of an answer")
     require(len(answer.nonce) <= MOST_KEPT, "the nonce of an answer")
@@ -64,7 +64,7 @@ def require_items(items: Iterable[object]) -> None:
     for item in items:
         if isinstance(item, CopiedRequest):
             require_request(item)
-        elif isinstance(item, Challenge):
+        elif isinstance(item, CopiedAnswer):
             require_answer(item)
 
 
@@ -159,7 +159,7 @@ def request_streams() -> Iterator[bytes]:
 
 def read_answer_stream(data: bytes) -> None:
     """Read segments of this host, of several connections."""
-    streams = Streams(MOST, MOST_BYTES)
+    streams = AnswerStreams(MOST, MOST_BYTES)
     key, first = of_stream.KEY, of_stream.FIRST
     streams.begin(key, first - 1)
     for number, sequence, part in _numbers(data, first):
@@ -299,7 +299,7 @@ def read_nflog(data: bytes) -> None:
         if isinstance(one, Logged):
             require(one.sequence is None or 0 <= one.sequence < SEQUENCES, "the number of a packet")
             require(len(one.payload) <= len(data), "the length of a packet")
-            parse_answers(one.payload, Streams(MOST, MOST_BYTES))
+            parse_answers(one.payload, AnswerStreams(MOST, MOST_BYTES))
             parse_requests(one.payload, RequestStreams(MOST, MOST_BYTES))
         else:
             require(one is None or isinstance(one, Acknowledged), "the kinds of messages")

@@ -21,7 +21,7 @@ from ringfence.firewall.contract import ListSteps
 from ringfence.firewall.network_lists import PASSING, NetworkList
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.network import Network
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 
 def test_a_new_friend_is_in_the_kernel_soon(kept: Kept) -> None:
@@ -227,8 +227,10 @@ def test_an_observed_friend_is_on_two_lists(kept: Kept) -> None:
     def refuse(times: int) -> None:
         for _ in range(times):
             call = b"%d" % next(number)
-            refusal = Challenge(PHONE.address, 5062, ip_address("198.18.0.1"), 5060, call, b"", PHONE.address)
-            friends._detector.observe_challenges([refusal], friends._clock.mono(), 0.0, "pbx")
+            refusal = CopiedAnswer(
+                PHONE.address, 5062, ip_address("198.18.0.1"), 5060, call, b"", PHONE.address
+            )
+            friends._detector.observe_answers([refusal], friends._clock.mono(), 0.0, "pbx")
 
     friends.select()
     refuse(MANY)

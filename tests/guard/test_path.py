@@ -195,7 +195,7 @@ def test_a_challenge_on_the_wire_enters_few_rooms(tmp_path: Path, netns: None) -
             tmp_path, asterisk=[pbx | {"wire": {"enabled": True}}], firewall={"backend": "nftables"}
         )
         with (
-            traced(guard, "NflogSource._readable", "Detector.observe_challenges", skipped=2) as found,
+            traced(guard, "NflogSource._readable", "Detector.observe_answers", skipped=2) as found,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asterisk,
         ):
             asterisk.bind(("127.0.0.1", 5060))

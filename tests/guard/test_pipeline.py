@@ -58,7 +58,7 @@ def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pyt
         given.append(list(seen))
         return []
 
-    monkeypatch.setattr(bench.detector, "observe_challenges", take)
+    monkeypatch.setattr(bench.detector, "observe_answers", take)
     monkeypatch.setattr(bench.detector, "observe_requests", take)
     first, last = challenge(), evolve(challenge(), status=403)
     request = CopiedRequest(ip_address(SENDER), 5062, (b"n",), (b"call-1",))

@@ -173,7 +173,7 @@ FAULTS_OF_SITES = (
     Fault(
         "q",
         "Long Call-IDs are kept whole.",
-        "ringfence.parse.challenge:short_session",
+        "ringfence.parse.answers:short_session",
         lambda _right: lambda session: session,
         tuple(
             Act("hides at length", str(ip_address("203.0.113.20") + one))

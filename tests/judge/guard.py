@@ -34,11 +34,11 @@ from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.host.names import Names
 from ringfence.netlink.nflog import Logged
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers
+from ringfence.parse.answer_stream import AnswerStreams
+from ringfence.parse.answers import parse_answers
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
-from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.wire import WireHost, WireItem, WireSink, WireSource
 from ringfence.store.database import Store
@@ -52,7 +52,7 @@ _USERS = {OUR_ASTERISK: 100, RELAY: 65_534}
 _NOT_COUNTED = (Disposition.COUNTED_BEFORE, Disposition.FORGED, Disposition.UNCONFIRMED)
 
 
-def begin(address: str, port: int, here: str, requests: RequestStreams, answers: Streams) -> None:
+def begin(address: str, port: int, here: str, requests: RequestStreams, answers: AnswerStreams) -> None:
     """Open a copied TCP connection from this address and port, in both directions."""
     asks, accepts = syns(address, port, here)
     parse_requests(asks, requests)

@@ -32,11 +32,11 @@ from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Counts, Disposition, Judgement, Login
 from ringfence.detect.single_attempts import SingleAttempts
 from ringfence.parse.ami import AmiDecoder
-from ringfence.parse.challenge import parse_answers
+from ringfence.parse.answer_stream import AnswerStreams
+from ringfence.parse.answers import parse_answers
 from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
-from ringfence.parse.stream import Streams
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, SecurityEvent, SourceId
 from ringfence.values.friend import Friend, FriendReason
@@ -96,7 +96,7 @@ class SmallGuard:
         self._detector.friends.add(trunk)
         self._ami = AmiDecoder(SourceId(PBX, AMI))
         self._ami.receive(b"Asterisk Call Manager/11.0.0\r\n", UP_FOR)
-        self._requests, self._answers = RequestStreams(), Streams()
+        self._requests, self._answers = RequestStreams(), AnswerStreams()
         self._log = LogReader(SourceId(PBX, "log:full"), timezone=UTC)
         self.tick()
 
@@ -141,7 +141,7 @@ class SmallGuard:
             self._observe(one.event for one in self._log.receive(report.data, now) if one.event is not None)
         elif report.source == "wire":
             answers = parse_answers(report.data, self._answers)
-            self._apply(self._detector.observe_challenges(answers, now, START + self.now, PBX))
+            self._apply(self._detector.observe_answers(answers, now, START + self.now, PBX))
         else:
             requests = parse_requests(report.data, self._requests)
             assert requests is not None

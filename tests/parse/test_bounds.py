@@ -2,7 +2,7 @@
 
 from tests.parse.corpus import SOURCE as LINE
 from tests.parse.packets import SOURCE, packet
-from tests.parse.test_challenge import ORDINARY, answers_in, ipv4, udp
+from tests.parse.test_answers import ORDINARY, answers_in, ipv4, udp
 from tests.parse.test_requests import REQUEST
 from tests.parse.test_requests import packet as copy
 

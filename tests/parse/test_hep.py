@@ -16,7 +16,7 @@ from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Service, Transport, short_session
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 PORTS = {5061: Transport.TLS, 8089: Transport.WSS}
 HERE = {4: "198.51.100.1", 6: "2001:db8::1"}
@@ -129,11 +129,11 @@ def asked(reader: Exports, payload: bytes, uuid: bytes = CALL_ID) -> CopiedReque
     return found.message
 
 
-def answered(data: bytes, reader: Exports | None = None, *, sure: bool = False) -> Challenge:
+def answered(data: bytes, reader: Exports | None = None, *, sure: bool = False) -> CopiedAnswer:
     """Read an answer to the stranger."""
     found = read(data, reader, sure=sure)
     assert found is not None
-    assert isinstance(found.message, Challenge)
+    assert isinstance(found.message, CopiedAnswer)
     return found.message
 
 
@@ -176,7 +176,7 @@ def test_an_answer_is_read_in_any_order_of_the_chunks(version: int, port: int) -
     remote = Endpoint(there, REMOTE_PORT, PORTS[port])
     for parts in orders(chunks(answer(version=version), version=version, port=port)):
         found = exports().read(packet(hep(parts), version), sure=False)
-        expected = Challenge(
+        expected = CopiedAnswer(
             *(there, REMOTE_PORT, here, port, CALL_ID, NONCE, there, False, "alice", Service.PJSIP, 401),
             transport=PORTS[port],
             sequence=7,
@@ -206,7 +206,7 @@ def addresses(found: Exported) -> set[Address]:
     """Return all addresses that a message shows for its stranger."""
     message = found.message
     own = {found.remote.address} | ({message.address} if message is not None else set())
-    return own | ({message.local_address} if isinstance(message, Challenge) else set())
+    return own | ({message.local_address} if isinstance(message, CopiedAnswer) else set())
 
 
 @each_version
@@ -366,7 +366,7 @@ def test_a_refusal_without_its_request_is_evasive() -> None:
         found = read(hep(chunks(answer(status))), reader, sure=True)
         assert found is not None
         assert found.unasked
-        assert isinstance(found.message, Challenge)
+        assert isinstance(found.message, CopiedAnswer)
         assert found.message.evasive
         unsure = read(hep(chunks(answer(status))), reader)
         assert unsure is not None
@@ -511,7 +511,7 @@ def test_an_answer_cut_off_is_still_a_challenge() -> None:
     long = b"c" * 5_000
     found = exports().read(cut(chunks(answer(call_id=long), uuid=long)), sure=False)
     assert found is not None
-    assert isinstance(found.message, Challenge)
+    assert isinstance(found.message, CopiedAnswer)
     assert found.message.call_id == short_session(long)
     assert found.message.status == 401
     assert found.message.evasive
@@ -523,7 +523,7 @@ def test_a_call_id_that_fills_the_copy_is_evasive() -> None:
     found = exports().read(cut(chunks(answer(call_id=long), uuid=long)), sure=False)
     remote = Endpoint(ip_address(THERE[4]), REMOTE_PORT, Transport.TLS)
     assert found is not None
-    assert isinstance(found.message, Challenge)
+    assert isinstance(found.message, CopiedAnswer)
     assert found.remote == remote
     assert found.message.evasive
     assert found.message.transport is Transport.TLS

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.parse.challenge import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
+from ringfence.parse.answers import is_relayed, received_address, received_by_chan_sip, received_by_pjsip
 
 VIA = b"SIP/2.0/UDP 198.18.1.1:5099;rport=5099;received=198.18.1.1;branch=z9hG4bK1"
 

@@ -13,7 +13,7 @@ from tests.scenarios.deeds import Deed, Verb
 
 from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 PBX = "pbx"
 HERE = ip_address("192.0.2.1")
@@ -24,7 +24,7 @@ _NOBODY = "<unknown>"  # PJSIP's name for accounts without an endpoint
 _UDP_PORT = 5_060
 _FIRST_PORT, _PORTS = 10_000, 40_000
 
-Told = SecurityEvent | Challenge | CopiedRequest
+Told = SecurityEvent | CopiedAnswer | CopiedRequest
 
 
 @frozen
@@ -81,9 +81,9 @@ class Act:
         event = self.event(kind, account, source=_NOTICE, remote=remote, session=session, acl_name=acl_name)
         return evolve(event, forgeable=True, method="REGISTER") if pjsip else event
 
-    def challenge(self, status: int = 401) -> Challenge:
+    def challenge(self, status: int = 401) -> CopiedAnswer:
         """Return the answer, with its receiver and the address that asked for it."""
-        return Challenge(
+        return CopiedAnswer(
             self.address,
             self.remote.port,
             HERE,
@@ -137,7 +137,7 @@ def _with_requests(act: Act, said: Sequence[Told]) -> Iterator[Told]:
     """
     asked = 0
     for one in said:
-        if isinstance(one, Challenge) and one.transport is Transport.UDP:
+        if isinstance(one, CopiedAnswer) and one.transport is Transport.UDP:
             sequence = act.number * _REQUESTS + asked
             yield act.request(sequence, credentials=bool(asked) or act.deed.forged)
             yield evolve(one, sequence=sequence)

@@ -40,7 +40,7 @@ from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import Endpoint, SecurityEvent, Service, Transport
 from ringfence.values.friend import Contact, Roster, TrunkHost
 from ringfence.values.network import Address, Network, NetworkSet, exempts_friends
-from ringfence.values.packet import Challenge, CopiedRequest, Exchange
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, Exchange
 
 MIDNIGHT = 1_700_006_400.0
 """The start of the first day of every scenario (seconds since the epoch)."""
@@ -208,7 +208,9 @@ class Stage:
 
     def _sees(self, one: Told) -> None:
         """Pass an answer, or a request of a stranger, to the pipeline as the wire does."""
-        if isinstance(one, Challenge) or (isinstance(one, CopiedRequest) and self._is_stranger(one.address)):
+        if isinstance(one, CopiedAnswer) or (
+            isinstance(one, CopiedRequest) and self._is_stranger(one.address)
+        ):
             self._pipeline.on_challenges([one], UP_FOR + self.now)
 
     def _is_stranger(self, address: Address) -> bool:

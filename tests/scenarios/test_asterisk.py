@@ -11,7 +11,7 @@ from tests.support.captures import capture
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
 from ringfence.values.event import AMI, EventKind, SecurityEvent, Service, SourceId, Transport
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 Shape = tuple[Service, EventKind, Transport, str, str, bool, bool, bool]
 
@@ -96,7 +96,7 @@ def test_a_via_with_another_address_is_reported_as_by_a_real_asterisk() -> None:
     assert step.deed is not None
     act = Act(step.deed, step.deed.addresses[0], "204", exists=True, time=0.0, number=1)
     named = [
-        str(one.sender) if isinstance(one, Challenge) else str(one.remote.address)
+        str(one.sender) if isinstance(one, CopiedAnswer) else str(one.remote.address)
         for one in tell(act, ("AMI", "log", "wire"))
         if not isinstance(one, CopiedRequest)
     ]

@@ -30,7 +30,7 @@ from ringfence.sources import nflog, wire
 from ringfence.sources.state import EndError, State
 from ringfence.sources.wire import TOGETHER, WireItem, WireSink, WireSource
 from ringfence.values.event import Service, Transport
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 SECONDS = 10.0
 QUIET = 0.2
@@ -48,9 +48,9 @@ class Reports(Packets):
     """The reports of a source."""
 
     @property
-    def challenges(self) -> list[Challenge]:
+    def challenges(self) -> list[CopiedAnswer]:
         """The challenges alone."""
-        return [one for one in self.seen if isinstance(one, Challenge)]
+        return [one for one in self.seen if isinstance(one, CopiedAnswer)]
 
 
 async def until(happened: Callable[[], bool], seconds: float = SECONDS) -> None:
@@ -62,7 +62,7 @@ async def until(happened: Callable[[], bool], seconds: float = SECONDS) -> None:
 
 def listen(
     act: Callable[[], object], number: int = 0, calls: Iterable[bytes] = (), **options: object
-) -> tuple[list[Challenge], WireSource, list[float]]:
+) -> tuple[list[CopiedAnswer], WireSource, list[float]]:
     """Listen while ``act`` runs in a thread, until ``number`` challenges and one of each call came."""
     reports, source = watch(act, number, calls, requests=False, **options)
     return reports.challenges, source, reports.gaps
@@ -171,9 +171,9 @@ def test_challenges_are_seen_and_nothing_else(host: Host, version: int) -> None:
     challenges = [evolve(one, sequence=None) for one in every if one.status in (401, 404, 407)]
     digest = challenges[1].digest
     assert challenges == [
-        Challenge(far, 5062, near, 5060, b"one", b"1", service=Service.SIP),
-        Challenge(far, 5062, near, 5060, b"three", b"", service=Service.SIP, status=404, digest=digest),
-        Challenge(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP, status=407),
+        CopiedAnswer(far, 5062, near, 5060, b"one", b"1", service=Service.SIP),
+        CopiedAnswer(far, 5062, near, 5060, b"three", b"", service=Service.SIP, status=404, digest=digest),
+        CopiedAnswer(far, 5062, near, 5060, b"t\xffo", b"2", service=Service.SIP, status=407),
     ]
     assert source.counts == wire.WireCounts(challenges=5, unreadable=1)
     assert source.last_sign is not None
@@ -394,7 +394,7 @@ def test_known_containers_count(host: Host, containers: list[object]) -> None:
         challenges, source, _ = listen(act, 1, containers=containers)  # it is seen, or passes through
 
     near, far = ip_address("10.9.9.2"), ip_address("198.18.1.1")
-    expected = Challenge(far, 5062, near, 5060, b"c@lab", b"n", service=Service.SIP)
+    expected = CopiedAnswer(far, 5062, near, 5060, b"c@lab", b"n", service=Service.SIP)
     assert challenges == [expected] * len(containers)
     assert source.counts.passing == 1 - len(containers)
 
@@ -952,7 +952,7 @@ def test_each_guess_is_seen(wired: Lab, hostile: tuple[str, ...]) -> None:
 
 def ask(
     lab: Lab, *requests: bytes, number: int = 1, calls: Iterable[bytes] = (), port: int = 5060
-) -> list[Challenge]:
+) -> list[CopiedAnswer]:
     """Send requests as they are, all from one port; return the challenges (see :func:`listen`)."""
     with socket_in(lab.network.attacker, kind=socket.SOCK_DGRAM) as phone:
         phone.bind(("198.18.1.1", 5099))
@@ -984,7 +984,7 @@ def test_text_that_hides_from_logs_is_seen(wired: Lab) -> None:
     assert (str(seen.address), seen.port, seen.call_id) == ("198.18.1.1", 5099, b"\xff\xfe a")
 
 
-def ask_both(lab: Lab, number: int) -> tuple[Challenge, Challenge]:
+def ask_both(lab: Lab, number: int) -> tuple[CopiedAnswer, CopiedAnswer]:
     """Request a challenge to another address, then one; return both, in this order."""
     elsewhere = request(b"named%d" % number, b";rport;maddr=198.18.1.77")
     seen = {one.call_id[:5]: one for one in ask(lab, elsewhere, request(b"plain%d" % number), number=2)}
@@ -1111,9 +1111,9 @@ def test_chan_sip_refuses_a_message_with_a_403(
 
     [first, challenge, second, refusal] = reports.seen
     assert isinstance(first, CopiedRequest)
-    assert isinstance(challenge, Challenge)
+    assert isinstance(challenge, CopiedAnswer)
     assert isinstance(second, CopiedRequest)
-    assert isinstance(refusal, Challenge)
+    assert isinstance(refusal, CopiedAnswer)
     assert (challenge.status, refusal.status) == (401, 403)
     assert (first.nonces, second.nonces) == ((), (challenge.nonce,))
     assert first.call_ids == second.call_ids == (challenge.call_id,) == (refusal.call_id,)

@@ -21,7 +21,7 @@ from ringfence.detect.rules import RULES
 from ringfence.features.limiter.floods import Flooder, FloodJudge
 from ringfence.guard.pipeline import EffectHandler, Pipeline
 from ringfence.values.network import Address, Network
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 if TYPE_CHECKING:
     from ringfence.detect.judgement import Decision
@@ -80,7 +80,7 @@ class Bench:
         return [entry["event"].removeprefix("alarm.") for entry in self.logged]
 
 
-def challenge(call_id: bytes = b"call-1", *, evasive: bool = False) -> Challenge:
+def challenge(call_id: bytes = b"call-1", *, evasive: bool = False) -> CopiedAnswer:
     """Return a challenge that PJSIP sent to SENDER."""
     by = ip_address(SENDER)
-    return Challenge(by, 5062, ip_address("198.18.0.1"), 5060, call_id, b"n", by, evasive)
+    return CopiedAnswer(by, 5062, ip_address("198.18.0.1"), 5060, call_id, b"n", by, evasive)

@@ -35,7 +35,7 @@ from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent
 from ringfence.values.friend import Contact, Friend, FriendReason
 from ringfence.values.network import Address, Network, NetworkSet
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 PBX = "pbx"
 EPOCH = 1_700_006_400.0
@@ -105,7 +105,7 @@ class Exempt:
 
 Entry = (
     SecurityEvent
-    | Challenge
+    | CopiedAnswer
     | CopiedRequest
     | Contact
     | Friend
@@ -227,7 +227,7 @@ class Player:
         self._happened = Happened()
         self._firewall = firewall
         if "wire" in sources:
-            self._detector.observe_challenges((), self._now, EPOCH, PBX)
+            self._detector.observe_answers((), self._now, EPOCH, PBX)
         self._tick()
 
     def play(self, *steps: Step | Iterable[Step]) -> Happened:
@@ -282,18 +282,18 @@ class Player:
         return self._now - UPTIME + EPOCH
 
     def _play(self, entries: tuple[Entry, ...]) -> None:
-        challenges: list[Challenge] = []
+        challenges: list[CopiedAnswer] = []
         for entry in entries:
-            if isinstance(entry, Challenge):
+            if isinstance(entry, CopiedAnswer):
                 challenges.append(entry)
                 continue
             self._see(challenges)
             self._enter(entry)
         self._see(challenges)
 
-    def _see(self, challenges: list[Challenge]) -> None:
+    def _see(self, challenges: list[CopiedAnswer]) -> None:
         if challenges:
-            self._follows(self._detector.observe_challenges(challenges, self._now, self._wall, PBX))
+            self._follows(self._detector.observe_answers(challenges, self._now, self._wall, PBX))
             challenges.clear()
 
     def _enter(self, entry: Entry) -> None:

@@ -80,7 +80,7 @@ from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, WIRE, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 _CHALLENGES, _NOT_FOUND, _OK = (401, 407), 404, 200
 _REGISTER = "REGISTER"
@@ -364,8 +364,8 @@ class Attribution:
             return ()
         return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
 
-    def observe_challenges(
-        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    def observe_answers(
+        self, answers: Iterable[CopiedAnswer], now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
         """Handle SIP answers that left this host at ``now``, which is ``wall`` seconds since the epoch.
 
@@ -375,7 +375,7 @@ class Attribution:
         """
         self.confirmation.sees_wire = True
         found: list[Finding] = []
-        answers, challenges = challenges, []
+        refusals: list[CopiedAnswer] = []
         for answer in answers:
             passage = self.proxies.passage(answer) if self._has_proxies else _DIRECT
             if passage is Passage.FROM_PROXY:
@@ -383,18 +383,18 @@ class Attribution:
             elif passage is Passage.TO_PROXY:
                 self.proxies.record_nonce(answer, now)
             elif answer.status in REFUSALS or (answer.status == _NOT_FOUND and answer.transport is _UDP):
-                challenges.append(answer)
+                refusals.append(answer)
             else:
                 self._on_acceptance(answer, now, wall)
-        for challenge in challenges:
-            self._nonces.record(self._relays.mark(challenge, now), now)
-        for challenge in challenges:
-            found += self._proofs.on_challenge(challenge, now)
-        for challenge in challenges:
-            found += self._on_refusal_by_asterisk(challenge, now, wall, asterisk)
+        for refusal in refusals:
+            self._nonces.record(self._relays.mark(refusal, now), now)
+        for refusal in refusals:
+            found += self._proofs.on_challenge(refusal, now)
+        for refusal in refusals:
+            found += self._on_refusal_by_asterisk(refusal, now, wall, asterisk)
         return found
 
-    def _on_acceptance(self, answer: Challenge, now: float, wall: float) -> None:
+    def _on_acceptance(self, answer: CopiedAnswer, now: float, wall: float) -> None:
         """Record a call or registration that Asterisk accepts by ``answer``, which is no refusal.
 
         ``now`` and ``wall`` are one moment, in monotonic seconds and in seconds since the epoch.
@@ -423,7 +423,7 @@ class Attribution:
         return now - at < _REGISTERED_WITHIN and account == event.account
 
     def _on_refusal_by_asterisk(
-        self, challenge: Challenge, now: float, wall: float, asterisk: str
+        self, challenge: CopiedAnswer, now: float, wall: float, asterisk: str
     ) -> Iterable[Finding]:
         """Handle a SIP answer 401, 403, 404 or 407 of Asterisk (not of a proxy); return what it shows.
 
@@ -453,7 +453,7 @@ class Attribution:
     def _on_refusal(
         self,
         refusal: Answered | None,
-        challenge: Challenge,
+        challenge: CopiedAnswer,
         sender: Address,
         source: SourceId,
         now: float,
@@ -473,7 +473,7 @@ class Attribution:
         return self.observe(event, now) if event is not None else ()
 
     def _refused(
-        self, refusal: Answered, challenge: Challenge, sender: Address, source: SourceId, wall: float
+        self, refusal: Answered, challenge: CopiedAnswer, sender: Address, source: SourceId, wall: float
     ) -> SecurityEvent | None:
         """Return an event for the refusal, at ``wall`` (epoch), of a copied request; None if it is no guess.
 
@@ -495,7 +495,7 @@ class Attribution:
         account = asked.request.account or event.account
         return evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
 
-    def _is_hidden(self, challenge: Challenge, sender: Address, asterisk: str, now: float) -> bool:
+    def _is_hidden(self, challenge: CopiedAnswer, sender: Address, asterisk: str, now: float) -> bool:
         """Whether a refusal shows an attempt, although the kernel copied no request that it answers.
 
         This is so if the request had bytes that suppress events, which no phone sends, or if the sender makes
@@ -508,7 +508,7 @@ class Attribution:
         unread = self._is_unread(challenge, sender, now)
         return challenge.evasive or (unread and self._is_unreported(sender, asterisk, now))
 
-    def _is_unread(self, challenge: Challenge, sender: Address, now: float) -> bool:
+    def _is_unread(self, challenge: CopiedAnswer, sender: Address, now: float) -> bool:
         """Whether ``challenge``, a refusal, may answer a TCP request of ``sender`` that could not be read."""
         known = self._senders.find(sender)
         by_stream = challenge.transport is not _UDP
@@ -531,7 +531,7 @@ class Attribution:
         return known.refused > MOST_UNREPORTED
 
     def _on_answer_to_client(
-        self, answer: Challenge, now: float, wall: float, asterisk: str
+        self, answer: CopiedAnswer, now: float, wall: float, asterisk: str
     ) -> Sequence[Finding]:
         """Return the findings about a SIP answer that a proxy sent to its client.
 
@@ -556,7 +556,7 @@ class Attribution:
         return self._on_client(event, now) if event is not None else ()
 
     def _refused_unread(
-        self, answer: Challenge, source: SourceId, now: float, wall: float
+        self, answer: CopiedAnswer, source: SourceId, now: float, wall: float
     ) -> SecurityEvent | None:
         """Return the event for a refusal by a TCP connection whose requests could not be read, or None.
 
@@ -575,7 +575,7 @@ class Attribution:
 
     def _on_pjsip_challenge(
         self,
-        challenge: Challenge,
+        challenge: CopiedAnswer,
         sender: Address,
         source: SourceId,
         now: float,
@@ -700,7 +700,7 @@ class Attribution:
         reports = session.reports.get(key) if session is not None else None
         return reports is not None and reports.challenge_for == event.account
 
-    def _answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
+    def _answer(self, answer: CopiedAnswer, sender: Address, now: float) -> Answered | None:
         """Record a SIP answer to ``sender``; return the request that it answers, None if that is unknown.
 
         A login whose answer is seen excuses no other request.
@@ -859,7 +859,7 @@ def _is_claim(found: AttributedAttempt) -> bool:
     return found.attempt.proof is _CLAIMED
 
 
-def sender_of_request(answer: Challenge) -> Address | None:
+def sender_of_request(answer: CopiedAnswer) -> Address | None:
     """Return the address that sent the request of ``answer``; None if it is unknown.
 
     By TCP the answer uses the connection of the request, so its receiver is the sender.
@@ -894,7 +894,7 @@ def _repeats_nonce(event: SecurityEvent) -> bool:
 
 
 def _wire_event(
-    kind: EventKind, challenge: Challenge, sender: Address, source: SourceId, wall: float
+    kind: EventKind, challenge: CopiedAnswer, sender: Address, source: SourceId, wall: float
 ) -> SecurityEvent:
     """Return an event that ``challenge`` refused a guess of ``sender`` at ``wall`` (seconds since the epoch).
 

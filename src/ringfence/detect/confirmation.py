@@ -37,7 +37,7 @@ from ringfence.values.event import (
 )
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address, NetworkSet
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 # -- unconfirmed attempts: reports that wait for a confirmation, because their address may be forged
 #
@@ -186,7 +186,7 @@ def why_unconfirmed(attempt: Attempt) -> str:
 # -- Asterisk's answers on the wire: they confirm log lines
 #
 # The *wire* is the source that reads the answers (401, 403, 404, 407) that leave this host, copied by the
-# kernel. Asterisk's own answer names the sender of the request (``parse/challenge.py``).
+# kernel. Asterisk's own answer names the sender of the request (``parse/answers.py``).
 #
 # A line of chan_sip's log names an address and no session. It is confirmed by an answer to a request of
 # that address within ``LIFE``, and each answer confirms one line. The challenge to a copied request without
@@ -214,7 +214,7 @@ class Answers:
     def __init__(self, senders: Senders) -> None:
         self._senders = senders
 
-    def record(self, answer: Challenge, sender: Address, now: float) -> None:
+    def record(self, answer: CopiedAnswer, sender: Address, now: float) -> None:
         """Record a SIP answer that left this host by UDP for a request of ``sender``."""
         known = self._senders.sender_at(sender, now)
         if known.answers is None:

@@ -85,7 +85,7 @@ from ringfence.detect.sessions import AddressKey, address_key, remember
 from ringfence.values.event import Endpoint, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 MOST = 16_384
 """The greatest number of copied SIP requests that are remembered. They take 18 MB."""
@@ -153,7 +153,7 @@ class Asked:
         """Whether the request has credentials and is not answered yet."""
         return self.request.credentials and not self.answered
 
-    def may_get(self, answer: Challenge) -> bool:
+    def may_get(self, answer: CopiedAnswer) -> bool:
         """Whether ``answer`` may belong to this request: the CSeq number and Call-ID are the same.
 
         If the request has more numbers and Call-IDs than are kept, they need not be the same while it may be
@@ -169,7 +169,7 @@ class Asked:
         """Whether Asterisk may answer this request again: by UDP, after a 1xx, or because it came twice."""
         return self.request.transport is Transport.UDP or self.served or self.repeats > 0
 
-    def rank(self, answer: Challenge) -> int | None:
+    def rank(self, answer: CopiedAnswer) -> int | None:
         """Return how well ``answer``, which is no refusal, fits this request: 0 is best, None not at all.
 
         A guess comes last: only if no other request can have got the answer, the guess was right.
@@ -206,7 +206,7 @@ class _Conversation:
         settled = (digest for digest, one in self.requests.items() if not one.may_be_guess)
         del self.requests[next(settled, next(iter(self.requests)))]
 
-    def request_of(self, answer: Challenge) -> Asked | None:
+    def request_of(self, answer: CopiedAnswer) -> Asked | None:
         """Return the request to which an answer belongs, None if there is none.
 
         For a refusal, that is the oldest unanswered one with its CSeq number and Call-ID and with
@@ -232,7 +232,7 @@ class _Conversation:
         return question or known or others
 
 
-def refuses(answer: Challenge) -> bool:
+def refuses(answer: CopiedAnswer) -> bool:
     """Whether Asterisk refuses a password by ``answer``, or asks for one.
 
     PJSIP's 403 is no such answer: it forbids the request, whatever password it has.
@@ -409,7 +409,7 @@ class Conversations:
         self._diverted.clear()
         self._diverted.extend(redirected)
 
-    def answer(self, answer: Challenge, sender: Address, now: float) -> Answered | None:
+    def answer(self, answer: CopiedAnswer, sender: Address, now: float) -> Answered | None:
         """Record a SIP answer to ``sender``; return the request that it answers, None if that is unknown."""
         self.expire(now)
         known, one = self._request_of(answer, sender)
@@ -426,7 +426,7 @@ class Conversations:
         refused = answer.status in _REFUSALS and not answer.accepted
         return Answered(one, guess=refused and one.request.credentials)
 
-    def _request_of(self, answer: Challenge, sender: Address) -> tuple[_Conversation | None, Asked | None]:
+    def _request_of(self, answer: CopiedAnswer, sender: Address) -> tuple[_Conversation | None, Asked | None]:
         """Return the conversation and the request to which an answer belongs, None for what is unknown.
 
         A refusal belongs first to a request with more Call-IDs than are kept, any other answer last.
@@ -441,7 +441,7 @@ class Conversations:
                 return crowded, one
         return known, known.request_of(answer) if known is not None else None
 
-    def shows_guess(self, answer: Challenge, sender: Address) -> bool:
+    def shows_guess(self, answer: CopiedAnswer, sender: Address) -> bool:
         """Record chan_sip's refusal by TCP; return whether it shows that an unreadable request was a guess.
 
         On a connection that cannot be read, the first challenge may answer a request without credentials. So

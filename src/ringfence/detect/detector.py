@@ -99,7 +99,7 @@ from ringfence.values.network import (
     sender_of,
     senders_in,
 )
-from ringfence.values.packet import Challenge, CopiedRequest, Exchange
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, Exchange
 
 _MOST_SEARCHED = 200
 _MOST_NARROW = 20_000
@@ -255,8 +255,8 @@ class Detector:
             self._exchanges.explain(event, now, repeated=repeated, befriends=befriends)
         return [*effects, *self._on_findings(found, now)] if found else effects
 
-    def observe_challenges(
-        self, challenges: Iterable[Challenge], now: float, wall: float, asterisk: str
+    def observe_answers(
+        self, answers: Iterable[CopiedAnswer], now: float, wall: float, asterisk: str
     ) -> Sequence[Effect]:
         """Handle SIP answers that left this host; return what follows, such as a ban.
 
@@ -264,17 +264,17 @@ class Detector:
         the assumed Asterisk of an answer, if no event has shown yet which one sent it.
         """
         self._friend_attempts.sees_wire = True
-        challenges = tuple(challenges)
-        found = self._attribution.observe_challenges(challenges, now, wall, asterisk)
-        return [*self._on_findings(found, now), *self._observe_friends(challenges, now)]
+        answers = tuple(answers)
+        found = self._attribution.observe_answers(answers, now, wall, asterisk)
+        return [*self._on_findings(found, now), *self._observe_friends(answers, now)]
 
-    def _observe_friends(self, challenges: Iterable[Challenge], now: float) -> Iterator[Observe | Estranged]:
-        """Yield what follows for friends (known phones) whose requests Asterisk refuses by ``challenges``.
+    def _observe_friends(self, answers: Iterable[CopiedAnswer], now: float) -> Iterator[Observe | Estranged]:
+        """Yield what follows for friends (known phones) whose requests Asterisk refuses by ``answers``.
 
         An Observe: the kernel must copy the packets of this friend from now on. An Estranged: Asterisk has
         refused the login that made this friend, so it is a friend no longer.
         """
-        for answer in challenges:
+        for answer in answers:
             sender = sender_of_request(answer)
             if sender is not None and answer.status == _FORBIDDEN:
                 yield from self._on_refusal(sender, answer.call_id, now)

@@ -13,7 +13,7 @@ bits for each challenge, shows the true sender in two ways:
   is proven as the sender of the guess, if this address also asked for the nonce and the wire saw each
   destination of the nonce.
 - The other events of chan_sip carry the nonce that Asterisk has just sent. The destination of that nonce does
-  not show the sender, but the challenge itself names the sender (``parse/challenge.py``).
+  not show the sender, but the challenge itself names the sender (``parse/answers.py``).
 
 PJSIP's events name the source address of the packet, but its 401 goes to the ``maddr``. PJSIP's nonce depends
 on the source address and the time in whole seconds alone, not on port or transport
@@ -47,7 +47,7 @@ from ringfence.values.attempt import Attempt, Proof
 from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 LIFE = 600.0
 """How long a nonce (of a challenge) that chan_sip sent is remembered (seconds).
@@ -112,7 +112,7 @@ class Nonces:
         """Return the number of nonces that are remembered."""
         return len(self._sent) + len(self._of_pjsip)
 
-    def record(self, challenge: Challenge, now: float) -> None:
+    def record(self, challenge: CopiedAnswer, now: float) -> None:
         """Record the nonce and receiver of a challenge (401 or 407) that left at ``now`` (monotonic)."""
         nonce, sender = challenge.nonce, challenge.sender
         if 0 < len(nonce) <= _MAX_LENGTH:
@@ -227,7 +227,7 @@ class Proofs:
         self._nonces = nonces
         self._awaited: OrderedDict[bytes, tuple[str, Address, bytes]] = OrderedDict()
 
-    def on_challenge(self, challenge: Challenge, now: float) -> Sequence[Finding]:
+    def on_challenge(self, challenge: CopiedAnswer, now: float) -> Sequence[Finding]:
         """Return the proof of an address if AMI reported the response to ``challenge`` earlier, else ()."""
         answered = self._awaited.pop(challenge.nonce, None) if self._awaited else None
         if answered is None or not self._nonces.proves(challenge.nonce, answered[1], now):

@@ -46,7 +46,7 @@ from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
 from ringfence.values.event import SecurityEvent, Service, Transport
 from ringfence.values.network import Address, Network, sender_of
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 MANY = 20
 WITHIN = DAY
@@ -68,7 +68,7 @@ class Observation:
         self._observed: OrderedDict[Network, float] = OrderedDict()  # by sender, its latest refusal
         self._silenced = -inf
 
-    def on_refusal(self, friend: Address, answer: Challenge, now: float) -> bool:
+    def on_refusal(self, friend: Address, answer: CopiedAnswer, now: float) -> bool:
         """Record that Asterisk refused a request of ``friend`` by ``answer``.
 
         Return whether the kernel must copy the packets of the friend's sender from now on.

@@ -38,7 +38,7 @@ from ringfence.detect.nonces import LIFE
 from ringfence.values.event import Endpoint, SecurityEvent, Service, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address, NetworkSet
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 MOST = 16_384
 """The greatest number of nonces that Asterisk has sent to a proxy and that are remembered."""
@@ -81,7 +81,7 @@ class Proxies:
         """Whether an event names a SIP proxy as its sender. The true sender may then be a client of it."""
         return event.service in _PHONES and self.networks.covers(event.remote.address)
 
-    def passage(self, answer: Challenge) -> Passage:
+    def passage(self, answer: CopiedAnswer) -> Passage:
         """Return which way a SIP answer goes; FROM_PROXY also while the sockets of the proxies are unknown.
 
         A sender can direct its own answer to the proxy by a Via ``maddr``. Such an answer is DIRECT, because
@@ -95,7 +95,7 @@ class Proxies:
         to_proxy = sender is not None and covers(answer.address) and covers(sender)
         return Passage.TO_PROXY if to_proxy else Passage.DIRECT
 
-    def record_nonce(self, answer: Challenge, now: float) -> None:
+    def record_nonce(self, answer: CopiedAnswer, now: float) -> None:
         """Record the nonce of a challenge that Asterisk sent to a SIP proxy; forget old nonces."""
         if answer.transport is Transport.UDP:
             self._nonces.pop(answer.nonce, None)
@@ -103,7 +103,7 @@ class Proxies:
         while self._nonces and (len(self._nonces) > MOST or now - next(iter(self._nonces.values())) >= LIFE):
             self._nonces.popitem(last=False)
 
-    def to_client(self, answer: Challenge) -> Challenge:
+    def to_client(self, answer: CopiedAnswer) -> CopiedAnswer:
         """Return the answer of a SIP proxy with its receiver set as the sender of the request.
 
         The result is ``relayed`` if others may know its nonce, so that this nonce proves nothing.

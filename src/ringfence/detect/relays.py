@@ -25,7 +25,7 @@ from ringfence.detect.sessions import remember
 from ringfence.values.event import Endpoint, Transport
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 ACCOUNTS = 3
 """The number of accounts that log in from one address and port by which it is a relay.
@@ -65,7 +65,7 @@ class Relays:
         """Whether ``address`` is a relay: three accounts logged in from one of its ports within two hours."""
         return now - self._relays.get(address, -LIFE) < LIFE
 
-    def mark(self, answer: Challenge, now: float) -> Challenge:
+    def mark(self, answer: CopiedAnswer, now: float) -> CopiedAnswer:
         """Return an answer of Asterisk, which stays ``relayed`` only if its receiver may forward it.
 
         Such a receiver is a relay. If chan_sip has cut the topmost Via, the receiver may also be any proxy

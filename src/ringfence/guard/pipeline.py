@@ -44,7 +44,7 @@ from ringfence.values.event import (
 )
 from ringfence.values.friend import Contact, Friend
 from ringfence.values.network import Network
-from ringfence.values.packet import Challenge, CopiedRequest, Exchange
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, Exchange
 from ringfence.values.text import printable
 
 # -- carries out what the detector returns: bans, alarms and new friends
@@ -327,7 +327,7 @@ class Pipeline(WireSink):
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
 
-    def on_challenges(self, seen: Sequence[Challenge | CopiedRequest | Exchange], now: float) -> None:
+    def on_challenges(self, seen: Sequence[CopiedAnswer | CopiedRequest | Exchange], now: float) -> None:
         """Judge SIP packets that the kernel copied to ringfence, in order, at ``now`` (monotonic seconds).
 
         ``seen`` has answers (challenges), requests of strangers, and signs of strangers' exchanges that
@@ -347,7 +347,7 @@ class Pipeline(WireSink):
                         self._detector.observe_exchange(one, now)
                 self._judge_exchanges(now)
             else:
-                self._on_answers([one for one in group if isinstance(one, Challenge)], now)
+                self._on_answers([one for one in group if isinstance(one, CopiedAnswer)], now)
         if not seen:
             self._on_answers((), now)
 
@@ -368,14 +368,14 @@ class Pipeline(WireSink):
         if self.wire is not None and self._detector.waits_for_ami(now):
             self.wire.ask_amis()
 
-    def _on_answers(self, answers: Sequence[Challenge], now: float) -> None:
+    def _on_answers(self, answers: Sequence[CopiedAnswer], now: float) -> None:
         wall = self._clock.wall()
         for answer in answers:
             # Only these can be hidden attempts at once. Phones cause all others: reading the list of
             # connections for each would take too long.
             if answer.transport is not _UDP and (answer.evasive or answer.service is _SIP):
                 self._refresh(Endpoint(answer.address, answer.port, answer.transport), GUESS)
-        self._effects.carry_out(self._detector.observe_challenges(answers, now, wall, self.wire_asterisk))
+        self._effects.carry_out(self._detector.observe_answers(answers, now, wall, self.wire_asterisk))
 
     def on_silence(self) -> None:
         """Record that the log says that Asterisk could not report a security event."""

@@ -38,14 +38,14 @@ from struct import Struct
 
 from attrs import Factory, define, frozen
 
-from ringfence.parse.challenge import parse_message
+from ringfence.parse.answers import parse_message
 from ringfence.parse.packet import UDP, ip_payload, packed_address
 from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Transport, short_session
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 MOST_CONNECTIONS = 4_096
 MOST_SHARED = 64
@@ -80,7 +80,7 @@ class Exported:
     """
 
     remote: Endpoint
-    message: Challenge | CopiedRequest | None = None
+    message: CopiedAnswer | CopiedRequest | None = None
     unasked: bool = False
 
 
@@ -273,10 +273,10 @@ def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -
     return request
 
 
-def _answer(frame: _Frame, remote: Endpoint, *, evasive: bool) -> Challenge | None:
+def _answer(frame: _Frame, remote: Endpoint, *, evasive: bool) -> CopiedAnswer | None:
     call_id = short_session(frame.uuid)
     if not frame.payload:  # the Call-ID is so long that the rest is cut off
-        return Challenge(
+        return CopiedAnswer(
             *(remote.address, remote.port, frame.source, frame.source_port, call_id, b""),
             evasive=True,
             transport=remote.transport,

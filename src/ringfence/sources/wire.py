@@ -35,9 +35,9 @@ the address of a target container is still unknown then. The check is not needed
 prove its source address, because this host sent each nonce to one address only.
 
 The kernel copies every TCP segment to strangers, because an answer may stand anywhere in the stream, and may
-be transmitted again (this happens even without packet loss). ``parse/stream.py`` puts them together, and
-``parse/request_stream.py`` the segments of strangers. Of TLS, ``parse/tls_records.py`` counts the records.
-This module stores nothing else.
+be transmitted again (this happens even without packet loss). ``parse/answer_stream.py`` puts them together,
+and ``parse/request_stream.py`` the segments of strangers. Of TLS, ``parse/tls_records.py`` counts the
+records. This module stores nothing else.
 
 Measured on two busy cores (kernel 6.18) with replies of Asterisk 22, of 450 bytes: 13 to 17 µs of CPU each, 8
 of them for parsing the text. At 6 600 a second (a brute force at full speed), 20 000 and 40 000 a second none
@@ -54,16 +54,16 @@ from attrs import define
 
 from ringfence.clock import Backoff
 from ringfence.netlink.nflog import GROUP, Logged
-from ringfence.parse.challenge import continues, parse_answers, parse_cut
+from ringfence.parse.answer_stream import AnswerStreams
+from ringfence.parse.answers import continues, parse_answers, parse_cut
 from ringfence.parse.packet import segment_in, source_of
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
-from ringfence.parse.stream import Streams
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
 from ringfence.sources.nflog import BUFFER, NflogCounts, NflogSource
 from ringfence.values.event import WIRE, Transport
 from ringfence.values.network import Address, Network, format_network
-from ringfence.values.packet import Challenge, CopiedRequest, Exchange
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, Exchange
 
 REQUEST = b"request"
 """The NFLOG prefix by which the kernel marks copies of packets that strangers sent."""
@@ -79,7 +79,7 @@ have 9 ms before the first of its guesses counts: some 35 answers more (measured
 
 _MOST_KNOWN = 4096  # addresses of which it is cached whether they are in a container's network
 
-WireItem = Challenge | CopiedRequest | Exchange
+WireItem = CopiedAnswer | CopiedRequest | Exchange
 
 
 class CopyReader(Protocol):
@@ -173,7 +173,7 @@ class WireSource(NflogSource):
         self.containers = tuple(containers)
         self._is_bridged = lru_cache(maxsize=_MOST_KNOWN)(partial(_is_in, self.containers))
         self._seen: list[WireItem] = []  # what is not passed on yet
-        self._streams = Streams()
+        self._streams = AnswerStreams()
         self._requests = RequestStreams()
         self._tls = TlsStreams()
         self.readers: dict[bytes, CopyReader] = {}
@@ -287,7 +287,7 @@ class WireSource(NflogSource):
                 self._host.on_exchange()
             seen.append(one)
 
-    def _add_challenges(self, challenges: Sequence[Challenge], seen: list[WireItem]) -> None:
+    def _add_challenges(self, challenges: Sequence[CopiedAnswer], seen: list[WireItem]) -> None:
         self.counts.challenges += len(challenges)
         seen += challenges
 

@@ -6,7 +6,7 @@ from ringfence.values.network import Address
 
 
 @fast.frozen
-class Challenge:
+class CopiedAnswer:
     """A SIP answer that left this host or one of its containers, as the kernel copied it.
 
     It is a 401, 403, 404 or 407, or any other answer by UDP to a stranger (not a known phone or trunk).

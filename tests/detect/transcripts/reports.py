@@ -8,7 +8,7 @@ from tests.support.transcript import PBX
 
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 ATTACKER, BYSTANDER, PHONE = "192.0.2.7", "203.0.113.9", "198.51.100.4"
 AMI, SECURITY, NOTICE = "ami", "log:full#security", "log:full#notice"
@@ -117,11 +117,11 @@ def sent(
     transport: Transport = Transport.UDP,
     sequence: int | None = None,
     accepted: bool = False,
-) -> Challenge:
+) -> CopiedAnswer:
     """Return an answer that left for ``address``, to a request of ``sender`` (the same by default)."""
     there = ip_address(address)
     asked_by = there if sender == "" else ip_address(sender) if sender is not None else None
-    return Challenge(
+    return CopiedAnswer(
         there,
         5062,
         HERE,

@@ -23,7 +23,7 @@ from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, T
 
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact
-from ringfence.values.packet import Challenge, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 FULL = ["guess bans 192.0.2.7/32 by sip after 5"]
 
@@ -223,7 +223,7 @@ def test_a_challenge_confirms_a_line_for_ten_seconds(age: float, standing: str) 
     [sent(call=b"call-2"), sent(BYSTANDER), sent(service=Service.SIP), sent(transport=Transport.TCP)],
     ids=["another Call-ID", "another address", "chan_sip", "TCP"],
 )
-def test_a_line_is_confirmed_by_nothing_but_its_own_challenge(other: Challenge) -> None:
+def test_a_line_is_confirmed_by_nothing_but_its_own_challenge(other: CopiedAnswer) -> None:
     """Only a challenge of the same address, Call-ID, service and transport confirms a line."""
     for entries in ((other, line()), (line(), other)):
         happened = Player().play(at(0, *entries), *ticks(1, 3))
@@ -727,7 +727,7 @@ def test_a_login_excuses_no_other_request_of_its_sender() -> None:
     assert len(found.attempts) == 1
 
 
-def own_login() -> tuple[CopiedRequest, Challenge, SecurityEvent]:
+def own_login() -> tuple[CopiedRequest, CopiedAnswer, SecurityEvent]:
     """Return a login of the attacker with its own account: the request, its answer and AMI's report."""
     request = evolve(copied(nonce=b"1/n", sequence=50), digest=b"own")
     return request, sent(status=200, sequence=50), login(ATTACKER)
@@ -885,7 +885,7 @@ def test_an_answer_with_an_unknown_number_belongs_to_a_guess() -> None:
     assert Player().play(*ticks(0, 0), question, other, *ticks(2, 20)).counted == 1
 
 
-def again(nonce: bytes, call: bytes = b"call-1") -> Challenge:
+def again(nonce: bytes, call: bytes = b"call-1") -> CopiedAnswer:
     """Return chan_sip's challenge, which also answers a guess with a nonce that it never sent."""
     return sent(service=Service.SIP, nonce=nonce, call=call)
 
@@ -917,7 +917,7 @@ def test_refusals_alone_show_no_guess() -> None:
 UNREAD = CopiedRequest(ip_address(ATTACKER), 5062, (), (), unread=True, transport=Transport.TCP)
 
 
-def refusals(number: int, **more: object) -> list[Challenge]:
+def refusals(number: int, **more: object) -> list[CopiedAnswer]:
     """Return refusals by TCP of requests that could not be read."""
     return [sent(call=b"%d" % n, transport=Transport.TCP, **more) for n in range(number)]  # type: ignore[arg-type]
 
@@ -1049,7 +1049,7 @@ PJSIP, CHAN_SIP = Service.PJSIP, Service.SIP
     ],
 )
 def test_a_login_pays_for_no_hidden_guess_with_its_call_id(
-    service: Service, before: list[SecurityEvent | Challenge]
+    service: Service, before: list[SecurityEvent | CopiedAnswer]
 ) -> None:
     """A login explains the refusals of its own request only, so a guess before each login is seen."""
     guard = Player()

@@ -16,7 +16,7 @@ from tests.support.transcript import Happened, Player, Sources, Step, Tick, at
 from ringfence.parse.ami import AmiDecoder
 from ringfence.parse.log import LogReader
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 AMI, SECURITY, NOTICES = range(3)
 BANNER = b"Asterisk Call Manager/11.0.0\r\n"
@@ -68,7 +68,7 @@ def heard(capture: Capture) -> tuple[tuple[SecurityEvent, ...], ...]:
     return tuple(told)
 
 
-def wire_of(capture: Capture) -> list[Challenge]:
+def wire_of(capture: Capture) -> list[CopiedAnswer]:
     """Return the answers that the true sender got: a challenge for each call of PJSIP, all of chan_sip's."""
     reported = [event for story in heard(capture) for event in story]
     calls = {
@@ -79,7 +79,7 @@ def wire_of(capture: Capture) -> list[Challenge]:
         for e in reported
         if e.service is Service.PJSIP and e.session and e.remote.address == capture.source
     }
-    plain = Challenge(capture.source, 5062, ip_address("198.18.0.1"), 5060, b"", b"n", capture.source)
+    plain = CopiedAnswer(capture.source, 5062, ip_address("198.18.0.1"), 5060, b"", b"n", capture.source)
     pjsip = [evolve(plain, call_id=call, transport=transport) for call, transport in sorted(calls)]
     chan_sip = [
         evolve(
@@ -98,7 +98,7 @@ def _status(event: SecurityEvent) -> int:
     return 401 if event.kind is EventKind.CHALLENGE_SENT else 403
 
 
-def judged(events: list[SecurityEvent], wire: list[Challenge] | None = None) -> Happened:
+def judged(events: list[SecurityEvent], wire: list[CopiedAnswer] | None = None) -> Happened:
     """Return the result if all events are reported at once."""
     guard = Player(sources=("AMI", "log") if wire is None else ("AMI", "log", "wire"))
     seen = [Step(0.0, tuple(wire))] if wire else []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.parse.test_challenge import ipv4, udp
+from tests.parse.test_answers import ipv4, udp
 from tests.support.kept import PHONE, Kept, kept, settings
 from tests.support.tables import with_tables
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.parse.test_challenge import ipv4, ipv6, tcp, udp
+from tests.parse.test_answers import ipv4, ipv6, tcp, udp
 
 from ringfence.features.bare_address.target import Target, host_of, parse_copy, parse_target
 from ringfence.values.event import Transport

@@ -18,7 +18,7 @@ from ringfence.parse.hep import MOST_CONNECTIONS, Exported
 from ringfence.sources.state import Condition, State
 from ringfence.sources.wire import WireCounts, WireSink, WireSource
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 REMOTE = Endpoint(ip_address("192.0.2.7"), 40_000, Transport.TLS)
 REPORTED = evolve(event(EventKind.CHALLENGE_SENT), remote=REMOTE)
@@ -57,7 +57,7 @@ class Watched:
 def test_what_a_packet_shows_is_passed_on() -> None:
     """A message counts; a known packet shows nothing; another packet cannot be parsed."""
     here = Watched()
-    message = Challenge(REMOTE.address, REMOTE.port, ip_address("198.51.100.1"), 5061, b"call", b"")
+    message = CopiedAnswer(REMOTE.address, REMOTE.port, ip_address("198.51.100.1"), 5061, b"call", b"")
     assert here.read(Exported(REMOTE, message)) == (message,)
     assert here.read(Exported(REMOTE)) == ()
     assert here.read(None) is None

@@ -12,11 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
-from ringfence.parse.challenge import continues, parse_answers, parse_cut
+from ringfence.parse.answer_stream import AnswerStreams
+from ringfence.parse.answers import continues, parse_answers, parse_cut
 from ringfence.parse.packet import segment_in
-from ringfence.parse.stream import Streams
 from ringfence.values.event import Service, Transport, short_session
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 # As recorded from Asterisk 22.10.1: To and Via hold a bare CR, the display name ESC and NUL.
 PJSIP = (
@@ -90,9 +90,9 @@ def udp(message: bytes, *, length: int | None = None) -> bytes:
     return struct.pack(">HHHH", 5060, 5062, 8 + len(message) if length is None else length, 0) + message
 
 
-def answers_in(packet: bytes) -> list[Challenge]:
+def answers_in(packet: bytes) -> list[CopiedAnswer]:
     """Return the answers in one packet, also an incomplete one."""
-    alone = Streams()
+    alone = AnswerStreams()
     return parse_answers(packet, alone) + parse_cut(alone)
 
 
@@ -127,20 +127,20 @@ def tcp(data: bytes, *, sequence: int = 1000, options: bytes = b"") -> bytes:
     return struct.pack(">HHIIBBHHH", 5060, 5062, sequence, 0, offset, 0x18, 0, 0, 0) + options + data
 
 
-def challenge(call_id: bytes, nonce: bytes, version: int = 4) -> Challenge:
+def challenge(call_id: bytes, nonce: bytes, version: int = 4) -> CopiedAnswer:
     """Return the expected challenge of a packet with these values and without a Via."""
     here, there = map(ip_address, ADDRESSES[version])
-    return Challenge(there, 5062, here, 5060, call_id, nonce, service=Service.SIP, relayed=True)
+    return CopiedAnswer(there, 5062, here, 5060, call_id, nonce, service=Service.SIP, relayed=True)
 
 
-def only(packet: bytes) -> Challenge | None:
+def only(packet: bytes) -> CopiedAnswer | None:
     """Return the one answer of a packet without its digest, None if it has none."""
     answers = [evolve(answer, digest=b"") for answer in answers_in(packet)]
     assert len(answers) <= 1
     return answers[0] if answers else None
 
 
-def headers(*lines: bytes, status: bytes = b"401") -> Challenge | None:
+def headers(*lines: bytes, status: bytes = b"401") -> CopiedAnswer | None:
     """Parse an answer with these header lines."""
     found = only(
         ipv4(udp(b"".join([b"SIP/2.0 " + status + b" X\r\n", *(line + b"\r\n" for line in lines), b"\r\n"])))
@@ -171,7 +171,7 @@ def test_replies_of_real_asterisks() -> None:
 def test_the_order_of_lines_shows_the_author_of_a_403() -> None:
     """PJSIP writes Call-ID before From, chan_sip after it, and each writes the sender in its own way."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
-    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="noaor", status=403, sequence=1)
+    plain = CopiedAnswer(far, 5062, near, 5060, b"cid", b"", far, account="noaor", status=403, sequence=1)
     assert only(ipv4(udp(PJSIP_403))) == plain
     other = evolve(plain, call_id=b"mm", account="", service=Service.SIP, sequence=2)
     assert only(ipv4(udp(CHAN_SIP_403))) == other
@@ -180,7 +180,7 @@ def test_the_order_of_lines_shows_the_author_of_a_403() -> None:
 def test_the_order_of_lines_shows_the_author_of_a_404() -> None:
     """Sender, Call-ID and service are those of the request that it answers, as with a 403."""
     far, near = map(ip_address, ("198.18.1.1", "198.18.0.1"))
-    plain = Challenge(far, 5062, near, 5060, b"cid", b"", far, account="stranger", status=404, sequence=1)
+    plain = CopiedAnswer(far, 5062, near, 5060, b"cid", b"", far, account="stranger", status=404, sequence=1)
     assert only(ipv4(udp(PJSIP_404))) == plain
     assert only(ipv4(udp(CHAN_SIP_404))) == evolve(plain, account="", service=Service.SIP)
 
@@ -467,7 +467,7 @@ MAKINGS = [
 ]
 
 
-def by_via(via: bytes, name: bytes = b"Via") -> Challenge:
+def by_via(via: bytes, name: bytes = b"Via") -> CopiedAnswer:
     """Parse PJSIP's answer to a request with this topmost Via."""
     end = PJSIP.index(b"\r\nRecord")
     message = PJSIP[: PJSIP.index(b"Via:")] + name + b": SIP/2.0/UDP " + via + PJSIP[end:]
@@ -608,7 +608,7 @@ def test_an_ordinary_answer_is_read_as_any_other(
     )
     packet = ipv4(udp(b"\r\n".join((*headers, *more, b"", b"v=0"))))
     read = only(packet)
-    with patch("ringfence.parse.challenge._UNCHALLENGED", re.compile(b"(?!)")):
+    with patch("ringfence.parse.answers._UNCHALLENGED", re.compile(b"(?!)")):
         assert only(packet) == read
 
 
@@ -620,7 +620,7 @@ def test_only_pjsips_own_nonce_makes_it_pjsips() -> None:
         assert (read.nonce, read.sender, read.evasive, read.service) == (nonce, None, False, Service.SIP)
 
 
-def by_chan_sip(via: bytes) -> Challenge:
+def by_chan_sip(via: bytes) -> CopiedAnswer:
     """Parse chan_sip's answer with this topmost Via."""
     start, end = CHAN_SIP.index(b"Via: ") + len(b"Via: "), CHAN_SIP.index(b"\r\nFrom")
     read = only(ipv4(udp(CHAN_SIP[:start] + via + CHAN_SIP[end:])))
@@ -714,7 +714,7 @@ def test_a_segment_that_ends_within_an_answer(text: bytes) -> None:
 
 def test_an_answer_that_tcp_transmits_again_is_left_out() -> None:
     """Each answer counts once, at any split of segments; other connections have others."""
-    streams = Streams()
+    streams = AnswerStreams()
 
     def count(data: bytes, sequence: int) -> int:
         return len(parse_answers(ipv4(tcp(data, sequence=sequence), kind=6), streams))
@@ -762,7 +762,7 @@ SYN = struct.pack(">HHIIBBHHH", 5060, 5062, 999, 0, 5 << 4, 0x02, 0, 0, 0)
 
 def test_a_connection_is_followed_from_its_first_segment() -> None:
     """An answer over two segments comes with the second one, and only from a connection that began."""
-    streams = Streams()
+    streams = AnswerStreams()
     assert parse_answers(ipv4(SYN, kind=6), streams) == []
     cut = len(CHAN_SIP_403) - 50
     first = ipv4(tcp(CHAN_SIP_403[:cut]), kind=6)
@@ -777,7 +777,7 @@ def test_a_connection_is_followed_from_its_first_segment() -> None:
 def test_a_success_counts_in_a_connection_that_was_copied_from_its_syn() -> None:
     """Without the SYN, the text may be a sender's, which Asterisk forwards in the middle of a message."""
     success = ipv4(tcp(CHAN_SIP_403.replace(b"403 Forbidden", b"200 OK")), kind=6)
-    streams = Streams()
+    streams = AnswerStreams()
     assert parse_answers(success, streams) == []
     assert parse_answers(ipv4(SYN, kind=6), streams) == []
     assert [answer.status for answer in parse_answers(success, streams)] == [200]
@@ -787,10 +787,10 @@ def test_a_success_counts_in_a_connection_that_was_copied_from_its_syn() -> None
 def test_a_packet_without_a_segment_begins_no_connection(packet: bytes) -> None:
     """No packet, a datagram and half a header are no segment; a whole one is."""
     assert segment_in(packet) is None
-    assert not continues(packet, Streams())
-    assert parse_answers(packet, Streams()) == []
+    assert not continues(packet, AnswerStreams())
+    assert parse_answers(packet, AnswerStreams()) == []
     assert segment_in(ipv4(SYN, kind=6)) is not None
-    assert continues(ipv4(SYN, kind=6), Streams())
+    assert continues(ipv4(SYN, kind=6), AnswerStreams())
 
 
 def test_an_ordinary_challenge_of_pjsip() -> None:
@@ -823,7 +823,7 @@ def test_ordinary_answers_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     """One match reads a 401 with one challenge or several, and an answer without any."""
     line = next(one for one in ORDINARY.split(b"\r\n") if one.startswith(b"WWW"))
     head = ORDINARY.replace(line + b"\r\n", b"")
-    monkeypatch.setattr("ringfence.parse.challenge._read_head", None)
+    monkeypatch.setattr("ringfence.parse.answers._read_head", None)
     for answer in (
         ORDINARY,
         ORDINARY.replace(line, b"\r\n".join((line.replace(b"MD5", b"SHA-256"), line))),

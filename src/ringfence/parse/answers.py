@@ -1,8 +1,7 @@
 r"""Parser of SIP answers in IP packets that leave this host.
 
 Of UDP it parses all answers, and those of a TCP connection or WebSocket that was copied from its beginning.
-Of other connections it parses the refusals 401, 403 and 407. :class:`~ringfence.values.packet.Challenge` is
-any of these answers.
+Of other connections it parses the refusals 401, 403 and 407.
 
 This host wrote the packet, but much of it is the sender's own text: Asterisk copies Via, From, To, Call-ID
 and CSeq from the request, and PJSIP copies Record-Route. Tested on Asterisk 22.10.1 and 16.28 (PJSIP and
@@ -42,6 +41,7 @@ from hashlib import blake2b
 from ipaddress import ip_address
 
 from ringfence.parse.address import unmapped
+from ringfence.parse.answer_stream import AnswerStreams
 from ringfence.parse.line_result import text_of
 from ringfence.parse.packet import (
     TCP,
@@ -54,7 +54,6 @@ from ringfence.parse.packet import (
     tcp_segment,
     udp_datagram,
 )
-from ringfence.parse.stream import Streams
 from ringfence.values.event import (
     MOST_ACCOUNT,
     MOST_KEPT,
@@ -65,7 +64,7 @@ from ringfence.values.event import (
     short_session,
 )
 from ringfence.values.network import Address
-from ringfence.values.packet import Challenge
+from ringfence.values.packet import CopiedAnswer
 
 # -- the Vias of Asterisk's own answer: which address sent the request, and whether the answer is relayed
 #
@@ -219,7 +218,7 @@ _LONGEST_CALL_ID = 512  # bytes; phones' have some 40
 _PRINTABLE = bytes(byte for byte in range(256) if byte >= 0x20 and byte != 0x7F) + b"\t\r\n"  # noqa: PLR2004 - ASCII
 
 
-def parse_answers(packet: bytes, streams: Streams) -> list[Challenge]:
+def parse_answers(packet: bytes, streams: AnswerStreams) -> list[CopiedAnswer]:
     """Parse the SIP answers in a packet of this host, from its IP header on.
 
     Of TCP, other answers than the refusals 401, 403 and 407 are parsed only if ``streams`` has read the
@@ -245,7 +244,7 @@ def parse_answers(packet: bytes, streams: Streams) -> list[Challenge]:
     return [] if segment is None else _parse_segment(segment, streams)
 
 
-def parse_cut(streams: Streams) -> list[Challenge]:
+def parse_cut(streams: AnswerStreams) -> list[CopiedAnswer]:
     """Parse the SIP answers of which TCP has carried only a part; return each only once.
 
     Call this when no packet waits. A sender can read the status line of an answer, and keep the rest from
@@ -258,13 +257,13 @@ def parse_cut(streams: Streams) -> list[Challenge]:
     ]
 
 
-def continues(packet: bytes, streams: Streams) -> bool:
+def continues(packet: bytes, streams: AnswerStreams) -> bool:
     """Whether a packet belongs to a TCP connection of which ``streams`` has read data, or begins one."""
     segment = segment_in(packet)
     return segment is not None and (segment.begins or segment.connection in streams)
 
 
-def _parse_segment(segment: Segment, streams: Streams) -> list[Challenge]:
+def _parse_segment(segment: Segment, streams: AnswerStreams) -> list[CopiedAnswer]:
     connection = segment.connection
     if segment.begins:
         streams.begin(connection, segment.sequence)
@@ -274,7 +273,7 @@ def _parse_segment(segment: Segment, streams: Streams) -> list[Challenge]:
     return [challenge for challenge in found if challenge is not None]
 
 
-def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
+def _parse_of_stream(connection: bytes, message: bytes) -> CopiedAnswer | None:
     local, remote, local_port, port = ends_of(connection)
     # Even the status may be incomplete: "SIP/2.0 4". A sender that keeps the rest from leaving was refused.
     whole = message if len(message) >= _STATUS else (message + _REFUSED[len(message) :])
@@ -284,13 +283,13 @@ def _parse_of_stream(connection: bytes, message: bytes) -> Challenge | None:
 
 def parse_message(
     message: bytes, remote: Address, target_port: int, local: Address, source_port: int, transport: Transport
-) -> Challenge | None:
+) -> CopiedAnswer | None:
     """Parse a SIP answer that this host sent from ``local`` to ``remote``; return None for other messages."""
     ordinary = _ORDINARY.fullmatch(message) or _UNCHALLENGED.match(message)
     if ordinary is not None and message.find(_FORGED_NOTICE, 0, ordinary.end()) < 0:
         number, received, call_id, user, sequence, nonce = ordinary.groups()
         head = message[: ordinary.end() - len(_EOL)]
-        return Challenge(
+        return CopiedAnswer(
             *(remote, target_port, local, source_port, call_id, nonce, received_address(received)),
             account=user[:MOST_ACCOUNT].decode(),
             status=int(number),
@@ -320,7 +319,7 @@ def parse_message(
     call_id = call_id if len(call_id) <= MOST_SESSION else short_session(call_id)
     nonce = nonce[:MOST_KEPT]
     account = account if len(account) <= MOST_ACCOUNT and account.isascii() else short_account(account)
-    return Challenge(
+    return CopiedAnswer(
         *(remote, target_port, local, source_port, call_id, nonce, sender, evasive, account, service),
         *(status, transport, is_relayed(message)),
         digest=b"" if authenticate is not None else blake2b(head, digest_size=_DIGEST).digest(),

@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear_in, seconds
 
+from ringfence.parse.answer_stream import MOST_HOLES, MOST_PENDING, AnswerStreams
 from ringfence.parse.packet import SEQUENCES
-from ringfence.parse.stream import MOST_HOLES, MOST_PENDING, Streams
 
 KEY = b"connection"
 ANSWER = b"SIP/2.0 401 X\r\nVia: SIP/2.0/TCP a\r\nContent-Length:  0\r\n\r\n"
@@ -31,19 +31,19 @@ def framed(message: bytes, kind: int = 0x81) -> bytes:
     return bytes((kind, 126)) + size.to_bytes(2, "big") + message
 
 
-def begun(first: int = FIRST) -> Streams:
+def begun(first: int = FIRST) -> AnswerStreams:
     """Return the streams with one connection, whose first byte has that number."""
-    streams = Streams()
+    streams = AnswerStreams()
     streams.begin(KEY, (first - 1) % SEQUENCES)
     return streams
 
 
-def read(streams: Streams, data: bytes, at: int = 0, first: int = FIRST) -> list[bytes]:
+def read(streams: AnswerStreams, data: bytes, at: int = 0, first: int = FIRST) -> list[bytes]:
     """Read a segment that begins ``at`` bytes after the first one."""
     return streams.read(KEY, (first + at) % SEQUENCES, data)
 
 
-def in_pieces(streams: Streams, data: bytes, cuts: Sequence[int]) -> list[bytes]:
+def in_pieces(streams: AnswerStreams, data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Read data that is cut at these places, and return all answers."""
     ends = [*sorted(cut for cut in set(cuts) if 0 < cut < len(data)), len(data)]
     starts = [0, *ends[:-1]]
@@ -229,9 +229,9 @@ def test_holes_end_before_the_numbers_repeat(jumps: list[int]) -> None:
 def test_a_connection_without_a_beginning_is_searched() -> None:
     """If the reader starts in the middle of a connection, it finds the next answer, also in a frame."""
     for data in (b"x" * 500 + ANSWER, b"bc" + framed(ANSWER), REQUEST[5:] + ANSWER):
-        assert in_pieces(Streams(), data + REFUSED, [3, 17]) == [ANSWER, REFUSED]
+        assert in_pieces(AnswerStreams(), data + REFUSED, [3, 17]) == [ANSWER, REFUSED]
     text = b'To: "SIP/2.0 401 X" <sip:a>\r\nFrom: a\r\nContent-Length: 0\r\n\r\n'
-    assert in_pieces(Streams(), text + ANSWER, []) == [ANSWER]
+    assert in_pieces(AnswerStreams(), text + ANSWER, []) == [ANSWER]
 
 
 def test_a_connection_with_the_same_ports_begins_again() -> None:
@@ -275,7 +275,7 @@ def test_an_answer_that_is_kept_from_leaving_counts_once() -> None:
 
 def test_a_forgotten_connection_still_counts_its_incomplete_answer() -> None:
     """Connections beyond the bounds are forgotten, the oldest first, and lose no answer."""
-    for streams in (Streams(most=2), Streams(most_bytes=2 * len(ANSWER) - 1)):
+    for streams in (AnswerStreams(most=2), AnswerStreams(most_bytes=2 * len(ANSWER) - 1)):
         for name in (b"a", b"b", b"c"):
             streams.begin(name, 0)
             streams.read(name, 1, ANSWER[:-1])
@@ -287,7 +287,7 @@ def test_a_forgotten_connection_still_counts_its_incomplete_answer() -> None:
 
 def test_incomplete_answers_may_fill_the_bound() -> None:
     """With as many bytes as are kept, no connection is forgotten."""
-    streams = Streams(most_bytes=2 * len(ANSWER[:-1]))
+    streams = AnswerStreams(most_bytes=2 * len(ANSWER[:-1]))
     for name in (b"a", b"b"):
         streams.begin(name, 0)
         streams.read(name, 1, ANSWER[:-1])
@@ -296,7 +296,7 @@ def test_incomplete_answers_may_fill_the_bound() -> None:
 
 def test_incomplete_answers_that_are_not_fetched_are_bounded() -> None:
     """A flood keeps the reader from fetching them: the oldest ones are forgotten, and the newest stay."""
-    streams = Streams(most=2, most_bytes=1_000)
+    streams = AnswerStreams(most=2, most_bytes=1_000)
     begin = b"SIP/2.0 401 " + b"x" * 288
     for number in range(50):
         key = b"%d" % number
@@ -384,9 +384,9 @@ def test_no_bytes_raise(segments: list[tuple[int, bytes]]) -> None:
 )
 def test_the_worst_segment_takes_linear_time(unit: bytes) -> None:
     """Hostile data of twice the size takes about twice the time, with and without a known beginning."""
-    for make in (begun, Streams):
+    for make in (begun, AnswerStreams):
 
-        def took(size: int, make: Callable[[], Streams] = make) -> float:
+        def took(size: int, make: Callable[[], AnswerStreams] = make) -> float:
             return seconds(lambda data: read(make(), data), unit * (size // len(unit)))
 
         assert is_linear_in(took, 65_000)

@@ -12,11 +12,12 @@ text of another sender that Asterisk forwards (MESSAGE) may look like an answer.
 answer is certain, not its contents. A retransmitted segment is left out, also if it is cut differently.
 
 A sender may read a status line, and close its connection before the rest of the answer leaves. Therefore
-:meth:`Streams.cut` returns the answers that have begun, without their end. Call it when no more copies wait.
+:meth:`AnswerStreams.cut` returns the answers that have begun, without their end. Call it when no more copies
+wait.
 
 Every step takes linear time. Bounds: ``MOST_STREAMS`` connections, of which the least recently used are
 forgotten first, ``MOST_PENDING`` bytes of an incomplete message, and ``MOST_BYTES`` bytes of all of them.
-As many bytes again hold incomplete answers of forgotten connections until :meth:`Streams.cut`.
+As many bytes again hold incomplete answers of forgotten connections until :meth:`AnswerStreams.cut`.
 """
 
 import re
@@ -34,7 +35,7 @@ MOST_HOLES = 8
 
 _EOL = b"\r\n"
 # An answer in text whose beginning is unknown. No sender's text in a header can match, because LF never comes
-# back from Asterisk (``challenge.py``).
+# back from Asterisk (``answers.py``).
 _ANSWER = re.compile(rb"SIP/2\.0 40[137] [^\r\n]{0,64}+\r\n(?:via|v)[ \t]{0,8}+:", re.IGNORECASE)
 _LONGEST = 96  # bytes; at least the length of a match of _ANSWER
 _REFUSAL = re.compile(rb"SIP/2\.0 40[137] ")
@@ -75,7 +76,7 @@ class _Stream:
     whole: bool = False
 
 
-class Streams:
+class AnswerStreams:
     """Reads SIP answers from this host's TCP segments.
 
     The key of a connection is its addresses and ports, packed, this host's first.
