@@ -46,6 +46,20 @@ def test_blind_guesses_end_without_another_sender(pbx: tuple[Lab, SharedGuard]) 
     assert scopes(guard)[source] == "sip"
 
 
+@pytest.mark.parametrize("method", ["BYE", "CANCEL"])
+def test_no_answer_to_another_request_accepts_a_blind_guess(
+    pbx: tuple[Lab, SharedGuard], method: str
+) -> None:
+    """Behind each guess whose answer goes nowhere comes a request that Asterisk answers, with its number."""
+    lab, guard = pbx
+    source = f"198.19.2.{len(method)}"
+    sent = uncounted.blind(
+        lab, source, BLIND, lambda: source in guard.banned(), uncounted.HIDDEN.call_id, method.encode()
+    )
+    assert sent < BLIND - 1
+    assert scopes(guard)[source] == "sip"
+
+
 def test_guesses_paid_by_events_end(pbx: tuple[Lab, SharedGuard]) -> None:
     """An event without a challenge does not excuse a hidden guess."""
     lab, guard = pbx

@@ -220,7 +220,7 @@ def tls_streams() -> Iterator[bytes]:
 class _Sink(WireSink):
     """Requires that what is passed on is bounded."""
 
-    def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+    def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
         """Check each item."""
         require_items(seen)
 

@@ -33,7 +33,7 @@ def test_the_same_alarm_is_logged_once(bench: Bench) -> None:
 
 def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
     """While the wire sees everything, a forged line raises an alarm and bans no address."""
-    bench.pipeline.on_challenges([challenge(b"another")], 0.0)
+    bench.pipeline.on_packets([challenge(b"another")], 0.0)
     line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, address=STRANGER)
     bench.pipeline.on_events([evolve(line, forgeable=True, time=bench.now)] * 2, bench.now)
     bench.tend(wire=True)
@@ -44,7 +44,7 @@ def test_a_forged_line_is_an_alarm_and_no_ban(bench: Bench) -> None:
 
 def test_an_aimed_event_is_an_alarm(bench: Bench) -> None:
     """The alarm about a forged event names the forger and the address that the event names."""
-    bench.pipeline.on_challenges([sent(SENDER, nonce=b"n", service=Service.SIP)], bench.now)
+    bench.pipeline.on_packets([sent(SENDER, nonce=b"n", service=Service.SIP)], bench.now)
     aimed = event(EventKind.INVALID_PASSWORD, service=Service.SIP, address=STRANGER)
     bench.pipeline.on_events([evolve(aimed, challenge=b"n", response=b"r")], bench.now)
 

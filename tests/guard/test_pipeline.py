@@ -29,7 +29,7 @@ def test_a_decision_is_carried_out_at_once(bench: Bench) -> None:
     """The event that completes a rule bans at once, from whichever source it is."""
     bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED)], 0.0)
     assert bench.banned == []
-    bench.pipeline.on_challenges([challenge(b"\xff", evasive=True)], 0.0)
+    bench.pipeline.on_packets([challenge(b"\xff", evasive=True)], 0.0)
     assert [decision.subject for decision in bench.banned] == [ip_network(SENDER)]
     assert bench.alarm_codes() == ["evidence.hidden"]
 
@@ -39,11 +39,11 @@ def test_forged_senders_leave_room_for_a_real_one_that_hides(bench: Bench) -> No
     hidden = challenge(b"\xff", evasive=True)
     for number in range(2 * MOST):
         forged = ip_address("198.19.0.0") + number
-        bench.pipeline.on_challenges([evolve(hidden, address=forged, sender=forged)] * 3, bench.now)
+        bench.pipeline.on_packets([evolve(hidden, address=forged, sender=forged)] * 3, bench.now)
     real, phone = ip_address("203.0.113.1"), ip_address("203.0.113.2")
     bench.detector.friends.add(Friend("pbx", phone, "alice", FriendReason.REGISTERED, 0.0, 0.0, inf))
     by_tcp = evolve(hidden, transport=Transport.TCP, address=real, sender=real)
-    bench.pipeline.on_challenges([by_tcp, evolve(hidden, address=phone, sender=phone)], bench.now)
+    bench.pipeline.on_packets([by_tcp, evolve(hidden, address=phone, sender=phone)], bench.now)
 
     found = {one.subject: one.times for one in bench.alarms.active if one.code is AlarmCode.EVIDENCE_HIDDEN}
     assert found.keys() == {"", str(real), str(phone)}
@@ -63,8 +63,8 @@ def test_what_the_wire_saw_is_judged_in_its_order(bench: Bench, monkeypatch: pyt
     first, last = challenge(), evolve(challenge(), status=403)
     request = CopiedRequest(ip_address(SENDER), 5062, (b"n",), (b"call-1",))
 
-    bench.pipeline.on_challenges([first, request, request, last], 0.0)
-    bench.pipeline.on_challenges([], 0.0)
+    bench.pipeline.on_packets([first, request, request, last], 0.0)
+    bench.pipeline.on_packets([], 0.0)
     assert given == [[first], [request, request], [last], []]
 
 
@@ -89,15 +89,15 @@ def test_connections_are_refreshed_before_they_are_looked_up(bench: Bench) -> No
     """A report that needs a connection refreshes it, and each tick refreshes what it looks up."""
     reported = event(EventKind.CHALLENGE_RESPONSE_FAILED)
     bench.pipeline.on_events([reported], bench.now)
-    bench.pipeline.on_challenges([challenge()], bench.now)
+    bench.pipeline.on_packets([challenge()], bench.now)
     assert bench.refreshed == []
 
     remote = evolve(reported.remote, transport=Transport.TCP)
     bench.pipeline.on_events([evolve(reported, remote=remote, session=b"tcp")], bench.now)
     by_phone = evolve(challenge(b"phone"), transport=Transport.TCP)
-    bench.pipeline.on_challenges([by_phone], bench.now)
+    bench.pipeline.on_packets([by_phone], bench.now)
     assert bench.refreshed == [(remote, GUESS)]
-    bench.pipeline.on_challenges([evolve(by_phone, evasive=True)], bench.now)
+    bench.pipeline.on_packets([evolve(by_phone, evasive=True)], bench.now)
     assert bench.refreshed == [(remote, GUESS)] * 2
     bench.tend()
     assert bench.refreshed[2:] == [(None, 0)]
@@ -126,7 +126,7 @@ def test_the_connection_of_a_sender_that_reads_nothing_is_refreshed(bench: Bench
     remote = Endpoint(ip_address(SENDER), 5062, Transport.TCP)
     request = CopiedRequest(remote.address, remote.port, (b"n",), (b"call-1",), transport=Transport.TCP)
     closed = evolve(request, diverted=True)
-    bench.pipeline.on_challenges([request, closed, evolve(closed, transport=Transport.UDP)], bench.now)
+    bench.pipeline.on_packets([request, closed, evolve(closed, transport=Transport.UDP)], bench.now)
     assert bench.refreshed == [(remote, GUESS)]
 
 
@@ -153,7 +153,7 @@ def test_a_nonce_proves_nothing_while_the_wire_is_not_read_to_its_end(
     """What waits may show that the nonce went to another address too: the one that forged the guess."""
     wire: Any = SimpleNamespace(drain=lambda: whole)
     bench.pipeline.wire = wire
-    bench.pipeline.on_challenges([challenge()], bench.now)
+    bench.pipeline.on_packets([challenge()], bench.now)
     bench.pipeline.on_events([event(EventKind.CHALLENGE_RESPONSE_FAILED, challenge=b"n")], bench.now)
     assert [judgement.attempt.proof for judgement in bench.judged] == [proof]
 
@@ -168,7 +168,7 @@ def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
     bench.pipeline.wire = wire
     for port in range(FEW + 1):
         assert asked == []
-        bench.pipeline.on_challenges([Exchange(sender, port, 1, 5061)], bench.now)
+        bench.pipeline.on_packets([Exchange(sender, port, 1, 5061)], bench.now)
     bench.now += 2 * BUSY
     for read in (-inf, bench.now):
         assert asked.pop()

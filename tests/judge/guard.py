@@ -150,7 +150,7 @@ class Guard:
             account, address = report.data.decode().split()
             self._friends.on_contact(Contact(PBX, Service.SIP, account, ip_address(address)))
         else:
-            self._pipeline.on_challenges(self._read(report, now), now)
+            self._pipeline.on_packets(self._read(report, now), now)
 
     def _read(self, report: Report, now: float) -> Sequence[WireItem]:
         """Return what the wire source reads in a packet."""

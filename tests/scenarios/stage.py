@@ -211,7 +211,7 @@ class Stage:
         if isinstance(one, CopiedAnswer) or (
             isinstance(one, CopiedRequest) and self._is_stranger(one.address)
         ):
-            self._pipeline.on_challenges([one], UP_FOR + self.now)
+            self._pipeline.on_packets([one], UP_FOR + self.now)
 
     def _is_stranger(self, address: Address) -> bool:
         return not (self._detector.friends.any_in(ip_network(address)) or self._allowed.covers(address))
@@ -226,7 +226,7 @@ class Stage:
             self._effects.carry_out([*self._floods.judge(flooders, UP_FOR + self.now)])
         elif deed.verb is Verb.UNREAD:
             answers = [Exchange(address, _PORT, 1, 5061) for address in deed.addresses]
-            self._pipeline.on_challenges(answers, UP_FOR + self.now)
+            self._pipeline.on_packets(answers, UP_FOR + self.now)
         elif deed.verb in (Verb.HAS_CONTACT, Verb.LOSES_CONTACT):
             self._contact(deed)
         elif deed.verb is Verb.UNBANS:

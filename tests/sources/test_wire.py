@@ -488,7 +488,7 @@ def test_a_full_buffer_is_noticed(host: Host) -> None:
     order: list[str] = []
 
     class Order(WireSink):
-        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+        def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
             order.extend("challenge" for _ in seen)
 
         def on_gap(self, now: float) -> None:
@@ -711,7 +711,7 @@ def test_a_turn_that_fails_passes_on_what_it_has_read() -> None:
 def test_packets_of_one_turn_have_the_times_at_which_they_were_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is read late in a long turn seems no older than reports about it by other sources."""
     moments: list[float] = []
-    monkeypatch.setattr(Reports, "on_challenges", lambda _, seen, now: moments.extend([now] * len(seen)))
+    monkeypatch.setattr(Reports, "on_packets", lambda _, seen, now: moments.extend([now] * len(seen)))
     monkeypatch.setattr(time, "monotonic", itertools.count().__next__)
     answer = reply(b"401")
     packets = [segment(100 + len(answer) * number, answer) for number in range(TOGETHER + 2)]
@@ -826,7 +826,7 @@ def test_a_defect_behind_the_source_does_not_end_it(host: Host) -> None:
     calls: list[int] = []
 
     class Defect(Packets):
-        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+        def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
             calls.append(len(seen))
             if len(calls) == 1:
                 raise ZeroDivisionError
@@ -879,7 +879,7 @@ def test_challenges_are_passed_on_although_more_wait(host: Host) -> None:
     sizes: list[int] = []
 
     class Sizes(WireSink):
-        def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+        def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
             sizes.append(len(seen))
 
     async def session(pbx: socket.socket) -> None:

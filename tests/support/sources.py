@@ -40,7 +40,7 @@ class Packets(WireSink):
     seen: list[WireItem] = field(factory=list)
     gaps: list[float] = field(factory=list)
 
-    def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+    def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
         """Record items."""
         self.seen += seen
 

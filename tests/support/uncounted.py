@@ -69,10 +69,18 @@ def add_second_address(lab: Lab) -> None:
     lab.run("ip", "address", "replace", str(network), "dev", "lan")
 
 
-def blind(lab: Lab, source: str, seconds: float, stopped: Callable[[], bool], call_id: bytes = HIDING) -> int:
+def blind(
+    lab: Lab,
+    source: str,
+    seconds: float,
+    stopped: Callable[[], bool],
+    call_id: bytes = HIDING,
+    behind: bytes = b"",
+) -> int:
     """Guess with answers that go nowhere, and ask in the ordinary way only for a nonce each ``RENEWED``.
 
-    Return how many guesses were sent until ``stopped`` or for ``seconds``. No other sender asks.
+    ``behind``: a request by this method with the same Call-ID and number follows each guess. Return how many
+    guesses were sent until ``stopped`` or for ``seconds``. No other sender asks.
     """
     sent, renew = 0, time.monotonic() + RENEWED
     end = time.monotonic() + seconds
@@ -83,7 +91,10 @@ def blind(lab: Lab, source: str, seconds: float, stopped: Callable[[], bool], ca
                 challenge, renew = caller.challenged(Raw()), renew + RENEWED
                 continue
             guess = Raw(call_id=call_id, from_display=b'"\x1b" ', via=NOWHERE, cseq=sent + 5)
+            guess = guess.named(f"blind-{sent}-{source}")
             caller.send(guess.answering(challenge, f"wrong-{sent}"))
+            if behind:
+                caller.send(evolve(guess, method=behind, via=b";rport"))
             sent += 1
             time.sleep(_BETWEEN_BLIND)
     return sent

@@ -327,10 +327,10 @@ class Pipeline(WireSink):
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
 
-    def on_challenges(self, seen: Sequence[CopiedAnswer | CopiedRequest | Exchange], now: float) -> None:
+    def on_packets(self, seen: Sequence[CopiedAnswer | CopiedRequest | Exchange], now: float) -> None:
         """Judge SIP packets that the kernel copied to ringfence, in order, at ``now`` (monotonic seconds).
 
-        ``seen`` has answers (challenges), requests of strangers, and signs of strangers' exchanges that
+        ``seen`` has answers, requests of strangers, and signs of strangers' exchanges that
         cannot be read, such as those by TLS. An empty ``seen`` only shows the detector that copies are read.
         """
         for kind, group in groupby(seen, type):

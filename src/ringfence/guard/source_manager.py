@@ -191,7 +191,7 @@ class WireReader(WireHost):
         """Follow the networks of containers, whose packets :attr:`source` reads, until cancelled."""
         # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
         # that arrives before the first challenge would be judged as if there were no wire.
-        self._pipeline.on_challenges((), self._clock.mono())
+        self._pipeline.on_packets((), self._clock.mono())
         async for found in follow_containers():
             self.set_containers(found)
 

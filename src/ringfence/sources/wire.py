@@ -95,7 +95,7 @@ class CopyReader(Protocol):
 class WireSink:
     """Handles the contents of packets that the kernel copied. This class does nothing; a subclass does."""
 
-    def on_challenges(self, seen: Sequence[WireItem], now: float) -> None:
+    def on_packets(self, seen: Sequence[WireItem], now: float) -> None:
         """Handle the contents of copied packets, in their order; they arrived at ``now`` (monotonic)."""
 
     def on_gap(self, now: float) -> None:
@@ -234,7 +234,7 @@ class WireSource(NflogSource):
 
     def _pass_on(self, now: float) -> None:
         seen, self._seen = self._seen, []
-        self._sink.on_challenges(seen, now)
+        self._sink.on_packets(seen, now)
 
     def on_gap(self, now: float) -> None:
         """Record, and report to the sink, that copied packets were lost at ``now`` (monotonic seconds)."""
