@@ -178,7 +178,7 @@ def test_without_systemd_the_command_that_starts_it_is_printed(machine: PbxMachi
 
         undone = machine.run("ringfence", "setup", "--undo", "--yes")
         assert undone.returncode == 1
-        assert "a ringfence that was started by hand still runs; fix: stop it" in undone.stderr
+        assert "a ringfence still runs; fix: stop it" in undone.stderr
         machine.must("sh", "-c", f"kill {pid}; while kill -0 {pid} 2>/dev/null; do sleep 0.1; done")
     finally:
         machine.must("umount", "/run/systemd")

@@ -81,7 +81,7 @@ def _ask(do: str, **arguments: Any) -> Callable[[Bed], Answer]:  # noqa: ANN401 
             return Answer(Outcome.UNKNOWN, str(error))
         except ControlError as error:
             return Answer(Outcome.REFUSED, str(error))
-        if do == "ban" and result:
+        if do == "ban" and result["problems"]:
             return Answer(Outcome.REFUSED, str(result))
         return Answer(Outcome.UNRECORDED, *reasons) if reasons else Answer(Outcome.DONE)
 

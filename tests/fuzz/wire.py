@@ -412,9 +412,9 @@ def _of(*names: str) -> tuple[str, ...]:
 _NETLINK = ("netlink/connection.py", "netlink/nflog.py")
 TARGETS = (
     Target("request", read_request, requests, _of("requests", "request_stream", "packet"), tries=500),
-    Target("answer", read_answer, answers, _of("challenge", "packet", "address"), tries=1_000),
+    Target("answer", read_answer, answers, _of("answers", "packet", "address"), tries=1_000),
     Target("request-stream", read_request_stream, request_streams, _of("request_stream"), tries=500),
-    Target("answer-stream", read_answer_stream, answer_streams, _of("stream"), tries=1_000),
+    Target("answer-stream", read_answer_stream, answer_streams, _of("answer_stream"), tries=1_000),
     Target("tls", read_tls, tls_streams, _of("tls_records"), tries=300, longest=15_000),
     Target(
         "copies",
@@ -422,7 +422,7 @@ TARGETS = (
         copies,
         (
             "sources/wire.py",
-            *_of("packet", "requests", "request_stream", "challenge", "stream", "tls_records", "hep"),
+            *_of("packet", "requests", "request_stream", "answers", "answer_stream", "tls_records", "hep"),
         ),
         per_byte=200,
         tries=500,
