@@ -240,6 +240,15 @@ def test_off_takes_everything_and_stays(world: World) -> None:
             refused()
 
 
+def test_off_forgets_the_error_of_a_ban(world: World) -> None:
+    """After `off` no ban is tried again, so the firewall has no error any more."""
+    world.backend.refuses[SUBJECT] = SetFullError("the set is full")
+    world.decide()
+    assert "the set is full" in world.enforcer.firewall_error
+    world.enforcer.switch_off()
+    assert world.enforcer.firewall_error == ""
+
+
 def test_on_brings_back_what_has_time_left(world: World) -> None:
     """`on` restores bans that have time left; a subject that was only logged is counted from zero."""
     world.decide()

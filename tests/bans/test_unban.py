@@ -352,6 +352,18 @@ def test_everybody_is_let_in(world: World) -> None:
     assert key_of(OTHER) not in world.enforcer.ledger
 
 
+def test_twenty_bans_that_the_kernel_does_not_remove_are_named(world: World) -> None:
+    """The error of unban_all is no longer than a screen, however many bans stay."""
+    for number in range(1, 23):
+        ban(world, f"192.0.2.{number}")
+        world.backend.refuses[ip_network(f"192.0.2.{number}")] = FirewallError("busy")
+
+    with pytest.raises(ControlError) as caught:
+        asyncio.run(unban_all(world.enforcer))
+    assert str(caught.value).count("busy") == 20
+    assert len(world.in_kernel()) == 22
+
+
 def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
     """unban_all works in parts, and a ban that is placed between two parts stays."""
     many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
