@@ -277,7 +277,7 @@ def test_on_records_the_bans_that_it_restores(world: World, monkeypatch: pytest.
     assert (world.in_kernel(), recorded_bans(world.store, START)) == ({}, [])
 
 
-def test_off_is_remembered_even_if_the_kernel_will_not_let_go(world: World) -> None:
+def test_off_is_remembered_even_if_the_kernel_keeps_the_rules(world: World) -> None:
     """If the firewall cannot be removed completely, `off` raises the error and stays off."""
     world.decide()
     world.backend.gone = FirewallError("a set is in use")
@@ -394,7 +394,7 @@ def test_a_network_around_an_allowed_address_may_be_banned(world: World) -> None
     assert set(world.in_kernel()) == {"198.51.100.0/24"}
 
 
-def test_to_be_allowed_is_to_be_let_in_at_once(world: World) -> None:
+def test_an_allowed_address_is_unbanned_at_once(world: World) -> None:
     """A newly allowed address loses its bans at once, also pending ones; bans of wider networks stay."""
     for text in ("192.0.2.1", "2001:db8::/64", "203.0.113.0/24"):
         world.decide(ip_network(text))

@@ -154,7 +154,7 @@ def test_what_has_no_end_is_given_one(world: World) -> None:
     assert world.in_kernel() == world.in_store() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": DAY}
 
 
-def test_what_must_not_be_banned_is_let_go(world: World) -> None:
+def test_what_must_not_be_banned_is_unbanned(world: World) -> None:
     """An element around a protected address, or in an allowed network, is removed and not adopted."""
     world.allow(ip_network("192.0.2.0/24"), _203_0_113_1="the gateway")
     for text in ("192.0.2.1", "203.0.113.0/24", "198.51.100.1"):
@@ -198,7 +198,7 @@ def test_a_ban_longer_than_the_kernel_counts_is_not_short(world: World) -> None:
     assert world.backend.batches == []
 
 
-def test_what_is_about_to_end_is_let_end(world: World) -> None:
+def test_what_is_about_to_end_ends(world: World) -> None:
     """Bans in their last seconds are neither restored nor adopted, because the two clocks differ slightly."""
     world.enforcer.ban([SUBJECT], SLACK - 1, "")
     world.backend.lose()
@@ -226,11 +226,11 @@ def test_an_unban_during_the_reading_is_kept(world: World, known: str) -> None:
     world.decide()
     world.backend.put(THIRD, START + 60)
 
-    def let_in() -> None:
+    def unban_known() -> None:
         world.backend.meanwhile = lambda: None
         asyncio.run(unban(world.enforcer, [ip_network(known)]))
 
-    world.backend.meanwhile = let_in
+    world.backend.meanwhile = unban_known
     compare(world)
     compare(world)
 
@@ -356,7 +356,7 @@ def test_changed_rules_are_repaired(world: World) -> None:
     assert world.backend.lists[network_lists.ALLOW] == {OTHER}
 
 
-def test_while_the_rules_cannot_be_healed_no_ban_counts_as_enforced(world: World) -> None:
+def test_while_the_rules_cannot_be_repaired_no_ban_counts_as_enforced(world: World) -> None:
     """While the rules cannot be repaired, no ban counts as enforced; after the repair all count."""
     world.decide()
     world.backend.trouble = "the rules are gone"
@@ -414,7 +414,7 @@ def test_a_firewall_that_cannot_be_looked_at_is_an_alarm(world: World) -> None:
     assert world.alarms.active == []
 
 
-def test_off_by_another_hand_is_not_healed(world: World) -> None:
+def test_off_by_another_hand_is_not_repaired(world: World) -> None:
     """If another process switched enforcement off in the store, nothing is restored."""
     world.decide()
     with Store.open(world.path, owner=False) as command:
@@ -454,7 +454,7 @@ def at_work(world: World, *conditions: Callable[[], object]) -> None:
     asyncio.run(main())
 
 
-def test_a_loss_is_seen_by_the_number_and_healed_at_once(world: World) -> None:
+def test_a_loss_is_seen_by_the_number_and_repaired_at_once(world: World) -> None:
     """A check that counts too few bans starts a comparison at once, without the usual minute."""
     world.decide()
     world.decide(OTHER)
@@ -603,7 +603,7 @@ BANS_LOST = {flush_sets: 4, remove_rules: 0, destroy_everything: 4, rename_a_set
 
 @pytest.mark.kernel
 @pytest.mark.parametrize("harm", BANS_LOST)
-def test_whatever_is_done_to_the_kernel_is_healed(host: Host, harm: Callable[[], None]) -> None:
+def test_whatever_is_done_to_the_kernel_is_repaired(host: Host, harm: Callable[[], None]) -> None:
     """One check and one comparison restore rules, sets and every ban for its remaining time."""
     rules = run("iptables-save", "-t", "raw"), run("ip6tables-save", "-t", "raw")
     harm()
@@ -658,7 +658,7 @@ def test_elements_of_another_hand_are_adopted_by_the_rule(host: Host) -> None:
         ("delete element inet ringfence ban6_64 { 2001:db8:: }", 1),
     ],
 )
-def test_whatever_is_done_to_nftables_is_healed(nft_host: Host, harm: str, lost: int) -> None:
+def test_whatever_is_done_to_nftables_is_repaired(nft_host: Host, harm: str, lost: int) -> None:
     """One check and one comparison restore the table, rules, sets and every ban exactly."""
     before = run("nft", "-st", "list", "table", "inet", "ringfence")
     run("nft", *harm.split())

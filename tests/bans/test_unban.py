@@ -45,7 +45,7 @@ def ban(world: World, text: str, seconds: float = 3_600.0) -> None:
     assert world.enforcer.ban([ip_network(text)], seconds, "a reason") == []
 
 
-def let_in(world: World, *texts: str) -> UnbanResult:
+def unban_texts(world: World, *texts: str) -> UnbanResult:
     """Unban addresses and networks."""
     return asyncio.run(unban(world.enforcer, [ip_network(text) for text in texts]))
 
@@ -55,22 +55,22 @@ def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     for text in ("2001:db8::/64", "192.0.2.1", "192.0.2.2", "2001:db8:0:1::/64"):
         ban(world, text)
     with said() as names:
-        lifted = let_in(world, "2001:db8::5", "192.0.2.1", "203.0.113.1")
+        result = unban_texts(world, "2001:db8::5", "192.0.2.1", "203.0.113.1")
     assert names == ["ban.removed", "ban.removed"]
 
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
-    assert lifted == UnbanResult((), (whole,), ("203.0.113.1/32",))
+    assert result == UnbanResult((), (whole,), ("203.0.113.1/32",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
     assert world.enforcer.book.counts.unbanned == 2
 
 
-def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> None:
+def test_an_address_within_a_banned_network_is_unbanned_alone(world: World) -> None:
     """The rest of the /24 stays banned in eight parts, with the same end, reason and origin."""
     ban(world, "192.0.2.0/24")
     world.now += 600
-    lifted = let_in(world, "192.0.2.1")
+    result = unban_texts(world, "192.0.2.1")
 
-    assert lifted == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",))
+    assert result == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",))
     assert world.in_kernel() == world.in_store() == dict.fromkeys(PARTS_OF_24, 3_000)
     [whole] = {evolve(found, network=SUBJECT) for found in recorded_bans(world.store, world.now)}
     assert (whole.since, whole.reason, whole.origin) == (START, "a reason", Origin.ADMIN)
@@ -78,23 +78,23 @@ def test_an_address_within_a_banned_network_is_let_in_alone(world: World) -> Non
     assert world.facts[-1] == Unbanned(SUBJECT)
 
 
-def test_an_ipv6_address_is_let_in_with_its_64(world: World) -> None:
+def test_an_ipv6_address_is_unbanned_with_its_64(world: World) -> None:
     """An unban of an IPv6 address covers its /64; a wider ban stays in parts."""
     ban(world, "2001:db8::/62")
-    lifted = let_in(world, "2001:db8:0:1::5")
+    result = unban_texts(world, "2001:db8:0:1::5")
 
-    assert lifted == UnbanResult(notes=("2001:db8::/62: the rest of it stays banned, in 2 parts",))
+    assert result == UnbanResult(notes=("2001:db8::/62: the rest of it stays banned, in 2 parts",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"2001:db8::/64", "2001:db8:0:2::/63"}
 
 
-def test_a_network_is_let_in_with_all_that_is_in_it(world: World) -> None:
+def test_a_network_is_unbanned_with_all_that_is_in_it(world: World) -> None:
     """An unban of a network ends the bans in it, in both scopes, and keeps the rest of a wider ban."""
     for text in ("192.0.2.7", "192.0.2.128/25", "192.0.2.0/23", "198.51.100.1"):
         ban(world, text)
     world.decide(ip_network("192.0.2.9"), scope=Scope.SIP_UDP)
-    lifted = let_in(world, "192.0.2.0/24")
+    result = unban_texts(world, "192.0.2.0/24")
 
-    assert lifted == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
+    assert result == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.3.0/24", "198.51.100.1/32"}
 
 
@@ -145,7 +145,7 @@ def test_of_bans_one_in_the_other_each_keeps_its_rest(world: World) -> None:
     for around, within in ((60.0, 7_200.0), (7_200.0, 60.0)):
         ban(world, "192.0.2.0/24", around)
         ban(world, "192.0.2.0/30", within)
-        assert let_in(world, "192.0.2.1").problems == ()
+        assert unban_texts(world, "192.0.2.1").problems == ()
 
         left = world.in_kernel()
         assert left == world.in_store()
@@ -159,7 +159,7 @@ def test_a_part_that_is_banned_for_longer_stays_so(world: World) -> None:
     """A separate ban inside a ban that is split keeps its own end and reason."""
     ban(world, "192.0.2.128/25", 7_200.0)
     ban(world, "192.0.2.0/24", 60.0)
-    let_in(world, "192.0.2.1")
+    unban_texts(world, "192.0.2.1")
 
     assert world.in_kernel() == dict.fromkeys(PARTS_OF_24, 60) | {"192.0.2.128/25": 7_200}
     assert world.in_kernel() == world.in_store()
@@ -170,7 +170,7 @@ def test_a_part_that_is_banned_in_another_scope_is_banned_in_both(world: World) 
     part = ip_network("192.0.2.128/25")
     world.decide(ip_network("192.0.2.0/24"), scope=Scope.SIP)
     ban(world, str(part), 7_200.0)
-    let_in(world, "192.0.2.1")
+    unban_texts(world, "192.0.2.1")
 
     assert key_of(part, Scope.SIP) in world.enforcer.ledger
     assert key_of(part) in world.enforcer.ledger
@@ -179,7 +179,7 @@ def test_a_part_that_is_banned_in_another_scope_is_banned_in_both(world: World) 
 def test_after_an_unban_attempts_count_from_zero(world: World) -> None:
     """After an unban the attempts are counted from zero, and the next ban has the next length."""
     world.decide()
-    let_in(world, "192.0.2.1")
+    unban_texts(world, "192.0.2.1")
     assert not world.held()
     world.decide()
 
@@ -192,7 +192,7 @@ def test_unban_reaches_what_is_pending(world: World) -> None:
     world.decide()
     world.backend.refuses.clear()
 
-    assert let_in(world, "192.0.2.1") == UnbanResult()
+    assert unban_texts(world, "192.0.2.1") == UnbanResult()
     assert (len(world.enforcer.ledger.pending), world.enforcer.firewall_error) == (0, "")
     world.wait(5)
     assert world.in_kernel() == {}
@@ -205,7 +205,7 @@ def test_of_a_pending_network_the_rest_is_banned(world: World) -> None:
     world.enforcer.ban([whole], 3_600.0, "")
     world.backend.refuses.clear()
 
-    assert let_in(world, "192.0.2.1").notes == ("192.0.2.0/24: the rest of it stays banned, in 8 parts",)
+    assert unban_texts(world, "192.0.2.1").notes == ("192.0.2.0/24: the rest of it stays banned, in 8 parts",)
     world.wait(5)
     assert set(world.in_kernel()) == set(world.in_store()) == PARTS_OF_24
 
@@ -219,20 +219,22 @@ def test_of_a_pending_network_the_rest_is_banned(world: World) -> None:
         ("2001:db8::/64", "2001:db8::7", set()),
     ],
 )
-def test_what_only_the_kernel_knows_is_let_in(world: World, foreign: str, freed: str, left: set[str]) -> None:
+def test_what_only_the_kernel_knows_is_unbanned(
+    world: World, foreign: str, freed: str, left: set[str]
+) -> None:
     """A foreign element is unbanned too, and of a wider one the rest stays banned."""
     world.backend.put(ip_network(foreign), START + 60)
 
-    assert let_in(world, freed).problems == ()
+    assert unban_texts(world, freed).problems == ()
     assert set(world.in_kernel()) == set(world.in_store()) == left
 
 
-def test_a_foreign_ban_of_a_narrow_scope_is_let_in(world: World) -> None:
+def test_a_foreign_ban_of_a_narrow_scope_is_unbanned(world: World) -> None:
     """A foreign element of a narrow scope is unbanned in that scope, and no other ban ends."""
     world.decide(OTHER, scope=Scope.SIP_UDP)
     world.backend.put(SUBJECT, START + 60, Scope.SIP_UDP)
 
-    assert let_in(world, str(SUBJECT)).problems == ()
+    assert unban_texts(world, str(SUBJECT)).problems == ()
     assert set(world.in_kernel()) == set(world.in_store()) == {str(OTHER)}
 
 
@@ -240,7 +242,7 @@ def test_an_unban_without_a_ban_changes_nothing(world: World) -> None:
     """An unban of an address without a ban changes nothing, not even foreign elements."""
     world.backend.put(OTHER, START + 60)
 
-    assert let_in(world, "192.0.2.1").not_banned == ("192.0.2.1/32",)
+    assert unban_texts(world, "192.0.2.1").not_banned == ("192.0.2.1/32",)
     assert (world.in_kernel(), world.in_store()) == ({"192.0.2.2/32": 60}, {})
 
 
@@ -257,7 +259,7 @@ def test_for_addresses_without_a_ban_the_kernel_is_read_once(
     monkeypatch.setattr("ringfence.bans.unban.listed", reading)
     world.decide()
     world.backend.put(ip_network("203.0.113.7"), START + 60)
-    result = let_in(world, *(f"203.0.113.{number}" for number in range(9)))
+    result = unban_texts(world, *(f"203.0.113.{number}" for number in range(9)))
 
     assert in_main_thread == [False]
     assert (len(result.not_banned), set(world.in_kernel())) == (8, {str(SUBJECT)})
@@ -288,7 +290,7 @@ def test_a_foreign_ban_that_ends_meanwhile_is_not_adopted(world: World) -> None:
         world.now += 2.0
 
     world.backend.meanwhile = wait
-    assert let_in(world, "192.0.2.9", str(SUBJECT)).not_banned == ("192.0.2.9/32", str(SUBJECT))
+    assert unban_texts(world, "192.0.2.9", str(SUBJECT)).not_banned == ("192.0.2.9/32", str(SUBJECT))
     assert world.enforcer.book.counts.unbanned == 0
 
 
@@ -297,7 +299,7 @@ def test_off_while_the_kernel_is_read_ends_the_unban(world: World) -> None:
     world.backend.put(SUBJECT, START + 60)
     world.backend.meanwhile = world.enforcer.switch_off
     with pytest.raises(ControlError, match="switched off"):
-        let_in(world, str(SUBJECT))
+        unban_texts(world, str(SUBJECT))
 
     assert len(world.enforcer.ledger) == 0
 
@@ -308,7 +310,7 @@ def test_a_ban_that_the_kernel_does_not_remove_is_reported(world: World) -> None
     world.decide(OTHER)
     world.backend.refuses[SUBJECT] = FirewallError("no answer")
 
-    assert let_in(world, "192.0.2.1", "192.0.2.2").problems == ("192.0.2.1/32: no answer",)
+    assert unban_texts(world, "192.0.2.1", "192.0.2.2").problems == ("192.0.2.1/32: no answer",)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32"}
     with pytest.raises(ControlError, match=r"192\.0\.2\.1/32: no answer"):
         asyncio.run(unban_all(world.enforcer))
@@ -319,9 +321,9 @@ def test_a_refused_part_is_reported_and_retried(world: World) -> None:
     ban(world, "192.0.2.0/24")
     half = ip_network("192.0.2.128/25")
     world.backend.refuses[half] = FirewallError("no memory")
-    lifted = let_in(world, "192.0.2.1")
+    result = unban_texts(world, "192.0.2.1")
 
-    assert lifted == UnbanResult(("192.0.2.128/25: no memory",))
+    assert result == UnbanResult(("192.0.2.128/25: no memory",))
     assert set(world.in_kernel()) == PARTS_OF_24 - {"192.0.2.128/25"}
     world.backend.refuses.clear()
     world.wait(5)
@@ -336,7 +338,7 @@ def test_of_an_address_of_nat64_only_that_address_is_unbanned(world: World) -> N
     assert set(world.in_kernel()) == {"64:ff9b::c000:201/128"}
 
 
-def test_everybody_is_let_in(world: World) -> None:
+def test_all_are_unbanned(world: World) -> None:
     """unban_all ends every ban, foreign and pending ones included, and returns their number."""
     world.decide()
     world.decide(ip_network("2001:db8::/64"))
@@ -364,7 +366,7 @@ def test_twenty_bans_that_the_kernel_does_not_remove_are_named(world: World) -> 
     assert len(world.in_kernel()) == 22
 
 
-def test_while_everybody_is_let_in_new_bans_are_placed(world: World) -> None:
+def test_while_all_are_unbanned_new_bans_are_placed(world: World) -> None:
     """unban_all works in parts, and a ban that is placed between two parts stays."""
     many = [ip_network((0xC6120000 + number, 32)) for number in range(2 * CHUNK)]
     world.enforcer.ban(many, 3_600.0, "")
@@ -519,7 +521,7 @@ def test_the_64_of_a_friend_stays_banned(world: World) -> None:
     assert set(world.in_kernel()) == {"2001:db8::/64"}
 
 
-def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
+def test_all_are_unbanned_while_the_disk_is_slow(world: World) -> None:
     """The event loop runs while the database records the unbans; the kernel's bans end afterwards."""
     ban(world, "192.0.2.1")
     ban(world, "192.0.2.2")
@@ -531,20 +533,20 @@ def test_everybody_is_let_in_while_the_disk_is_slow(world: World) -> None:
         seen.append((turned.wait(20), len(world.in_kernel())))
         end(bans, when, how)
 
-    async def let_everybody_in() -> int:
+    async def unban_everybody() -> int:
         asyncio.get_running_loop().call_later(0.05, turned.set)
         return await unban_all(world.enforcer)
 
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)
         patch.setattr(world.store.best_effort, "_later", later)
-        assert asyncio.run(let_everybody_in()) == 2
+        assert asyncio.run(unban_everybody()) == 2
 
     assert seen == [(True, 2)]
     assert (world.in_kernel(), world.in_store()) == ({}, {})
 
 
-def test_one_is_let_in_while_the_disk_is_slow(world: World) -> None:
+def test_one_is_unbanned_while_the_disk_is_slow(world: World) -> None:
     """During a slow unban new bans are placed, and a new ban of the same address stays."""
     ban(world, "192.0.2.1")
     ban(world, "192.0.2.2")

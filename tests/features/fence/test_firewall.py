@@ -235,7 +235,7 @@ def test_phones_from_outside_are_recorded(made: Kept) -> None:
     assert (found["account"], found["address"], found["reason"]) == ("alice", "192.0.2.1", "authenticated")
 
 
-def test_former_friends_are_let_in(made: Kept) -> None:
+def test_former_friends_are_admitted(made: Kept) -> None:
     """A friend that has gone is on the list of admitted addresses, and is not recorded if it returns."""
     friends = made.side.exempt.friends
     friends.add([PHONE])
