@@ -610,7 +610,7 @@ class Detector:
         return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
 
     def _phones(self) -> frozenset[Address]:
-        """Return the addresses of all phones that are friends; made anew only when the friends change."""
+        """Return the addresses of all phones that are friends; made again only when the friends change."""
         if self._of_phones[0] != self.friends.changes:
             phones = frozenset(one.address for one in self.friends.all() if one.reason is not _TRUNK)
             self._of_phones = self.friends.changes, phones
