@@ -253,10 +253,14 @@ class _Foreign:
         return cls(await asyncio.to_thread(read), at)
 
     def adopt(self, enforcer: Enforcer, network: Network) -> list[int]:
-        """Adopt the bans around and within ``network`` that have time left, and return their keys."""
+        """Adopt the bans around and within ``network`` that have time left, and return their keys.
+
+        A ban that the ledger has by now was placed while the kernel was read: it is left out.
+        """
         age = enforcer.clock.mono() - self.at
         keys = [key for key in self.left if overlap(network_of(key)[0], network)]
-        found = {key: left for key in keys if (left := self.left.pop(key) - age) > 0}
+        lasting = {key: left for key in keys if (left := self.left.pop(key) - age) > 0}
+        found = {key: left for key, left in lasting.items() if enforcer.ledger.ban(key) is None}
         enforcer.apply(enforcer.book.adopt(found, enforcer.now()))
         return [*found]
 
