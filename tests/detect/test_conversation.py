@@ -579,6 +579,15 @@ def test_by_tcp_each_copy_of_a_request_has_one_answer() -> None:
         assert found == ((asks(2).digest, False) if status == 100 else REPEAT)
 
 
+def test_by_tcp_an_answer_that_is_no_refusal_comes_once() -> None:
+    """Asterisk repeats none by itself, so a second one belongs to a request that was read wrongly."""
+    talk = Conversations()
+    talk.ask(by_tcp(asks(1, credentials=False)), 0.0)
+    accepted = evolve(tcp_refusal(1), status=200)
+    assert answered(talk, accepted, ONE, 0.0) == (asks(1, credentials=False).digest, False)
+    assert answered(talk, accepted, ONE, 0.1) is None
+
+
 def test_an_unread_connection_of_which_nothing_is_known_is_not_remembered() -> None:
     """It has no question that could explain a refusal."""
     talk = Conversations()
