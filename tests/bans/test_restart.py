@@ -2,6 +2,7 @@
 
 import asyncio
 from ipaddress import ip_network
+from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +13,7 @@ from tests.support.world import OTHER, RULE, START, SUBJECT, World
 from ringfence.ban_facts import Restored
 from ringfence.bans.restore import unbanned_keys
 from ringfence.detect.rules import DAY, HOUR
-from ringfence.errors import FirewallError, SetFullError, StoreError
+from ringfence.errors import FirewallError, SetFullError, StoreDamagedError, StoreError
 from ringfence.firewall.contract import MAX_TIMEOUT
 from ringfence.ledger import key_of
 from ringfence.store.bans import BanTable
@@ -211,6 +212,26 @@ def test_a_start_that_cannot_read_a_ban_restores_it_later(
     assert set(world.in_kernel()) == {str(one) for one in (SUBJECT, OTHER, new)}
     ledger = world.enforcer.ledger
     assert [(one.rule, one.counts.attempts) for _, one in ledger.items()] == [("guess", 5)] * 3
+
+
+@pytest.mark.parametrize("read", ["running", "removed_early", "clock"])
+@pytest.mark.parametrize("switched_off", [False, True])
+def test_damage_that_a_start_finds_is_reported(
+    world: World, monkeypatch: pytest.MonkeyPatch, read: str, *, switched_off: bool
+) -> None:
+    """A read that decides about bans fails no more silently than any other, also while switched off."""
+    if switched_off:
+        world.enforcer.switch_off()
+
+    def damaged(*_: object) -> NoReturn:
+        raise StoreDamagedError("the database is damaged")
+
+    world.backend.put(OTHER, START + 60)
+    monkeypatch.setattr(BanTable, read, damaged)
+    world.restart()
+
+    reads = not switched_off or read == "clock"
+    assert world.store.best_effort.damage == ("the database is damaged" if reads else "")
 
 
 def test_a_start_that_cannot_read_the_clock_moves_the_bans_later(

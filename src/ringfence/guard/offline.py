@@ -92,7 +92,7 @@ def restore_bans(settings: Settings) -> str:
         bans = counted(len(enforcer.ledger), "ban is", "bans are")
         done = f"{bans} in place ({chosen.backend.name})"
         problems = (store.damage(), store.memory_reason, enforcer.unread, store.best_effort.error)
-        return "; ".join([done, *filter(None, problems)])
+        return "; ".join([done, *dict.fromkeys(filter(None, problems))])
 
 
 # -- requests that read what is recorded

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from ringfence.errors import StoreError
 from ringfence.store.file import Connection
 from ringfence.store.rows import (
     ATTEMPTS,
@@ -436,8 +437,9 @@ def _end(execute: Execute, network: Network, scope: Scope, when: float, how: Ban
 class Records:
     """Reads and queued writes of the database's bans, and the off switch.
 
-    Only four methods raise StoreError, because what they read decides which bans are restored, adopted and
-    ended: :meth:`running`, :meth:`removed_early`, :meth:`not_removed` and :meth:`clock`.
+    Only four methods raise StoreError, after they have reported it, because what they read decides which bans
+    are restored, adopted and ended: :meth:`running`, :meth:`removed_early`, :meth:`not_removed` and
+    :meth:`clock`.
     """
 
     def __init__(self, bans: BanTable, switch: OffSwitch, best_effort: BestEffort) -> None:
@@ -489,18 +491,18 @@ class Records:
 
     def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch)."""
-        return self._bans.removed_early(now)
+        return self._best_effort.required(self._bans.removed_early, now)
 
     def not_removed(self) -> Iterable[Ended]:
         """Return the bans that did not end early, including expired ones."""
-        return self._bans.not_removed()
+        return self._best_effort.required(self._bans.not_removed)
 
     def clock(self) -> tuple[float | None, str]:
         """Return the last recorded wall clock minus monotonic clock, in seconds, and the boot's identity.
 
         Return None and "" if they are unknown.
         """
-        return self._bans.clock()
+        return self._best_effort.required(self._bans.clock)
 
     def catch_up(self) -> bool:
         """Do the queued writes now, unless the disk takes none; return whether none is left."""
@@ -544,12 +546,16 @@ class Records:
         its full length.
         """
         unreadable = 0
-        for ban in self._bans.running(now):
-            if ban is None:
-                unreadable += 1
-                continue
-            late = ban.since - now
-            yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
+        try:
+            for ban in self._bans.running(now):
+                if ban is None:
+                    unreadable += 1
+                    continue
+                late = ban.since - now
+                yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
+        except StoreError as error:
+            self._best_effort.report(error)
+            raise
         if unreadable:
             self._best_effort.report_unreadable(unreadable)
 

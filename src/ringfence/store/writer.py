@@ -160,8 +160,12 @@ class BestEffort:
         """Call a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
         return self._done("reading", fallback, action, *arguments)
 
+    def required(self, action: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        """Call a read in the caller's thread, and return its result. Log, keep and raise its error."""
+        return self._tried("reading", action, *arguments)
+
     def report(self, error: StoreError) -> None:
-        """Log and keep the error of a read that the caller ran without :meth:`read`."""
+        """Log and keep the error of a read that the caller ran by itself."""
         self._failed(error, "reading")
 
     def report_unreadable(self, number: int) -> None:
@@ -216,10 +220,16 @@ class BestEffort:
 
     def _done(self, operation: str, fallback: _T, action: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
         try:
+            return self._tried(operation, action, *arguments)
+        except StoreError:
+            return fallback
+
+    def _tried(self, operation: str, action: Callable[[*_Ts], _T], *arguments: *_Ts) -> _T:
+        try:
             result = action(*arguments)
         except StoreError as error:
             self._failed(error, operation)
-            return fallback
+            raise
         self._errors[operation] = ""
         return result
 
