@@ -16,13 +16,12 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.config.schema import AsteriskSettings, CustomSettings
-from ringfence.file_rights import open_regular
 from ringfence.findings import Finding
 from ringfence.host.asterisk_logging import DUMPING, Asterisk
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
 from ringfence.host.console_tables import settings_from
-from ringfence.host.owned_files import opened_parent
+from ringfence.host.owned_files import open_file
 from ringfence.parse.prefix import parse_prefix
 from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
@@ -194,9 +193,7 @@ def _levels_in(path: Path) -> frozenset[str]:
     opened with this user's rights, because it may be a link to a file that only root may read.
     """
     try:
-        with opened_parent(path) as (folder, name), folder.acting() as descriptor:
-            file = open_regular(Path(name), follow=False, folder=descriptor)
-        with os.fdopen(file, "rb", buffering=0) as log:
+        with os.fdopen(open_file(path), "rb", buffering=0) as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - TAIL))
             data = log.read(TAIL) or b""
     except OSError:

@@ -98,16 +98,24 @@ def opened_folder(path: Path, user: FileUser | None = None) -> Iterator[Folder]:
         walk.close()
 
 
-def read_file(path: Path, most: int, user: FileUser | None = None) -> tuple[bytes, os.stat_result]:
-    """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
+def open_file(path: Path, user: FileUser | None = None) -> int:
+    """Open a file for reading, with the rights of its folder's user; return its descriptor.
 
-    A FIFO, a device or a socket is refused without opening it. A file of /proc that has no bytes yet is an
-    error too.
+    The descriptor never blocks. A FIFO, a device or a socket is refused without opening it. Raise OSError if
+    the file cannot be opened.
     """
     with opened_parent(path, user=user) as (folder, name), folder.acting() as descriptor:
         if stat.S_ISDIR(folder.state(name).st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        file = open_regular(Path(name), follow=False, folder=descriptor)
+        return open_regular(Path(name), follow=False, folder=descriptor)
+
+
+def read_file(path: Path, most: int, user: FileUser | None = None) -> tuple[bytes, os.stat_result]:
+    """Return the first ``most`` bytes of a file, and its state; raise OSError if that fails.
+
+    The file is opened as by :func:`open_file`. A file of /proc that has no bytes yet is an error too.
+    """
+    file = open_file(path, user)
     with os.fdopen(file, "rb") as source:
         content: bytes | None = source.read(most)
         if content is None:
