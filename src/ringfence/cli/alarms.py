@@ -56,7 +56,7 @@ def alarms_list(
     if as_json:
         echo_json(rows)
     else:
-        _print(rows, Screen(whole_lines=True), past=past)
+        _print(rows, Screen(), past=past)
     if absent:
         echo_stderr("The daemon does not answer: its database is read.")
 

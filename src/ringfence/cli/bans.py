@@ -302,7 +302,7 @@ def _fitting(rows: Rows, to: Screen) -> Table:
 
 
 def _print(rows: Rows, if_empty: str) -> None:
-    to = Screen(whole_lines=True)
+    to = Screen()
     show_list(_columns(rows), _optional(), to, right=_RIGHT)
     if not rows:
         to.show(if_empty)
@@ -321,7 +321,7 @@ def _show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, a
     if as_json:
         echo_json(rows)
     elif rows:
-        show_list(_past_columns(rows), _OPTIONAL_PAST, Screen(whole_lines=True))
+        show_list(_past_columns(rows), _OPTIONAL_PAST, Screen())
     else:
         echo("No ban ended in this time.")
     if absent:
@@ -347,7 +347,7 @@ def _lasted(row: dict[str, Any]) -> str:
 
 
 def _watch(path: Path, wanted: list[str] | None) -> None:
-    to = Screen(whole_lines=True)
+    to = Screen()
 
     def frame() -> Group:
         rows, note = _rows(path, wanted)

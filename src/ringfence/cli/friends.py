@@ -161,7 +161,7 @@ def _accounts(accounts: list[str]) -> str:
 
 
 def _print(rows: Rows) -> None:
-    since, screen = output.head("SINCE"), Screen(whole_lines=True)
+    since, screen = output.head("SINCE"), Screen()
     columns = {
         "ADDRESS": [row["address"] for row in rows],
         "ACCOUNTS": [_accounts(row["accounts"]) for row in rows],

@@ -207,7 +207,7 @@ def _list(path: Path, side: str, *, as_json: bool) -> None:
 
 
 def _print(rows: Rows, side: str, *, absent: bool) -> None:
-    to = Screen(whole_lines=True)
+    to = Screen()
     if not rows:
         to.show(f"The {side} list is empty. {_PURPOSES[side]}")
         to.show(f"To begin: ringfence {side} add ADDRESS")

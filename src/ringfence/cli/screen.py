@@ -29,24 +29,25 @@ _LABEL = 10  # columns of the label at the beginning of a line
 class Screen(Console):
     """A console without markup, emoji codes and highlighting. It escapes unprintable characters.
 
-    With ``whole_lines``, lines may have 10,000 columns if standard output is no terminal, so that ``grep``
-    finds whole lines. The environment variable COLUMNS sets a limit again.
+    Lines may have 10,000 columns if standard output is no terminal, so that ``grep`` finds whole lines. The
+    environment variable COLUMNS sets a limit again.
     """
 
     def __init__(
         self,
         *,
-        whole_lines: bool = False,
+        whole_lines: bool = True,
         stderr: bool = False,
         width: int | None = None,
         file: IO[str] | None = None,
     ) -> None:
         """Write to ``file`` if it is given, else to standard error with ``stderr``, else to standard output.
 
-        ``width`` is in columns; None is the width of the terminal. With ``whole_lines``, lines are
-        neither cut nor wrapped if there is no terminal.
+        ``width`` is in columns; None is the width of the terminal. With ``whole_lines`` false, lines are
+        cut or wrapped also if there is no terminal.
         """
-        if whole_lines and width is None and not sys.stdout.isatty() and not os.environ.get("COLUMNS"):
+        piped = not (stderr or sys.stdout.isatty() or os.environ.get("COLUMNS"))
+        if whole_lines and piped and width is None:
             width = _UNLIMITED
         super().__init__(width=width, stderr=stderr, file=file, highlight=False, markup=False, emoji=False)
 

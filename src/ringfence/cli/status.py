@@ -37,7 +37,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 
 def _print(report: dict[str, Any]) -> None:
-    screen = Screen(whole_lines=True)
+    screen = Screen()
     for line in _alarms(report["alarms"]):
         screen.show(line, style="bold red", indent=2)
     firewall = report["firewall"]

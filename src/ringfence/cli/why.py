@@ -130,7 +130,7 @@ def why(
     if as_json:
         echo_json(found)
     else:
-        (print_account if by_account else _print)(found, Screen(whole_lines=True))
+        (print_account if by_account else _print)(found, Screen())
     if not found["daemon"]:
         echo_stderr("The daemon does not answer: attempts in its memory and the state of rules are unknown.")
     echo_stderr(*found["problems"])

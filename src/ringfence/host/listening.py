@@ -36,8 +36,10 @@ from typing import NamedTuple
 from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.processes import PROC, processes, sockets_of
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
+from ringfence.netlink.connection import FAMILIES
 from ringfence.netlink.sock_diag import CLOSED, LISTENING, Socket, address_of, port_of, sockets
 from ringfence.values.event import Endpoint, Transport
+from ringfence.values.network import is_loopback
 
 PROXIES = ("kamailio", "opensips")
 ASSIGNED = 32_768
@@ -45,7 +47,6 @@ ASSIGNED = 32_768
 
 _NAME = "asterisk"
 _WIDTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
-_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 _DISCARD = 9  # any port will do
 _PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
 _SIP = frozenset({5060, 5061})
@@ -75,18 +76,17 @@ def is_here(host: str) -> bool:
 
     This asks the kernel for a route. It sends nothing and takes microseconds.
     """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    if address.is_loopback or address.is_unspecified:
+    if is_loopback(host):
         return True
     try:
-        with socket.socket(_FAMILIES[address.version], socket.SOCK_DGRAM) as probe:
+        address = ip_address(host)
+        if address.is_unspecified:
+            return True
+        with socket.socket(FAMILIES[address.version], socket.SOCK_DGRAM) as probe:
             probe.connect((host, _DISCARD))
             # Only to an address of its own does this host send from that same address.
             return ip_address(probe.getsockname()[0]) == address
-    except OSError:  # no route, or a kernel without this version of IP
+    except (ValueError, OSError):  # a name, no route, or a kernel without this version of IP
         return False
 
 

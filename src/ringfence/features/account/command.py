@@ -47,7 +47,7 @@ def account(
 
 
 def _print(found: dict[str, Any]) -> None:
-    screen = Screen(whole_lines=True)
+    screen = Screen()
     if not found["places"]:
         screen.show(f"ringfence knows no login of {found['account']}")
         return

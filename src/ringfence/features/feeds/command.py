@@ -279,7 +279,7 @@ def _reload(path: Path) -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    to = Screen(whole_lines=True)
+    to = Screen()
     if not rows:
         to.show("There is no feed. A feed is a block list of others: ringfence denies its networks.")
         to.show("To begin, list the known ones: ringfence feeds add")

@@ -187,7 +187,7 @@ def links(
                 "OPENED": [short_time(row["opened"]) if row["opened"] else "never" for row in rows],
                 "ADMITS NOW": [", ".join(row["admits"]) or "-" for row in rows],
             }
-            show_list(columns, ("MADE",), Screen(whole_lines=True), wrapped=["ADMITS NOW"])
+            show_list(columns, ("MADE",), Screen(), wrapped=["ADMITS NOW"])
 
 
 @fence.command("unlink")
@@ -245,7 +245,7 @@ def _cut(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _print(found: Mapping[str, Any], trunks: list[str]) -> None:
-    screen = Screen(whole_lines=True)
+    screen = Screen()
     if found["configured"] == "off":
         screen.show("mode      off: everybody reaches the SIP ports")
         for line in _OFF:

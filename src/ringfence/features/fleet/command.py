@@ -72,6 +72,6 @@ def _print(report: dict[str, Any]) -> None:
             "NODE": [row["node"] or "unknown" for row in origins],
             "DECISIONS": [str(row["decisions"]) for row in origins],
         }
-        show_list(columns, (), Screen(whole_lines=True), right=["DECISIONS"], wrapped=["ORIGIN", "NODE"])
+        show_list(columns, (), Screen(), right=["DECISIONS"], wrapped=["ORIGIN", "NODE"])
     if len(report["origins"]) > MOST_ROWS:
         echo(f"and {len(report['origins']) - MOST_ROWS} more: ringfence fleet status --json")

@@ -226,7 +226,7 @@ def _moment(seconds: float) -> str | None:
 def _print(past: "Replay", rows: "Sequence[AddressOutcome]", files: int) -> None:
     tried = [row for row in rows if row.attempts]
     if tried:
-        Screen(whole_lines=True).print(_table(tried[:MAX_SHOWN]))
+        Screen().print(_table(tried[:MAX_SHOWN]))
     if len(tried) > MAX_SHOWN:
         echo(f"and {len(tried) - MAX_SHOWN} more; --json lists all of them")
     if past.outcomes.evicted:

@@ -86,6 +86,6 @@ def _write(file: Path, found: Document) -> None:
 
 
 def _print(found: Document) -> None:
-    to = Screen(whole_lines=True)
+    to = Screen()
     for line in report_lines(found, text_form(to.width)):
         to.show(line.text, style="bold" if line.is_head else "", indent=line.indent)

@@ -116,7 +116,7 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
     }
     table = table_of(columns, right=["ATTEMPTS"], wrapped=())
     table.columns[0].max_width = 40
-    Screen(whole_lines=True).print(table)
+    Screen().print(table)
 
 
 # -- the live display -------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _live(path: Path) -> None:
 
     If the output is no terminal, print them once.
     """
-    to = Screen()
+    to = Screen(whole_lines=False)
     state = {"sort": _SORTS[0], "paused": ""}
     if not to.is_terminal:
         to.print(_page(ask_daemon(path, "top"), to, 24, state), soft_wrap=True)
