@@ -209,6 +209,10 @@ class Ledger:
         """Whether the kernel has confirmed the ban with that key (:func:`key_of`)."""
         return key in self._records
 
+    def knows(self, key: int) -> bool:
+        """Whether the ban with that key (:func:`key_of`) is confirmed or pending."""
+        return key in self._records or key in self._pending
+
     def get(self, key: int) -> Record | None:
         """Return the record of the confirmed ban with this key (:func:`key_of`); None if there is none."""
         return self._records.get(key)

@@ -12,24 +12,13 @@ from typing import TypeVar
 
 from attrs import Factory, define, frozen
 
-from ringfence.ban_facts import (
-    Adopted,
-    Fact,
-    Forgotten,
-    News,
-    NotRemoved,
-    Over,
-    Placed,
-    Refused,
-    Restored,
-    Unbanned,
-)
+from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over, Placed, Refused, Restored
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
-from ringfence.values.network import Network, NetworkSet
+from ringfence.values.network import NetworkSet
 
 CHUNK = 2_000
 """The maximum number of bans that one call adds to the kernel or removes, in some ten milliseconds."""
@@ -397,10 +386,6 @@ class Book:
                 if self.ledger.discard(key):
                     yield Over(*network_of(key), how)
         return failed
-
-    def clear_attempts(self, network: Network) -> Steps[None]:
-        """Report that an administrator has unbanned ``network``: its attempts do not count any more."""
-        yield Unbanned(network)
 
     def unban_with_retry(self, keys: Iterable[int], how: BanEnd = BanEnd.REMOVED) -> Steps[None]:
         """Remove the bans ``keys``, which end by ``how``, also those that are pending.

@@ -116,7 +116,7 @@ class Enforcer:
                 self._log.info("probe.untried", direction=check.name, why=check.note)
         self.enforcing, self.not_removed = True, ""
         if step := self.book.follow_clock(self.clock.wall() - self.clock.mono()):
-            self._report(ClockSet(step))
+            self.report(ClockSet(step))
         try:
             self._restore()
         except FirewallError:
@@ -327,7 +327,7 @@ class Enforcer:
         try:
             step = next(steps)
             while True:
-                step = steps.send(self._exchange(step) if isinstance(step, Batch) else self._report(step))
+                step = steps.send(self._exchange(step) if isinstance(step, Batch) else self.report(step))
         except StopIteration as end:
             result: T = end.value
             return result
@@ -350,7 +350,7 @@ class Enforcer:
             self._log.info("ban.removed", addresses=removed[:20], number=len(removed))
         return outcomes
 
-    def _report(self, fact: Fact) -> Sequence[Outcome]:
+    def report(self, fact: Fact) -> Sequence[Outcome]:
         """Pass a fact, such as a begun ban, to the database, the listeners and the log; return ()."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
@@ -404,7 +404,7 @@ class Enforcer:
         if step:
             self.records.queue_clock_record(offset, self.clock.boot(), step, now)
             self._log.warning("clock.set", seconds=round(step))
-            self._report(ClockSet(step))
+            self.report(ClockSet(step))
         return now
 
     def _followed(self) -> float:

@@ -204,7 +204,8 @@ class Reconciler:
         enforcer, missing = self._enforcer, found.missing
         if not enforcer.enforcing:  # enforcement was switched off during the comparison
             return
-        unknown = {key: left for key, left in found.unknown.items() if left > SLACK and enforcer.knows_bans}
+        lasting = {key: left for key, left in found.unknown.items() if left > SLACK}
+        unknown = lasting if enforcer.knows_bans else {}
         self._missing, before = len(missing), self.counts.restored
         for part in in_parts([*unknown]):
             self._adopt({key: unknown[key] for key in part})
@@ -227,12 +228,14 @@ class Reconciler:
         ``found`` has the bans' keys, each with the seconds left. A pending ban is not adopted: the kernel may
         have added it although its answer was an error or was lost. The next retry records it.
         """
-        enforcer, ledger = self._enforcer, self._ledger
+        enforcer, book = self._enforcer, self._enforcer.book
         if not enforcer.knows_bans:  # enforcement was switched off between two parts
             return
-        known = (key for key in found if key in ledger or key in ledger.pending)
-        excluded = {*known, *filter(enforcer.book.was_unbanned, found)}
-        left = {key: seconds for key, seconds in found.items() if key not in excluded}
+        left = {
+            key: seconds
+            for key, seconds in found.items()
+            if not self._ledger.knows(key) and not book.was_unbanned(key)
+        }
         if left:
             enforcer.apply(enforcer.book.adopt(left, enforcer.now()))
             self.counts.adopted += len(left)

@@ -15,7 +15,7 @@ from typing import Self
 import structlog
 from attrs import evolve, frozen
 
-from ringfence.ban_facts import News
+from ringfence.ban_facts import News, Unbanned
 from ringfence.bans.book import CLOCK_STEP, failure_lines, in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
@@ -145,7 +145,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                 enforcer.require_enforcing()
             problems += await _unban_in_parts(enforcer, keys, begun)
             if keys:
-                enforcer.apply(enforcer.book.clear_attempts(whole_sender(network)))
+                enforcer.report(Unbanned(whole_sender(network)))
         await asyncio.sleep(0)  # there may be thousands of networks without a ban
     return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
 
@@ -225,10 +225,12 @@ async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], begun: _Comma
     when = begun.by_clock(enforcer)
     old = _begun_by(ledger, old, when)
     # If a pending ban was placed meanwhile, or a foreign one adopted, its end was recorded before its begin.
-    late = {key for key in old if ledger.get(key) is not None and ledger.get(key) is not known[key]}
+    late = {key for key in old if (present := ledger.get(key)) is not None and present is not known[key]}
     ended = [key for key in old if key not in late]
     failed = enforcer.apply(enforcer.book.unban(ended, recorded=when, how=how))
-    return failed + (await _unban_recorded(enforcer, [*late], _CommandTime.now(enforcer)) if late else [])
+    if late:
+        failed += await _unban_recorded(enforcer, [*late], _CommandTime.now(enforcer))
+    return failed
 
 
 @frozen
@@ -260,7 +262,7 @@ class _Foreign:
         age = enforcer.clock.mono() - self.at
         keys = [key for key in self.left if overlap(network_of(key)[0], network)]
         lasting = {key: left for key in keys if (left := self.left.pop(key) - age) > 0}
-        found = {key: left for key, left in lasting.items() if enforcer.ledger.ban(key) is None}
+        found = {key: left for key, left in lasting.items() if not enforcer.ledger.knows(key)}
         enforcer.apply(enforcer.book.adopt(found, enforcer.now()))
         return [*found]
 
