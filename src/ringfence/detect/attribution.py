@@ -102,7 +102,7 @@ _QUESTION_KINDS = (EventKind.INVALID_ACCOUNT_ID, EventKind.FAILED_ACL)
 _CHECKED = (EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.REFUSED, EventKind.HIDDEN)
 _BY_AMI = 2  # ``trust_in`` of reports that are no text
 _PJSIP, _SIP, _UDP = Service.PJSIP, Service.SIP, Transport.UDP
-_READ_STREAMS = (Transport.TCP, Transport.WS)  # a copied request of these is one by TCP
+_READ_STREAMS = (Transport.TCP, Transport.WS)  # copied requests by both are called TCP
 _COPIED = (_UDP, *_READ_STREAMS)
 _CLAIMED, _NONCE, _DIRECT = Proof.CLAIMED, Proof.NONCE, Passage.DIRECT
 
@@ -681,7 +681,7 @@ class Attribution:
             host.keep(now + UNREAD_FOR)
 
     def _record_login(self, event: SecurityEvent, now: float) -> None:
-        """Record a login that AMI reports, if a copied request may be it: it excuses one."""
+        """Record a login that AMI reports. It excuses one request, if the kernel copies such requests."""
         remote = event.remote
         if event.password and event.service is _SIP:
             self._logins.report((remote.address, 0, event.account), now)

@@ -172,14 +172,16 @@ class Asked:
     def rank(self, answer: CopiedAnswer) -> int | None:
         """Return how well ``answer``, which is no refusal, fits this request: 0 is best, None not at all.
 
-        A guess comes last: only if no other request can have got the answer, the guess was right.
+        First come requests whose password Asterisk does not check (0), then one whose answer it repeats (1).
+        A guess (3) comes after other requests with credentials (2): only if none of these can have got the
+        answer, the guess was right. Last come answered requests (4).
         """
         if not self.may_get(answer):
             return None
         if self.answered:
-            repeated = self.accepted and self.request.method in _REPEATED
-            again = 1 if repeated or self.repeats > 0 else 4
-            return again if self.may_be_answered_again else None
+            if not self.may_be_answered_again:
+                return None
+            return 1 if self.repeats > 0 or (self.accepted and self.request.method in _REPEATED) else 4
         if self.request.method in _UNCHECKED:
             return 0 if answer.status >= _FINAL else None
         if not self.request.credentials:
@@ -214,9 +216,9 @@ class _Conversation:
         last of them that may get another answer. If there is no such request, it is the oldest unanswered one
         with credentials. For any other answer, it is the one that fits it best (``Asked.rank``).
         """
-        if not refuses(answer):
-            ranks = ((one.rank(answer), one) for one in self.requests.values())
-            fitting = [(rank, one) for rank, one in ranks if rank is not None]
+        if not _refuses(answer):
+            requests = self.requests.values()
+            fitting = [(rank, one) for one in requests if (rank := one.rank(answer)) is not None]
             return min(fitting, key=itemgetter(0))[1] if fitting else None
         others = known = question = None
         for one in self.requests.values():
@@ -232,7 +234,7 @@ class _Conversation:
         return question or known or others
 
 
-def refuses(answer: CopiedAnswer) -> bool:
+def _refuses(answer: CopiedAnswer) -> bool:
     """Whether Asterisk refuses a password by ``answer``, or asks for one.
 
     PJSIP's 403 is no such answer: it forbids the request, whatever password it has.
@@ -416,12 +418,12 @@ class Conversations:
         if known is None or one is None:
             return None
         if now - known.unread < LIFE and not one.may_be_guess:
-            one.answered, one.accepted = True, one.accepted or not refuses(answer)
+            one.answered, one.accepted = True, one.accepted or not _refuses(answer)
             return None
         if one.answered:
             one.repeats = max(one.repeats - 1, 0)
             return _REPEAT
-        one.answered, one.accepted, one.served = True, not refuses(answer), answer.status < _FINAL
+        one.answered, one.accepted, one.served = True, not _refuses(answer), answer.status < _FINAL
         self._answered = max(self._answered, one.at)
         refused = answer.status in _REFUSALS and not answer.accepted
         return Answered(one, guess=refused and one.request.credentials)
@@ -435,7 +437,7 @@ class Conversations:
             self._known.get(_key_of(sender, answer.port, answer.transport, call_id))
             for call_id in (answer.call_id, b"")
         )
-        if crowded is not None and (known is None or refuses(answer)):
+        if crowded is not None and (known is None or _refuses(answer)):
             one = crowded.request_of(answer)
             if one is not None and not one.answered:
                 return crowded, one

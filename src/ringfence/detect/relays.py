@@ -10,9 +10,9 @@ exception: a SIP proxy that forwards an answer which it did not ask for to the n
 The Vias do not show such a host: every sender can write a second one below its own, and the answer still goes
 to the topmost. So the proof is a thing that no sender can write. Behind a proxy are the phones of several
 accounts, and all of them log in through one socket of it (chan_sip's login of a call names no account, and is
-left out). A *relay* is an address at which ``ACCOUNTS``
-accounts have logged in through one socket within ``LIFE``. Its nonces prove nothing if the answer has more
-than one Via. For anybody else, the Vias below the topmost decide nothing.
+left out). A *relay* is an address at which ``ACCOUNTS`` accounts have logged in through one socket within
+``LIFE``. Its nonces prove nothing if the answer has more than one Via. For anybody else, the Vias below the
+topmost decide nothing.
 
 An allowed proxy or a trunk needs no proof: it is never banned. The proxies of this host are in ``proxies``.
 Bounds: ``MOST`` sockets, and as many relays. The oldest are discarded first. Times are monotonic seconds.

@@ -357,9 +357,8 @@ class Reports:
     challenge was reported, so the sender has an account. ``answer`` is a hash of the latest wrong answer to a
     challenge, which came at ``answered_at``. ``nonce`` is a hash of the nonce in chan_sip's latest challenge,
     0 if another event followed. ``challenge_for`` is the account in the latest challenge: the caller's URI if
-    that answers a call at chan_sip.
-    ``asked`` has hashes of the accounts of the latest openers that no wrong answer has followed, the oldest
-    first.
+    that answers a call at chan_sip. ``asked`` has hashes of the accounts of the latest openers that no wrong
+    answer has followed, the oldest first.
     """
 
     seen: float

@@ -161,7 +161,7 @@ _SHOWN, _EXPORTED = (EventKind.HIDDEN, EventKind.REFUSED), (Transport.TLS, Trans
 
 @define(eq=False)
 class _OwnRequests:
-    """The unreadable requests that the logins of one account at a host (IPv6: a /64) excuse, or unseen ones.
+    """The unreadable requests that one account's logins, or unseen logins, excuse at a host (IPv6: a /64).
 
     They may be on any connection. ``sessions``: the logins' Call-IDs. ``connections``: those with a login.
     ``excused`` has the times of the latest of these requests. If there were too many, none is excused before
@@ -215,7 +215,8 @@ class _Connection:
     shown, and that AMI has not reported yet. ``asked`` bytes have no answer; the first of them came at
     ``since``, and the last at ``last``. ``owed`` requests were counted by their bytes, and have no answer
     yet. ``closed``: no answer can leave. ``own``: what its logins at PJSIP excuse, by account. The account of
-    a login that may be unseen is None. ``began``: when it came to be known. ``seen``: so are its logins.
+    a login that may be unseen is None. ``began``: when it was first known here. ``seen``: no login on it was
+    unseen.
     """
 
     address: Address
@@ -297,7 +298,7 @@ class Exchanges:
         self._answered = -inf  # when the latest bytes came that have an answer
         self._searched = -inf
         self._since = inf  # since when every AMI delivers events; inf before the first time
-        self._heard = -inf  # until when it certainly did
+        self._heard = -inf  # when every AMI was last known to deliver them
 
     def __len__(self) -> int:
         """Return the number of connections that are remembered."""

@@ -330,8 +330,8 @@ class Pipeline(WireSink):
     def on_packets(self, seen: Sequence[CopiedAnswer | CopiedRequest | Exchange], now: float) -> None:
         """Judge SIP packets that the kernel copied to ringfence, in order, at ``now`` (monotonic seconds).
 
-        ``seen`` has answers, requests of strangers, and signs of strangers' exchanges that
-        cannot be read, such as those by TLS. An empty ``seen`` only shows the detector that copies are read.
+        ``seen`` has answers, requests of strangers, and signs of strangers' exchanges that cannot be read,
+        such as those by TLS. An empty ``seen`` only shows the detector that copies are read.
         """
         for kind, group in groupby(seen, type):
             if kind is CopiedRequest:

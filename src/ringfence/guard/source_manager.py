@@ -189,8 +189,8 @@ class WireReader(WireHost):
 
     async def run(self) -> None:
         """Follow the networks of containers, whose packets :attr:`source` reads, until cancelled."""
-        # This call without challenges shows the detector that the wire is read. Otherwise an event of AMI
-        # that arrives before the first challenge would be judged as if there were no wire.
+        # This call without packets shows the detector that the wire is read. Otherwise an event of AMI
+        # that arrives before the first answer would be judged as if there were no wire.
         self._pipeline.on_packets((), self._clock.mono())
         async for found in follow_containers():
             self.set_containers(found)

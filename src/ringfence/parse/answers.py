@@ -370,8 +370,8 @@ def _request_of_pjsip(head: bytes, call_id: bytes) -> tuple[Address | None, str,
     """Return the request's sender (None if unknown), its account, and whether it suppresses events.
 
     The account is the user in the From, or all of the From if it has none there. ``head`` is that of PJSIP's
-    answer. If ``head`` is cut off before its Via or From, return None, "" and
-    False. :func:`_is_evasive` decides the last one.
+    answer. If ``head`` is cut off before its Via or From, return None, "" and False. :func:`_is_evasive`
+    decides the last one.
     """
     via, asked_for = _VIA.search(head), _FROM.search(head)
     if via is None or asked_for is None:  # the head is cut off

@@ -22,7 +22,7 @@ from itertools import compress, product
 from attrs import frozen
 
 from ringfence.parse.address import LONGEST, MAX_PORT, MAX_PORT_DIGITS, unmapped
-from ringfence.parse.line_result import OpenMessage, Parsed, Reason
+from ringfence.parse.line_result import OpenMessage, Parsed, Reason, text_of
 from ringfence.parse.prefix import parse_prefix
 from ringfence.values.event import (
     MOST_ACCOUNT,
@@ -276,7 +276,7 @@ def build_event(
     seconds = event_seconds(time)
     if endpoint is None or seconds is None:
         return None
-    name = account[:MOST_KEPT].decode(errors="backslashreplace")
+    name = account[:MOST_KEPT].decode(errors="backslashreplace")  # as text_of, which is slow for each event
     return SecurityEvent(
         source,
         kind,
@@ -285,7 +285,7 @@ def build_event(
         seconds,
         name if len(name) <= MOST_ACCOUNT and name.isascii() else short_account(name),
         session if len(session) <= MOST_SESSION else short_session(session),
-        acl_name.decode(errors="backslashreplace") if acl_name else "",
+        text_of(acl_name) if acl_name else "",
         challenge[:MOST_KEPT],
         response[:MOST_KEPT],
         password=password,

@@ -122,9 +122,9 @@ SETUP_ACCOUNT = "ringfence-setup-test"
 class SourceId:
     """One source of one Asterisk: the names of the Asterisk and of the source.
 
-    The names of sources are ``ami``, ``wire``, and ``log:PATH``, ``journal`` for systemd's. A name that ends
-    with ``#security`` or ``#notice`` is one kind of lines of a log. ``text``: senders can forge what this
-    source reports. That is so for every source but AMI and the wire.
+    The names of sources are ``ami``, ``wire``, ``log:PATH``, and ``journal`` for systemd's journal. A name
+    that ends with ``#security`` or ``#notice`` stands for the lines of this kind in a log. ``text``: senders
+    can forge what this source reports. That is so for every source but AMI and the wire.
     """
 
     asterisk: str

@@ -122,8 +122,8 @@ async def warnings_of(client: DaemonClient, command: WebCommand, what: str) -> l
 def _small(text: str, shortest: Mapping[int, int] = PAGE_SHORTEST) -> str:
     """Return an address or network in its usual form.
 
-    Raise ControlError if it is neither, or if the daemon lets no page use it: ``shortest`` are the shortest
-    prefix lengths, by IP version.
+    Raise ControlError if it is neither, or if the daemon refuses it to the page: ``shortest`` are the
+    shortest prefix lengths, by IP version.
     """
     try:
         network = parse_network(text.strip())
@@ -136,11 +136,6 @@ def _small(text: str, shortest: Mapping[int, int] = PAGE_SHORTEST) -> str:
             "command line"
         )
     return format_network(network)
-
-
-def _unbannable(text: str) -> str:
-    """Return an address or network that the page may unban, in its usual form, or raise ControlError."""
-    return _small(text, PAGE_UNBAN_SHORTEST)
 
 
 def _alarm(text: str) -> str:
@@ -204,7 +199,7 @@ COMMANDS: Mapping[str, WebCommand] = {
         "Unban",
         "The ban ends now. The rules may ban the address again.",
         _unban,
-        _unbannable,
+        partial(_small, shortest=PAGE_UNBAN_SHORTEST),
     ),
     "unban-allow": WebCommand(
         "Unban and allow",

@@ -46,8 +46,13 @@ class Renderer:
             file.name: _File(file.read_bytes(), _KINDS[file.suffix])
             for file in (STYLE, *sorted((FOLDER / "static").iterdir()))
         }
-        functions = {"url": url_of, "static": self._url_of_file, "owners": owners, "rows": rows_of}
-        functions |= {"is_offered": is_offered}
+        functions = {
+            "url": url_of,
+            "static": self._url_of_file,
+            "owners": owners,
+            "rows": rows_of,
+            "is_offered": is_offered,
+        }
         of_bans = {"ban_columns": COLUMNS, "cell_of": cell_of, "phrases_of": phrases_of}
         self._environment = environment(FOLDER / "templates", FOLDER.parent, **functions, **of_bans)
 
