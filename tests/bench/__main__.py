@@ -127,7 +127,6 @@ PARTS: Mapping[str, Part] = {
 COUNTING = (
     "checked",
     "judgement",
-    "uncounted",
     "phones",
     "killed_setups",
     "kills",
@@ -145,7 +144,8 @@ COUNTING = (
 """The parts that count, and measure no speed and no share of a processor; the longest first.
 
 The parts ``hostile`` and ``losses`` count too, but keep all processors busy: others would be late beside
-them.
+them. The part ``uncounted`` counts answers while attackers race with the guard: beside others, the guard
+would be late.
 """
 AT_ONCE = 3
 """How many of the counting parts are measured at a time."""

@@ -138,8 +138,8 @@ def _paced(way: Way, found: Sequence[int]) -> Figure:
     return Figure(
         what=f"guesses answered with {PAUSE * 1000:.0f} ms between them: all sources, {way.name}",
         measured=spread(found),
-        must=f"≤ {THRESHOLD} in every trial",
-        reached=max(found) <= THRESHOLD,
+        must=f"1 to {THRESHOLD} in every trial",
+        reached=min(found) >= 1 and max(found) <= THRESHOLD,
         cores=PLACED,
     )
 
@@ -163,8 +163,8 @@ def _pipelined(found: Sequence[int], others: Sequence[int]) -> Figure:
     return Figure(
         what=f"{PIPELINED} guesses at once with one nonce, answered: AMI alone",
         measured=spread(found),
-        must="median ≤ 320",
-        reached=statistics.median(found) <= 320,
+        must="median ≤ 320, and 1 or more in each",
+        reached=min(found) >= 1 and statistics.median(found) <= 320,
         compared=_compared(others),
         cores=PLACED,
     )

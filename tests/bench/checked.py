@@ -232,8 +232,8 @@ def _row(how: str, found: Sequence[Checked], most: int, compared: str = "") -> F
     return Figure(
         what=f"guesses checked, no answer needed; the right one registered: {how}",
         measured=_text(found),
-        must=f"≤ {most} in every trial; never",
-        reached=max(one.number for one in found) <= most and not any(one.registered for one in found),
+        must=f"1 to {most} in every trial; never",
+        reached=all(1 <= one.number <= most and not one.registered for one in found),
         compared=compared,
         cores=_HALF_PLACED,
     )

@@ -48,8 +48,8 @@ def nobody_dropped(what: str, played: Played) -> Figure:
     return Figure(
         f"{what}: friends, trunks, own addresses and the administrator's login dropped",
         str(len(played.dropped)),
-        "0",
-        not played.dropped,
+        "0, and some lists are taken over",
+        played.taken > 0 and not played.dropped,
     )
 
 

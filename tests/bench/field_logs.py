@@ -10,9 +10,12 @@ from pathlib import Path
 
 from tests.bench.figures import Figure
 from tests.bench.hostile import EVERY, seed_of_today
-from tests.support.field import CASES, FORMS, attacked, wrong_cases, wrong_forms
+from tests.support.field import CASES, FORMS, attacked, outcome_of, wrong_cases, wrong_forms
 from tests.support.hostile_run import log_only_findings
 from tests.support.lab import RELEASES
+
+ATTACKERS = 4
+"""The number of senders whom the attack of each form of a log gets banned."""
 
 
 def figures(_: Path | None) -> Iterator[Figure]:
@@ -26,27 +29,28 @@ def figures(_: Path | None) -> Iterator[Figure]:
     )
     for release in RELEASES:
         with tempfile.TemporaryDirectory() as folder, attacked(release, Path(folder)) as paths:
-            wrong = wrong_forms(paths)
+            wrong, bans = wrong_forms(paths), len(outcome_of(paths["file"]).bans)
         yield Figure(
             what=(
                 f"Asterisk {release}: console on a terminal, JSON, wrappers and syslog with the same bans as "
                 "the plain log"
             ),
             measured=_of(len(FORMS), wrong),
-            must=f"{len(FORMS)} of {len(FORMS)}",
-            reached=not wrong,
+            must=f"{len(FORMS)} of {len(FORMS)}, with {ATTACKERS} bans",
+            reached=not wrong and bans == ATTACKERS,
         )
     seed = seed_of_today()
     found = log_only_findings(RELEASES, EVERY, seed)
     framed = {address: names for one in found for address, names in one.framed.items()}
+    silent = sorted({way for one in found for way in one.silent})
     yield Figure(
         what=(
             f"hostile text with line feeds and ESC, each {EVERY}th case (seed {seed}; "
             f"{sum(one.cases for one in found)} cases), the log alone: others banned"
         ),
-        measured=_of_framed(framed),
-        must="0",
-        reached=not framed,
+        measured=f"{_of_framed(framed)}{''.join(f'; nobody was answered by {way}' for way in silent)}",
+        must="0, and guesses are answered by each transport",
+        reached=not framed and not silent,
     )
 
 

@@ -35,10 +35,10 @@ def unrationed(answered: Sequence[int], most: int) -> tuple[str, bool]:
 
     ``answered`` is the number of answers in each trial. Their median counts: the guesses that arrive before a
     busy machine has read the first ones are answered too, so the limit follows the pace of the machine. With
-    the ration, the kernel bounds each trial (the part ``rations``).
+    the ration, the kernel bounds each trial (the part ``rations``). A trial without an answer tests nothing.
     """
     must, reached = limited(statistics.median(answered), most, "without the ration", number=True)
-    return f"median {must}", reached
+    return f"median {must}, and 1 or more in each", reached and min(answered) >= 1
 
 
 def percent(values: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from tests.bench.delays import TABLES, ban_times
@@ -20,18 +21,23 @@ from tests.support.netns import netns
 from tests.support.peers import raw_server
 from tests.support.programs import program_service
 
+if TYPE_CHECKING:
+    from socket import socket
+
 NUMBER = 10_000
 SECONDS = 10.0
 RUNS = 3
 MOST_SLOWER = 1.1
 MOST_MESSAGES = 3
+PROGRAMS = ("apprise-hangs", "hook-hangs")
+"""The programs of two channels. Each start of one leaves a file of its name, with a dot and a number."""
 
 _FILTER = {"digest": "3s", "timeout": "5s"}
 
 
 @frozen
 class Run:
-    """The time from report to ban of each address (milliseconds), and the messages of each channel."""
+    """The time from report to ban of each address (milliseconds), and how often each channel was tried."""
 
     delays: Sequence[float]
     messages: tuple[int, ...] = ()
@@ -47,15 +53,16 @@ def figures(_other: Path | None) -> Iterator[Figure]:
         [statistics.median(one.delays) for one in runs[with_channels]] for with_channels in (False, True)
     )
     ratio = statistics.median(within) / statistics.median(without)
-    messages = max(number for one in runs[True] for number in one.messages)
+    messages = [number for one in runs[True] for number in one.messages]
     yield Figure(
         what=(
             f"{NUMBER} bans in {SECONDS:.0f} s with three channels that hang: time from report to ban, with "
             "against without (the median of each run); messages of a channel"
         ),
-        measured=f"{ratio:.2f} times ({spread(within, ' ms')} against {spread(without, ' ms')}); {messages}",
-        must=f"≤ {MOST_SLOWER} times; ≤ {MOST_MESSAGES}",
-        reached=ratio <= MOST_SLOWER and messages <= MOST_MESSAGES,
+        measured=f"{ratio:.2f} times ({spread(within, ' ms')} against {spread(without, ' ms')}); "
+        + spread(messages),
+        must=f"≤ {MOST_SLOWER} times; 1 to {MOST_MESSAGES} by each channel",
+        reached=ratio <= MOST_SLOWER and min(messages) >= 1 and max(messages) <= MOST_MESSAGES,
         cores=f"guard and channels {GUARD}, attacker {ATTACKER}",
     )
 
@@ -63,11 +70,12 @@ def figures(_other: Path | None) -> Iterator[Figure]:
 def run(*, with_channels: bool) -> Run:
     """Ban all addresses once, and return the times."""
     tables = dict(TABLES)
+    connections: list[socket] = []
     with (
         netns(),
         tempfile.TemporaryDirectory() as name,
         ami_server() as pbx,
-        raw_server(lambda _: None) as port,
+        raw_server(connections.append) as port,
         program_service(Path(name)),
     ):
         folder = Path(name)
@@ -77,19 +85,20 @@ def run(*, with_channels: bool) -> Run:
             preferred(guard)
             until(lambda: guard.source_is("listening"), "the source listens")
             [delays] = ban_times([(guard, pbx)], NUMBER, SECONDS)
-            channels = guard.ask("status")["notify"]
-    return Run(delays, tuple(one["sent"] + (one["waiting"] > 0) for one in channels))
+        starts = (len(list(folder.glob(f"{name}.*"))) for name in PROGRAMS)
+        return Run(delays, (len(connections), *starts) if with_channels else ())
 
 
 def _channels(folder: Path, port: int) -> dict[str, list[dict[str, object]]]:
     """Return a channel of each kind, none of which ever answers."""
-    program = folder / "hangs"
-    program.write_text("#!/bin/sh\nexec sleep 3600\n", "utf-8")
-    program.chmod(0o755)
+    apprise, hook = (folder / name for name in PROGRAMS)
+    for program in (apprise, hook):
+        program.write_text('#!/bin/sh\ntouch "$0.$$"\nexec sleep 3600\n', "utf-8")
+        program.chmod(0o755)
     service = {"socket": str(folder / "notify.socket"), **_FILTER}
     (folder / "apprise.yml").write_text("urls: []\n", "utf-8")
     return {
         "mail": [{"to": ["root"], "port": port, **_FILTER}],
-        "apprise": [{"config": str(folder / "apprise.yml"), "command": str(program), **service}],
-        "hook": [{"command": [str(program)], **service}],
+        "apprise": [{"config": str(folder / "apprise.yml"), "command": str(apprise), **service}],
+        "hook": [{"command": [str(hook)], **service}],
     }

@@ -191,8 +191,8 @@ def _answered(name: str, on: Sequence[int], off: Sequence[int]) -> Figure:
     return Figure(
         what=f"guesses answered with the ration: {name}",
         measured=spread(on),
-        must=f"≤ {most} in every trial",
-        reached=max(on) <= most,
+        must=f"≤ {most} in every trial; without the ration 4 or more",
+        reached=max(on) <= most and min(off) >= 4,
         compared=f"without the ration: {spread(off)}",
         cores=PLACED,
     )

@@ -92,7 +92,9 @@ def figures(_: Path | None) -> Iterator[Figure]:
     """Measure, and yield the rows."""
     if any(of_sipvicious(name) is None for name in SCANNERS):
         why = "sipvicious is missing: `make lab` unpacks it"
-        yield Figure("answers that the scanners of sipvicious get before the ban", why)
+        yield Figure(
+            "answers that the scanners of sipvicious get before the ban", why, "measured", reached=False
+        )
         return
     for backend in BACKENDS:
         found: list[dict[str, list[int]]] = []
@@ -106,8 +108,8 @@ def figures(_: Path | None) -> Iterator[Figure]:
             yield Figure(
                 what=f"answers that {name} of sipvicious gets before the ban by bare_address, {backend}",
                 measured=spread(answers),
-                must="median ≤ 1",
-                reached=statistics.median(answers) <= 1,
+                must="median ≤ 1; without the rule more in each trial",
+                reached=statistics.median(answers) <= 1 and min(without[name]) > 1,
                 compared=f"without the rule: {spread(without[name])}",
                 cores=PLACED,
             )

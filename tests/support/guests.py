@@ -11,6 +11,7 @@ import selectors
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -88,8 +89,16 @@ PAGE_ONLY = [
 ]
 
 
-def attack(path: Path, one: Attack, user: int, ended: Callable[[], bool]) -> None:
-    """Become ``user``, and repeat an attack on as many connections as one user may open."""
+Ended = Callable[[], bool]
+"""Whether an attack must end."""
+
+
+def attack(path: Path, one: Attack, user: int, ended: Ended) -> int:
+    """Become ``user``, and repeat an attack on as many connections as one user may open.
+
+    Return how many of its parts the daemon took.
+    """
+    taken = 0
     os.setgroups([])
     os.setgid(0)  # in the tests, the daemon and its socket have the group 0
     os.setuid(user)
@@ -104,11 +113,13 @@ def attack(path: Path, one: Attack, user: int, ended: Callable[[], bool]) -> Non
                 events = selectors.EVENT_WRITE | (selectors.EVENT_READ if one.reads else 0)
                 ready.register(client, events, memoryview(one.lines))
             for key, events in ready.select(0.1):
-                _serve(ready, key, events, one)
+                taken += _serve(ready, key, events, one)
             time.sleep(0.001)
+    return taken
 
 
-def _serve(ready: selectors.BaseSelector, key: selectors.SelectorKey, events: int, one: Attack) -> None:
+def _serve(ready: selectors.BaseSelector, key: selectors.SelectorKey, events: int, one: Attack) -> bool:
+    """Read and write on a connection; return whether the daemon took bytes of the attack."""
     client: Any = key.fileobj
     rest = key.data
     try:
@@ -119,11 +130,13 @@ def _serve(ready: selectors.BaseSelector, key: selectors.SelectorKey, events: in
             if not rest:
                 rest = memoryview(one.lines)
             ready.modify(client, key.events, rest)
+            return True
     except BlockingIOError:
-        return
+        return False
     except OSError:
         ready.unregister(client)
         client.close()
+    return False
 
 
 def attacked(path: Path, one: Attack, users: Sequence[int]) -> AbstractContextManager[None]:
@@ -136,36 +149,42 @@ def links_tried(page: Path) -> AbstractContextManager[None]:
     return _children([partial(_try_links, page, number) for number in range(2)])
 
 
-def _try_links(page: Path, number: int, ended: Callable[[], bool]) -> None:
-    browser, address = Browser(page), (0x2001_0DB8 + number) << 96
+def _try_links(page: Path, number: int, ended: Ended) -> int:
+    """Press the button until the end; return how often the page answered."""
+    browser, address, answered = Browser(page), (0x2001_0DB8 + number) << 96, 0
     while not ended():
         address += 1 << 64
         with suppress(OSError, HTTPException):
             browser.post("/admit", {"token": "y" * 43}, **{CLIENT_HEADER: str(ip_address(address))})
+            answered += 1
+    return answered
 
 
 @contextmanager
-def _children(actions: Sequence[Callable[[Callable[[], bool]], None]]) -> Iterator[None]:
-    """Run each action in a child while the block runs. Its argument returns whether it must end."""
+def _children(actions: Sequence[Callable[[Ended], int]]) -> Iterator[None]:
+    """Run each action in a child while the block runs. One that fails or has no effect is an error."""
     shared = mmap.mmap(-1, 1)
     children = [_child(action, shared) for action in actions]
     try:
         yield
     finally:
         shared[0] = 1
-        for child in children:
-            os.waitpid(child, 0)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert not any(codes), f"an attack failed, or reached nobody: {codes}"
 
 
-def _child(action: Callable[[Callable[[], bool]], None], shared: mmap.mmap) -> int:
+def _child(action: Callable[[Ended], int], shared: mmap.mmap) -> int:
     child = os.fork()
     if child:
         return child
+    code = 1
     try:
-        action(lambda: bool(shared[0]))
+        code = int(not action(lambda: bool(shared[0])))
+    except BaseException:  # noqa: BLE001 - a child must not return into the test
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(code)
 
 
 @define

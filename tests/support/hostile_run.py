@@ -88,12 +88,16 @@ _IN_ALL, _IN_A_SAMPLE = 60, 6
 """The number of cases in each setting, of a whole run and of a sample."""
 _PROCESSES = 4
 """The number of parts that run side by side. With eleven on two busy cores, the daemons fell behind."""
+ENOUGH = 5
+"""The least number of senders of one way of which some must get an answer."""
 _FEW = 20
 """The number of cases that run side by side the second time."""
 _MAX_REPEATED = 200
 """At most so many cases run a second time; the first result of the others counts."""
 _PATIENCE = 0.3
-"""Seconds for the answers to the requests that cases have sent side by side."""
+"""Seconds from one answer to the next, of the requests that cases have sent side by side."""
+_FIRST = 2.0
+"""Seconds for the first one: a busy Asterisk may answer nobody sooner."""
 _PATIENCES = {"AMI": 2.0}
 """By transport. Asterisk waits one second before it refuses a login."""
 _LAG = 0.1
@@ -179,7 +183,8 @@ class Findings:
     """The results of a run."""
 
     cases: int = 0
-    answered: int = 0
+    by_way: dict[str, tuple[int, int]] = field(factory=dict)
+    """By PBX and transport: the numbers of senders, and of those who got an answer to a guess."""
     framed: dict[str, str] = field(factory=dict)
     """The banned addresses that belong to no sender, each with the cases that named it."""
     uncounted: dict[str, str] = field(factory=dict)
@@ -193,12 +198,21 @@ class Findings:
     def add(self, other: "Findings") -> None:
         """Add the results of another part of the run."""
         self.cases += other.cases
-        self.answered += other.answered
+        for way, (senders, answered) in other.by_way.items():
+            of_all, answered_in_all = self.by_way.get(way, (0, 0))
+            self.by_way[way] = of_all + senders, answered_in_all + answered
         self.framed |= other.framed
         self.uncounted |= other.uncounted
         self.late |= other.late
         self.doubled |= other.doubled
         self.seconds += other.seconds
+
+    @property
+    def silent(self) -> list[str]:
+        """The ways by which many guessed and nobody got an answer, so nothing was judged."""
+        return sorted(
+            way for way, (senders, answered) in self.by_way.items() if senders >= ENOUGH and not answered
+        )
 
 
 def _is_final(mark: str, message: bytes) -> bool:
@@ -373,14 +387,15 @@ class Running:
 
 
 def _await(running: Iterable[Running], seconds: float) -> None:
-    """Wait for the answers to the requests that were sent side by side."""
-    deadline = time.monotonic() + seconds
+    """Wait for the answers to requests that were sent side by side, until none has come for ``seconds``."""
     waiting, poller = {}, select.poll()
     for one in running:
-        with suppress(OSError, ValueError):
-            descriptor = one.line.wire.fileno()
-            poller.register(descriptor, select.POLLIN)
-            waiting[descriptor] = one
+        if not one.line.is_gone:
+            with suppress(OSError, ValueError):
+                descriptor = one.line.wire.fileno()
+                poller.register(descriptor, select.POLLIN)
+                waiting[descriptor] = one
+    deadline = time.monotonic() + max(seconds, _FIRST)
     while waiting and (left := deadline - time.monotonic()) > 0:
         for descriptor, _ in poller.poll(1_000 * left):
             one = waiting[descriptor]
@@ -390,6 +405,7 @@ def _await(running: Iterable[Running], seconds: float) -> None:
             if one.answer is not None or one.line.is_gone:
                 poller.unregister(descriptor)
                 del waiting[descriptor]
+                deadline = time.monotonic() + seconds
 
 
 def run_concurrently(lab: Lab, trials: Sequence[Trial], lag: float) -> None:
@@ -502,7 +518,7 @@ def run(
             named[trial.case.name] = f"{trial.statuses}, {trial.banned or 'no ban'}"
         found.doubled = _doubled(guard, trials)
         found.framed = _framed(guard, [*trials, *again])
-        found.answered = sum(trial.answered for trial in trials)
+        found.by_way = _by_way(trials)
     found.seconds = time.monotonic() - began
     return found
 
@@ -575,6 +591,17 @@ def _judged(guard: Guard, trials: Sequence[Trial], terms: Terms) -> list[Trial]:
     ]
 
 
+def _by_way(trials: Iterable[Trial]) -> dict[str, tuple[int, int]]:
+    """Return, by PBX and transport, the numbers of senders without known limits, and of those answered."""
+    found: dict[str, tuple[int, int]] = {}
+    for trial in trials:
+        if not (trial.helps or limit_of(trial.case)):
+            way = f"{trial.case.pbx} {trial.case.transport}"
+            senders, answered = found.get(way, (0, 0))
+            found[way] = senders + 1, answered + (trial.answered > 0)
+    return found
+
+
 def _doubled(guard: Guard, trials: Sequence[Trial]) -> dict[str, str]:
     found = {}
     for trial in trials:
@@ -638,7 +665,7 @@ def main() -> int:
         with bed as (lab, settings), tempfile.TemporaryDirectory() as folder:
             found.add(run(lab, part, terms, Path(folder), settings))
     print(json.dumps(asdict(found)))
-    return 1 if found.framed or found.uncounted or found.late or found.doubled else 0
+    return int(any((found.framed, found.uncounted, found.late, found.doubled, found.silent)))
 
 
 def _parts(cases: Iterable[Case]) -> list[Sequence[Case]]:
