@@ -418,7 +418,7 @@ class AlarmCode(AnyAlarmCode):
     LIST_FULL = (
         "list.full",
         "A list has more networks than fit into the kernel; the rest is not in force.",
-        "Raise `max_bans` in `[firewall]`.",
+        "Raise `max_bans` in `[firewall]`, and run `ringfence reload`.",
     )
     LIST_ALLOWS_MUCH = (
         "list.allows_much",

@@ -20,8 +20,8 @@ _HEAD = """\
 # Commands
 
 Run the commands as root, or as a user that [`admins`](configuration.md#control) names. Other users in the
-group `ringfence` [may only read](operating.md#who-may-do-what). While the daemon is down, `bans`, `why`,
-`unban` and `off` need root.
+group `ringfence` [may only read](operating.md#who-may-do-what). While the daemon is down, every command that
+still works needs root.
 
 - Every command has `--help`. `ringfence --version` prints the version.
 - `--config FILE` names another configuration file. The environment variable `RINGFENCE_CONFIG` does the same.
