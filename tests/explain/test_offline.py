@@ -8,7 +8,7 @@ from attrs import evolve
 from tests.explain.world import NOW, ban, friend, proven
 from tests.support.kept import settings
 
-from ringfence.config.schema import Settings, StoreSettings
+from ringfence.config.schema import AsteriskSettings, Settings, StoreSettings
 from ringfence.errors import HostError
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import AddressVerdict, facts_offline
@@ -23,9 +23,9 @@ HERE = ip_network("192.0.2.1")
 def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Return a configuration; the host has one address, which is not this machine's."""
     monkeypatch.setattr(
-        "ringfence.explain.facts.read_addresses", lambda: frozenset({ip_network("198.18.0.1")})
+        "ringfence.host.protected.read_addresses", lambda: frozenset({ip_network("198.18.0.1")})
     )
-    monkeypatch.setattr("ringfence.explain.facts.read_protected", dict)
+    monkeypatch.setattr("ringfence.host.protected.read_protected", dict)
     denied = settings("198.51.100.0/24", denied=("203.0.113.0/24",))
     return evolve(denied, store=StoreSettings(tmp_path / "ringfence.db"))
 
@@ -56,6 +56,15 @@ def test_lists(wanted: Settings) -> None:
     assert facts_offline(wanted, ip_network("192.0.2.9"), NOW).verdict is AddressVerdict.STRANGER
 
 
+def test_a_proxy_is_protected(wanted: Settings) -> None:
+    """The SIP proxies of the configuration are never banned, with a daemon or without one."""
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("198.18.7.0/30"),))
+    known = facts_offline(evolve(wanted, asterisk=(pbx,)), ip_network("198.18.7.2"), NOW)
+
+    assert known.verdict is AddressVerdict.PROTECTED
+    assert known.protected[ip_network("198.18.7.0/30")] == "a SIP proxy ([asterisk] proxies)"
+
+
 def test_switched_off_enforcement(wanted: Settings) -> None:
     """With enforcement off nothing is dropped."""
     with Store.open(wanted.store.path, owner=True) as store:
@@ -80,7 +89,7 @@ def test_a_read_error_is_a_problem(wanted: Settings, monkeypatch: pytest.MonkeyP
         raise HostError("no addresses")
 
     wanted.store.path.write_bytes(b"no database at all" * 100)
-    monkeypatch.setattr("ringfence.explain.facts.read_addresses", broken)
+    monkeypatch.setattr("ringfence.host.protected.read_addresses", broken)
     told = document(facts_offline(wanted, HERE, NOW))
 
     assert any("no addresses" in problem for problem in told["problems"])

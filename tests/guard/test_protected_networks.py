@@ -34,7 +34,7 @@ def test_a_failure_to_read_own_addresses_does_not_end_the_start(
     def fail() -> frozenset[Network]:
         raise HostError("this host's own addresses cannot be read by rtnetlink: no buffer space")
 
-    monkeypatch.setattr("ringfence.guard.exemptions.read_addresses", fail)
+    monkeypatch.setattr("ringfence.host.protected.read_addresses", fail)
     kept.store.bans.record([ban_of(OTHER, START)])
     kept.side.start()
 

@@ -46,6 +46,7 @@ from ringfence.guard.firewall_manager import SipSockets
 from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.guard.pipeline import EffectHandler, known_sources
 from ringfence.guard.process import LOG
+from ringfence.host import protected
 from ringfence.sources import log_file, nflog, state
 from ringfence.store.database import Store
 from ringfence.store.file import Connection
@@ -168,7 +169,7 @@ class Host:
             ),
             *((nflog, "open_listener", lambda *_: self.packets), (control_server, "serve", serve)),
             (log_file, "Inotify", lambda: Inotify([*self.logs.values()])),
-            *((exemptions, "read_addresses", lambda: _OWN), (exemptions, "read_protected", dict)),
+            *((protected, "read_addresses", lambda: _OWN), (protected, "read_protected", dict)),
             *((exemptions, "follow_addresses", _never), (exemptions, "follow_protected", dict)),
             (source_manager, "follow_containers", _never),
             (source_manager, "find_answer_users", lambda _: frozenset({100})),

@@ -91,8 +91,8 @@ def start(path: Path) -> tuple[str, str]:
     """Start like the daemon and check that it bans; return the damage, and why the store is temporary."""
     store = Store.open_or_memory(path)
     with store, capture_logs(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ringfence.guard.exemptions.read_addresses", frozenset)
-        patch.setattr("ringfence.guard.exemptions.read_protected", dict)
+        patch.setattr("ringfence.host.protected.read_addresses", frozenset)
+        patch.setattr("ringfence.host.protected.read_protected", dict)
         guard = Kept(store, kept_settings())
         guard.backend.put(IN_KERNEL, START + 600)
         guard.side.start()

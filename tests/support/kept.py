@@ -86,8 +86,8 @@ def kept(folder: Path, wanted: Settings | None = None, own: str = "198.18.0.1") 
         Store.open(folder / "ringfence.db", owner=True) as store,
     ):
         # The machine's real addresses could be among those that a test bans.
-        patch.setattr("ringfence.guard.exemptions.read_addresses", lambda: frozenset({ip_network(own)}))
-        patch.setattr("ringfence.guard.exemptions.read_protected", dict)
+        patch.setattr("ringfence.host.protected.read_addresses", lambda: frozenset({ip_network(own)}))
+        patch.setattr("ringfence.host.protected.read_protected", dict)
         yield Kept(store, wanted if wanted is not None else settings())
 
 

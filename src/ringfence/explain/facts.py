@@ -15,12 +15,11 @@ from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
-from ringfence.errors import FirewallError, FirewallIncompleteError, HostError, RingfenceError, StoreError
+from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, Element, FirewallPlan
 from ringfence.firewall.limits import LimitMode
-from ringfence.host.protected import join_reasons, read_protected
-from ringfence.host.routes import read_addresses
+from ringfence.host.protected import ProtectedNetworks
 from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Holder, Lists, holders
 from ringfence.lists.regions import Regions, files_of
@@ -307,9 +306,6 @@ def running_of(
 # -- collects the facts about an address without a daemon: from kernel, database, configuration and host
 
 
-_OWN = "an address of this host"
-
-
 def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFacts:
     """Collect the facts about ``network`` at ``now`` (seconds since the epoch).
 
@@ -343,7 +339,7 @@ def _known(
         running=running_of(found, {}, now),
         past=tuple(past for past in found.past if not past.runs(now)),
         holders=tuple(_holders(settings, store, network, now)),
-        protected=_protected(problems),
+        protected=_protected(settings, problems),
         friends=tuple(friend for friend in friends if friend.until > now),
         former=tuple(friend for friend in friends if friend.until <= now),
         passes=bool(friends) and network.prefixlen == network.max_prefixlen,
@@ -377,17 +373,12 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
     return asyncio.run(lists.holding(network))
 
 
-def _protected(problems: list[str]) -> dict[Network, str]:
-    """Return this host's own addresses and those that it needs, each with the reason.
+def _protected(settings: Settings, problems: list[str]) -> dict[Network, str]:
+    """Return the networks that this host needs, each with the reason.
 
     For each part that cannot be read, add a line to ``problems``.
     """
-    try:
-        own = read_addresses()
-    except RingfenceError as error:
-        problems.append(str(error))
-        own = frozenset()
-    parts = read_protected().values()
-    problems += [str(part) for part in parts if isinstance(part, HostError)]
-    reasons = join_reasons(part for part in parts if not isinstance(part, HostError))
-    return {**ITSELF, **dict.fromkeys(own, _OWN), **reasons}
+    found = ProtectedNetworks(settings.proxies())
+    found.read()
+    problems += [alarm.text for alarm in found.alarms]
+    return {**ITSELF, **found.reasons}

@@ -10,7 +10,7 @@ from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.guard.exemptions import ProtectedNetworks
+from ringfence.host.protected import ProtectedNetworks
 from ringfence.values.attempt import Attempt
 from ringfence.values.ban import Scope
 from ringfence.values.network import Address

@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import chain, islice
-from typing import Literal
 
 import structlog
 
-from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
@@ -23,8 +21,8 @@ from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
-from ringfence.host.protected import Reasons, follow_protected, join_reasons, read_protected
-from ringfence.host.routes import follow_addresses, read_addresses
+from ringfence.host.protected import ProtectedNetworks, Reasons, follow_protected
+from ringfence.host.routes import follow_addresses
 from ringfence.ledger import Ledger
 from ringfence.lists.compose import ListNetworks
 from ringfence.lists.manager import Lists
@@ -32,84 +30,6 @@ from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 from ringfence.values.friend import FriendReason
 from ringfence.values.network import Address, Network, NetworkSet, contains, sender_of
-
-# -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
-
-
-_OWN = "an address of this host"
-_PROXY = "a SIP proxy ([asterisk] proxies)"
-
-
-class ProtectedNetworks:
-    """The networks that this host needs, such as its own addresses, its gateway and its SIP proxies.
-
-    They are never banned. :meth:`read` reads them at the start, and :class:`NetworkFollower` follows them.
-    """
-
-    def __init__(self, proxies: NetworkSet) -> None:
-        self.proxies = proxies
-        """The addresses of the SIP proxies that the configuration names."""
-        self._own: frozenset[Network] = frozenset()
-        self.own_addresses: set[Address] = set()
-        """This host's addresses, except those of loopback. The set is changed in place."""
-        self._parts: dict[str, Reasons] = {}
-        self._errors: dict[str, str] = {}
-        self._log = structlog.get_logger()
-
-    @property
-    def reasons(self) -> dict[Network, str]:
-        """The protected networks, each with the reason as text, such as ``an address of this host``."""
-        proxies = dict.fromkeys(self.proxies.networks, _PROXY)
-        return {**proxies, **dict.fromkeys(self._own, _OWN), **join_reasons(self._parts.values())}
-
-    @property
-    def alarms(self) -> list[Alarm]:
-        """An alarm if this host's addresses cannot be read, and one if other protected networks cannot."""
-        return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
-
-    def is_own(self, address: Address) -> bool:
-        """Whether ``address`` is one of this host's addresses. False for a loopback address."""
-        return address in self.own_addresses
-
-    def read(self) -> None:
-        """Read this host's addresses and the other protected networks now; an error becomes an alarm.
-
-        Do not call this while an event loop runs, because a library that it uses starts one.
-        """
-        try:
-            self.set_own(read_addresses())
-        except HostError as error:  # the follower tries again
-            self.set_own(error)
-        for part, found in read_protected().items():
-            self.set_part(part, found)
-
-    def set_own(self, own: frozenset[Network] | HostError) -> bool:
-        """Set this host's own addresses, or why they cannot be read; return whether they changed."""
-        if isinstance(own, HostError):
-            return self._failed("addresses", own)
-        self._errors.pop("addresses", None)
-        before, self._own = self._own, own
-        self.own_addresses.clear()
-        addresses = (network.network_address for network in own)
-        self.own_addresses.update(one for one in addresses if not one.is_loopback)
-        return own != before
-
-    def set_part(self, part: str, found: Reasons | HostError) -> bool:
-        """Set a part of the other networks (such as the gateways), or why it cannot be read.
-
-        Return whether the networks changed. After an error, those that were read last stay.
-        """
-        if isinstance(found, HostError):
-            return self._failed(part, found)
-        self._errors.pop(part, None)
-        before, self._parts[part] = self._parts.get(part, {}), found
-        return found != before
-
-    def _failed(self, part: str, error: HostError) -> Literal[False]:
-        self._errors[part] = str(error)
-        self._log.error("host.failed", error=str(error))
-        return False
-
 
 # -- the lists of networks in the kernel (allowed, denied, friends): what they must contain
 #

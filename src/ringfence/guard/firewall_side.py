@@ -29,12 +29,12 @@ from ringfence.guard.exemptions import (
     KernelFriends,
     KernelLists,
     NetworkFollower,
-    ProtectedNetworks,
 )
 from ringfence.guard.firewall_manager import ChangeWatch, FirewallManager, RulePart, RuleUpdates, WantedRules
 from ringfence.guard.followers import Followers
 from ringfence.guard.haste import Haste
 from ringfence.host.names import Names
+from ringfence.host.protected import ProtectedNetworks
 from ringfence.host.routes import missing_interfaces
 from ringfence.lists.locator import Locator
 from ringfence.lists.manager import Lists

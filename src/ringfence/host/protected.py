@@ -1,6 +1,7 @@
 """The *protected* addresses, whose ban would hurt this host: its gateways, DNS resolvers and remote logins.
 
-The host's own addresses are followed separately (``routes.py``). The kernel reports changes of gateways.
+With the host's own addresses (``routes.py``) and its SIP proxies they are the :class:`ProtectedNetworks`. The
+kernel reports changes of gateways.
 Resolvers and logins are read every two seconds, because their files are few and short (0.06 ms for each
 login, 0.02 ms for the resolvers). They are read in a thread, because a file or a user's name may come from a
 server on the network.
@@ -13,12 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import until_tick
 from ringfence.errors import HostError
-from ringfence.host.routes import follow_gateways, read_gateways
-from ringfence.values.network import Address, Network
+from ringfence.host.routes import follow_gateways, read_addresses, read_gateways
+from ringfence.values.network import Address, Network, NetworkSet
 
 # -- the DNS resolvers of this host
 #
@@ -260,3 +262,79 @@ def join_reasons(parts: Iterable[Reasons]) -> Reasons:
         for network, reason in part.items():
             reasons.setdefault(network, []).append(reason)
     return {network: " and ".join(each) for network, each in reasons.items()}
+
+
+# -- the networks that this host needs: its own addresses, gateways, resolvers, remote logins, SIP proxies
+
+
+_OWN = "an address of this host"
+_PROXY = "a SIP proxy ([asterisk] proxies)"
+
+
+class ProtectedNetworks:
+    """The networks that this host needs, such as its own addresses, its gateway and its SIP proxies.
+
+    They are never banned. :meth:`read` reads them, and the daemon then sets what has changed.
+    """
+
+    def __init__(self, proxies: NetworkSet) -> None:
+        self.proxies = proxies
+        """The addresses of the SIP proxies that the configuration names."""
+        self._own: frozenset[Network] = frozenset()
+        self.own_addresses: set[Address] = set()
+        """This host's addresses, except those of loopback. The set is changed in place."""
+        self._parts: dict[str, Reasons] = {}
+        self._errors: dict[str, str] = {}
+
+    @property
+    def reasons(self) -> dict[Network, str]:
+        """The protected networks, each with the reason as text, such as ``an address of this host``."""
+        proxies = dict.fromkeys(self.proxies.networks, _PROXY)
+        return {**proxies, **dict.fromkeys(self._own, _OWN), **join_reasons(self._parts.values())}
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """An alarm if this host's addresses cannot be read, and one if other protected networks cannot."""
+        return [Alarm(AlarmCode.HOST_UNREADABLE, what, error) for what, error in self._errors.items()]
+
+    def is_own(self, address: Address) -> bool:
+        """Whether ``address`` is one of this host's addresses. False for a loopback address."""
+        return address in self.own_addresses
+
+    def read(self) -> None:
+        """Read this host's addresses and the other protected networks now; an error becomes an alarm.
+
+        Do not call this while an event loop runs, because a library that it uses starts one.
+        """
+        try:
+            self.set_own(read_addresses())
+        except HostError as error:  # the follower tries again
+            self.set_own(error)
+        for part, found in read_protected().items():
+            self.set_part(part, found)
+
+    def set_own(self, own: frozenset[Network] | HostError) -> bool:
+        """Set this host's own addresses, or why they cannot be read; return whether they changed."""
+        if isinstance(own, HostError):
+            return self._failed("addresses", own)
+        self._errors.pop("addresses", None)
+        before, self._own = self._own, own
+        self.own_addresses.clear()
+        addresses = (network.network_address for network in own)
+        self.own_addresses.update(one for one in addresses if not one.is_loopback)
+        return own != before
+
+    def set_part(self, part: str, found: Reasons | HostError) -> bool:
+        """Set a part of the other networks (such as the gateways), or why it cannot be read.
+
+        Return whether the networks changed. After an error, those that were read last stay.
+        """
+        if isinstance(found, HostError):
+            return self._failed(part, found)
+        self._errors.pop(part, None)
+        before, self._parts[part] = self._parts.get(part, {}), found
+        return found != before
+
+    def _failed(self, part: str, error: HostError) -> Literal[False]:
+        self._errors[part] = str(error)
+        return False
