@@ -16,7 +16,7 @@ from ringfence.host.console_tables import Trunk, identifies_from, peers_from
 from ringfence.lists.entries import parse_entry
 from ringfence.values.entry import ListKind
 from ringfence.values.friend import FriendReason
-from ringfence.values.network import Network
+from ringfence.values.network import Network, format_network
 from ringfence.values.text import printable
 
 WIDEST = {4: 16, 6: 32}
@@ -47,8 +47,17 @@ def denied_trunks(
     """
     for trunk in trunks_from(console):
         if trunk.network.prefixlen and not _is_in(trunk.network, allowed) and denied(trunk.network):
-            words = ["ringfence", "allow", "add", _short(trunk.network), "--note", printable(trunk.name)]
-            name = f"{_short(trunk.network)} is a trunk ({printable(trunk.name)}) known by its address"
+            words = [
+                "ringfence",
+                "allow",
+                "add",
+                format_network(trunk.network),
+                "--note",
+                printable(trunk.name),
+            ]
+            name = (
+                f"{format_network(trunk.network)} is a trunk ({printable(trunk.name)}) known by its address"
+            )
             yield f"{name}: denied unless it becomes a friend; to allow it: {shlex.join(words)}"
 
 
@@ -69,7 +78,7 @@ def trunk_findings(console: Console, allowed: Sequence[Network]) -> Iterator[Fin
         elif not _is_in(trunk.network, allowed):
             offered.setdefault(trunk.name, []).append(trunk.network)
     for name, networks in offered.items():
-        words = ["ringfence", "allow", "add", *map(_short, networks), "--note", printable(name)]
+        words = ["ringfence", "allow", "add", *map(format_network, networks), "--note", printable(name)]
         why = "is known by its address, which no event shows, so forged packets may get it banned"
         yield Finding(None, f"trunk {printable(name)}", f"{why}; if it is yours: {shlex.join(words)}")
     if not offered:
@@ -94,12 +103,6 @@ def _too_wide(trunk: Trunk) -> Finding:
 
 def _is_in(network: Network, allowed: Iterable[Network]) -> bool:
     return any(network.network_address in other and network.prefixlen >= other.prefixlen for other in allowed)
-
-
-def _short(network: Network) -> str:
-    """Return a network as text. A network of a single address is written without its prefix length."""
-    single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address) if single else str(network)
 
 
 def allowed_of(

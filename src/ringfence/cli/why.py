@@ -20,11 +20,10 @@ from ringfence.explain.headlines import (
     account_headline,
     address_headline,
     is_account,
-    location_text,
 )
 from ringfence.plurals import counted
 from ringfence.values.ban import phrases_of
-from ringfence.values.location import column_of
+from ringfence.values.location import column_of, text_of
 
 # -- ``ringfence why ACCOUNT``: show everything known about an account, and advice
 
@@ -169,7 +168,7 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     """Yield the label and the text of each known fact. Attempts and rules are printed as tables instead."""
     if found["subject"] != found["address"]:
         yield "counted", f"as {found['subject']}"
-    if where := location_text(found):
+    if where := text_of(found["location"]):
         yield "where", where
     yield from (("ban", _ban(ban, found)) for ban in found["bans"])
     yield from (("list", _entry(entry)) for entry in found["lists"])

@@ -28,7 +28,15 @@ from ringfence.detect.sessions import remember
 from ringfence.values.event import EventKind, SecurityEvent, Service, short_account
 from ringfence.values.fast import evolve
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import Address, Network, is_one_host, prefix_of, sender_key, sender_of
+from ringfence.values.network import (
+    Address,
+    Network,
+    is_one_host,
+    is_single,
+    prefix_of,
+    sender_key,
+    sender_of,
+)
 
 MOST = 65_536
 MOST_FORMER = 256
@@ -142,7 +150,7 @@ class _Table(Generic[_K]):
 
     def any_in(self, network: Network) -> bool:
         """Whether a friend is in ``network``."""
-        if network.prefixlen == network.max_prefixlen:
+        if is_single(network):
             return network.network_address in self.at
         if network.prefixlen in _PREFIX_LENGTHS[network.version]:
             return network in self._networks

@@ -33,7 +33,7 @@ from ringfence.values.entry import ListKind
 from ringfence.values.event import WIRE
 from ringfence.values.friend import Friend
 from ringfence.values.location import UNKNOWN, Location
-from ringfence.values.network import Network, contains, format_network, overlap
+from ringfence.values.network import Network, contains, format_network, is_single, overlap
 
 
 class AddressVerdict(enum.StrEnum):
@@ -140,8 +140,8 @@ class NetworkFacts:
     @property
     def outside(self) -> Admission | None:
         """How an address that may not reach the SIP ports is treated; None for others and wider networks."""
-        single, found = self.network.prefixlen == self.network.max_prefixlen, self.admission
-        return found if single and found is not None and not found.inside else None
+        found = self.admission if is_single(self.network) else None
+        return found if found is not None and not found.inside else None
 
     @property
     def verdict(self) -> AddressVerdict:
@@ -342,7 +342,7 @@ def _known(
         protected=_protected(settings, problems),
         friends=tuple(friend for friend in friends if friend.until > now),
         former=tuple(friend for friend in friends if friend.until <= now),
-        passes=bool(friends) and network.prefixlen == network.max_prefixlen,
+        passes=bool(friends) and is_single(network),
         enforcing=store is None or not store.switch.is_off,
         live=False,
         problems=(*found.problems, *problems),

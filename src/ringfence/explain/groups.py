@@ -6,8 +6,6 @@ The daemon makes the groups, and clients show them.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SENDER = ("subject",)
-"""The keys that a sender's attempts share. The subject is what the rules count, such as an IPv6 /64."""
 ALIKE = (
     "address",
     "reason",

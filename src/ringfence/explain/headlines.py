@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ringfence import street
-from ringfence.values.location import text_of
 from ringfence.values.network import parse_network
 
 _LIKE_ADDRESS = re.compile(r"[0-9]+(?:\.[0-9]+){2,}(?:/.*)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:[/%].*)?")
@@ -35,14 +34,6 @@ def is_account(text: str) -> bool:
     except ValueError:
         return not _LIKE_ADDRESS.fullmatch(text)
     return False
-
-
-def location_text(found: Mapping[str, Any]) -> str:
-    """Return where an address is, in words.
-
-    ``found`` is the result of ``as_json.document``. Return "" if it is unknown.
-    """
-    return text_of(found["location"])
 
 
 def account_headline(found: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ from ringfence.values.network import (
     NetworkSet,
     format_network,
     is_one_host,
+    is_single,
     parse_network,
     prefix_of,
 )
@@ -255,7 +256,7 @@ class AddressFacts:
         [location] = await side.common.locator.of([network.network_address])
         mono = side.common.clock.mono()
         story = None
-        if _is_sender(network) and (_is_single(network) or subject == network):
+        if _is_sender(network) and (is_single(network) or subject == network):
             story = detector.summary_of(network.network_address, mono)
         around = network if story is None else prefix_of(network.network_address)
         return NetworkFacts(
@@ -300,17 +301,13 @@ class AddressFacts:
         return running_of(found, {network_of(key): ledger.ban(key) for key in keys}, now)
 
 
-def _is_single(network: Network) -> bool:
-    return network.prefixlen == network.max_prefixlen
-
-
 def _is_sender(network: Network) -> bool:
     """Whether ``network`` belongs to one sender: one address, or an IPv6 /64 or a part of a /64.
 
     The networks of NAT64 are different: a /64 there has many senders, each with one address. So only a single
     address there is one sender.
     """
-    if _is_single(network):
+    if is_single(network):
         return True
     part_of_sender = isinstance(network, IPv6Network) and network.prefixlen >= IPV6_SENDER
     return part_of_sender and not is_one_host(network.network_address)

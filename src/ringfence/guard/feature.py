@@ -4,8 +4,8 @@ The module ``guard`` of a feature has a function ``build``. It gets the daemon's
 :class:`Feature`, or None if the configuration does not ask for it.
 """
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import structlog
 from attrs import frozen
@@ -121,20 +121,6 @@ class Feature:
 
     def finish(self) -> None:
         """Queue the last writes to the database, when all jobs have ended."""
-
-
-@runtime_checkable
-class ReportSender(Protocol):
-    """A feature that sends reports by mail."""
-
-    def report_channels(self) -> list[str]:
-        """Return the names of all channels that send reports."""
-
-    def has_report(self, name: str) -> bool:
-        """Whether the channel ``name`` has a report that it has neither delivered nor dropped yet."""
-
-    def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
-        """Send a report by the channel ``name``; ``ended`` is called when it is delivered or dropped."""
 
 
 @frozen

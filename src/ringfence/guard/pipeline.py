@@ -6,7 +6,7 @@ No function here is async, so reports are handled completely, one after the othe
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import inf
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import Alarms
@@ -43,9 +43,11 @@ from ringfence.values.event import (
     short_account,
 )
 from ringfence.values.friend import Contact, Friend
-from ringfence.values.network import Network
 from ringfence.values.packet import CopiedAnswer, CopiedRequest, Exchange
 from ringfence.values.text import printable
+
+if TYPE_CHECKING:
+    from ringfence.values.network import Network
 
 # -- carries out what the detector returns: bans, alarms and new friends
 
@@ -167,13 +169,6 @@ class EffectHandler:
             self._friends.on_login(login.friend)
             unban_claims(self.enforcer, login.friend)
             self._clear_broken_phone(login.friend)
-
-    def end_claims(self, bans: Sequence[tuple[Network, Scope]]) -> None:
-        """Remove ``bans``, because Asterisk has read its trunks again and may know the banned senders now.
-
-        These bans followed from attempts whose source address nothing proves.
-        """
-        unban_known(self.enforcer, bans)
 
     def _clear_broken_phone(self, friend: Friend) -> None:
         """Clear the alarm about a phone that works again, because it has logged in.
@@ -394,8 +389,11 @@ class Pipeline(WireSink):
         self._effects.carry_out(self._detector.observe_contact(contact, now))
 
     def on_reload(self) -> None:
-        """Unban the senders that Asterisk may know, since it has read its trunks again."""
-        self._effects.end_claims(self._detector.unidentified())
+        """Unban the senders that Asterisk may know, since it has read its trunks again.
+
+        Their bans followed from attempts whose source address nothing proves.
+        """
+        unban_known(self._effects.enforcer, self._detector.unidentified())
 
     def tick(self, *, wire: bool, listening: Mapping[str, float], all_report: bool = True) -> None:
         """Judge the attempts that have waited long enough for a report of another source.

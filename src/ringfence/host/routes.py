@@ -23,7 +23,7 @@ from pyroute2.netlink.rtnl import (
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.clock import Backoff
 from ringfence.errors import HostError
-from ringfence.values.network import Network, contains
+from ringfence.values.network import Network, contains, is_single
 
 # -- follows the kernel's links, addresses and routes by rtnetlink, with the library pyroute2
 #
@@ -371,8 +371,8 @@ def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has 
     """
     address, local = message.get("address"), message.get("local")
     network = ip_network((address, message["prefixlen"]), strict=False)
-    single = network.prefixlen == network.max_prefixlen
-    return _HostNetwork(message["index"], network, own=single and local in (None, address))
+    own = is_single(network) and local in (None, address)
+    return _HostNetwork(message["index"], network, own=own)
 
 
 # -- the gateways of this host: the next hops of its routes, read once or followed

@@ -40,10 +40,14 @@ def parse_network(text: str) -> Network:
     return network
 
 
+def is_single(network: Network) -> bool:
+    """Whether ``network`` is one address."""
+    return network.prefixlen == network.max_prefixlen
+
+
 def format_network(network: Network) -> str:
     """Return the text of a network; a single address is written without its prefix length."""
-    single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if single else network)
+    return str(network.network_address if is_single(network) else network)
 
 
 _CUSTOMERS = (60, 56, 52)

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.values.ban import WHOLE_SCOPES, Ban, Origin
-from ringfence.values.network import Network, format_network
+from ringfence.values.network import Network, format_network, is_single
 from ringfence.values.text import printable, rfc3339
 
 SCENARIOS = "ringfence/"
@@ -97,8 +97,7 @@ def alert(
     is the name of this host at the API.
     """
     scenario, stop = scenario_of(rule), rfc3339(now)
-    single = network.prefixlen == network.max_prefixlen
-    scope, value = "Ip" if single else "Range", format_network(network)
+    scope, value = "Ip" if is_single(network) else "Range", format_network(network)
     accounts = f", accounts {', '.join(facts.accounts)}" if facts.accounts else ""
     message = f"{value}: {facts.attempts} attempts, {facts.proven} of them proven{accounts}"
     return {
@@ -114,7 +113,7 @@ def alert(
         "simulated": False,
         "remediation": True,
         "events": [{"timestamp": rfc3339(one.time), "meta": _meta(one.meta)} for one in facts.events],
-        "source": {"scope": scope, "value": value, "ip" if single else "range": value},
+        "source": {"scope": scope, "value": value, scope.lower(): value},
         "decisions": [
             {
                 # The stream of decisions names no machine, so the origin does.

@@ -8,11 +8,11 @@ recorded as that of the channel's last report.
 import asyncio
 import inspect
 import json
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
@@ -22,7 +22,7 @@ from ringfence.clock import Clock
 from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
-from ringfence.guard.feature import Feature, Given, ReportSender
+from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
 from ringfence.guard.reload import Reloader
 from ringfence.lists.regions import files_of
@@ -201,6 +201,20 @@ class ReportCollector:
 def _shortened(row: Document) -> Document:
     """Return ``row``, an alarm as JSON, with shortened texts: an account in them may have 64 KB."""
     return row | {key: shown(row[key], MOST_TEXT) for key in ("subject", "text")}
+
+
+@runtime_checkable
+class ReportSender(Protocol):
+    """A feature that sends reports by mail."""
+
+    def report_channels(self) -> list[str]:
+        """Return the names of all channels that send reports."""
+
+    def has_report(self, name: str) -> bool:
+        """Whether the channel ``name`` has a report that it has neither delivered nor dropped yet."""
+
+    def on_report(self, name: str, report: Mapping[str, object], ended: Callable[[], None]) -> None:
+        """Send a report by the channel ``name``; ``ended`` is called when it is delivered or dropped."""
 
 
 class WeeklyReports(Feature):

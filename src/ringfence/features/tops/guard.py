@@ -16,8 +16,8 @@ from typing import Any
 
 from ringfence.control_server import Handler
 from ringfence.detect.judgement import Disposition, Judgement
-from ringfence.explain.groups import SENDER, grouped
-from ringfence.features.tops.table import HOUR, KEEP_HOURS, TopTable
+from ringfence.explain.groups import grouped
+from ringfence.features.tops.table import HOUR, KEEP_HOURS, Top, TopTable
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
@@ -133,8 +133,7 @@ class Tops(Feature):
     async def _list(self, request: Mapping[str, Any]) -> object:
         """Return the accounts or addresses (``kind`` of the request) with the most attempts, as JSON rows.
 
-        Those in the last ``seconds`` of the request count. ``known`` in a row: the account works here, or a
-        friend has the address.
+        Those in the last ``seconds`` of the request count.
         """
         kind, seconds = request["kind"], request.get("seconds", 86_400.0)
         await self.save_and_wait()
@@ -142,14 +141,12 @@ class Tops(Feature):
         since = now - min(seconds, KEEP_HOURS * HOUR)
         found = await asyncio.to_thread(self._table.top, kind, since, now, MOST_LISTED)
         known = self._is_known_account if kind == "accounts" else self._has_friend
-        rows: list[dict[str, Any]] = [
-            {
-                "name": printable(one.name),
-                "attempts": one.attempts,
-                "last": rfc3339(one.last),
-                "known": known(one.name),
-                "banned": kind == "addresses" and self._is_banned(one.name, now),
-            }
+        rows = [
+            _row(
+                one,
+                known=known(one.name),
+                banned=kind == "addresses" and self._is_banned(one.name, now),
+            )
             for one in found
         ]
         return rows if kind == "accounts" else await side.common.locator.add_to(rows, "name")
@@ -166,7 +163,7 @@ class Tops(Feature):
 
     async def _overview(self, _: Mapping[str, Any]) -> object:
         """Return the data of the live display (``ringfence top``)."""
-        senders = grouped(self._side.common.followers.latest(["attempt"]), SENDER)
+        senders = grouped(self._side.common.followers.latest(["attempt"]), ["subject"])
         senders = await self._side.common.locator.add_to(senders, "subject")
         side, now = self._side, self._side.common.clock.wall()
         latest = side.kernel.enforcer.ledger.latest(MOST_BANS)
@@ -199,28 +196,24 @@ def build(given: Given) -> Tops:
     return Tops(given.side)
 
 
-def recorded_tops(table: TopTable, kind: str, since: float, now: float) -> list[dict[str, Any]]:
-    """Return the accounts or addresses with the most attempts, for commands that run without a daemon.
+def _row(one: Top, *, known: bool = False, banned: bool = False) -> dict[str, Any]:
+    """Return an account or address with its attempts as a JSON row.
 
-    Only the database is read. ``kind`` is ``accounts`` or ``addresses``. Attempts from ``since`` to ``now``
-    (seconds since the epoch) count. In each row the keys ``known`` and ``banned`` are false, because only a
-    daemon knows the friends and the bans. Raise StoreError if the database cannot be read.
+    ``known``: the account works here, or a friend has the address. Only a daemon knows this, and the bans.
     """
-    return [
-        {
-            "name": printable(one.name),
-            "attempts": one.attempts,
-            "last": rfc3339(one.last),
-            "known": False,
-            "banned": False,
-        }
-        for one in table.top(kind, since, now, MOST_LISTED)
-    ]
+    return {
+        "name": printable(one.name),
+        "attempts": one.attempts,
+        "last": rfc3339(one.last),
+        "known": known,
+        "banned": banned,
+    }
 
 
 def _recorded(store: Store, arguments: Mapping[str, Any], now: float) -> list[dict[str, Any]]:
+    """Return the answer of a command without a daemon to the request ``tops``."""
     since = now - arguments["seconds"]
-    return recorded_tops(TopTable(store.connection), arguments["kind"], since, now)
+    return [_row(one) for one in TopTable(store.connection).top(arguments["kind"], since, now, MOST_LISTED)]
 
 
 RECORDED = {"tops": _recorded}

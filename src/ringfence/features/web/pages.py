@@ -20,7 +20,6 @@ from ringfence.explain.headlines import (
     account_headline,
     address_headline,
     is_account,
-    location_text,
 )
 from ringfence.features.web.commands import (
     COMMANDS,
@@ -37,7 +36,7 @@ from ringfence.pages.charts import PERIODS, Column, chart_of, columns_of, ticks_
 from ringfence.pages.templates import MOST_TEXT
 from ringfence.pages.ticks import Tick
 from ringfence.values.ban import COLUMNS
-from ringfence.values.location import area_of
+from ringfence.values.location import area_of, text_of
 from ringfence.values.network import Network, parse_network
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
@@ -306,7 +305,7 @@ class Pages:
             "why.html",
             found=found,
             headline=address_headline(found),
-            where=location_text(found),
+            where=text_of(found["location"]),
             groups=found["groups"][:_MOST_GROUPS],
             rules=[rule for rule in found["rules"] if rule["have"]],
         )
