@@ -259,7 +259,7 @@ def test_a_barred_account_makes_no_friends_in_a_prefix() -> None:
     assert ended == made
     assert {*friends.all()} == {*others}
     assert friends.former() == ()
-    assert [friends.admits(one) for one in made] == [False, False]
-    assert all(map(friends.admits, others))
+    assert [friends.admit(one) for one in made] == [False, False]
+    assert all(map(friends.admit, others))
     friends.barred.clear()
-    assert all(map(friends.admits, made))
+    assert all(map(friends.admit, made))

@@ -33,7 +33,7 @@ def sender(number: int) -> str:
 
 def admitted(new: NewFriends, numbers: range, now: float, account: tuple[str, str] = ALICE) -> list[int]:
     """Return which of these senders an account may make friends."""
-    return [one for one in numbers if new.admits(account, sender_of(ip_address(sender(one))), now)]
+    return [one for one in numbers if new.admit(account, sender_of(ip_address(sender(one))), now)]
 
 
 def reason(
@@ -103,10 +103,10 @@ def test_where_an_account_worked_it_is_not_new() -> None:
     friends.add(reason("198.51.100.7"))
     friends.remember(reason("2001:db8::7"))
     assert admitted(friends.new, range(30), 0.0) == [*range(MOST_AN_HOUR)]
-    assert friends.admits(reason("198.51.100.7"))
-    assert friends.admits(reason("2001:db8::8"))
-    assert not friends.admits(reason("2001:db8:0:1::8"))
-    assert friends.admits(reason("2001:db8:0:1::8", "bob"))
+    assert friends.admit(reason("198.51.100.7"))
+    assert friends.admit(reason("2001:db8::8"))
+    assert not friends.admit(reason("2001:db8:0:1::8"))
+    assert friends.admit(reason("2001:db8:0:1::8", "bob"))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_where_an_account_worked_it_is_not_new() -> None:
 def test_contacts_have_the_same_limit_and_trunks_have_none(why: FriendReason, number: int) -> None:
     """A contact may name any address, so it makes no more friends than a login."""
     friends = Friends()
-    assert sum(friends.admits(reason(sender(one), why=why)) for one in range(30)) == number
+    assert sum(friends.admit(reason(sender(one), why=why)) for one in range(30)) == number
 
 
 def test_an_account_makes_64_friends_in_a_network_on_its_first_day() -> None:
@@ -125,13 +125,13 @@ def test_an_account_makes_64_friends_in_a_network_on_its_first_day() -> None:
     for number in range(100):
         why = FriendReason.REGISTERED if number % 2 else FriendReason.AUTHENTICATED
         one = reason(f"2001:db8::{number:x}", why=why)
-        if friends.admits(one):
+        if friends.admit(one):
             friends.add(one)
     assert {*friends.addresses()} == {ip_address(f"2001:db8::{number:x}") for number in range(64)}
     assert friends.first_day.addresses == {*friends.addresses()}
     friends.move(100.0)
     friends.expire(DAY + 100.0)
-    assert friends.admits(reason("2001:db8::ff", since=DAY + 100.0))
+    assert friends.admit(reason("2001:db8::ff", since=DAY + 100.0))
 
 
 # -- guesses that come from new friends
@@ -190,7 +190,7 @@ def test_a_guilty_account_makes_no_new_friends_for_an_hour() -> None:
     admitted(new, range(2), 0.0)
     assert new.convict(ALICE, 100.0) == [network(0), network(1)]
     assert admitted(new, range(4), 101.0) == []
-    assert new.admits(ALICE, network(9), 101.0, known=True)
+    assert new.admit(ALICE, network(9), 101.0, known=True)
     assert [new.is_tainted(network(one), 102.0) for one in (0, 3, 9)] == [True, True, False]
     assert not any(blamed(new, *[0, 1] * 15))
     assert not new.is_tainted(network(0), 100.0 + GUILTY_FOR)
@@ -203,14 +203,14 @@ def test_the_friends_that_a_guilty_account_alone_made_today_become_strangers() -
     friends = Friends()
     friends.add(reason("198.51.100.7"))
     for number in range(2):
-        assert friends.admits(reason(sender(number)))
+        assert friends.admit(reason(sender(number)))
         friends.add(reason(sender(number)))
     friends.add(reason(sender(1), "bob"))
     assert friends.accounts_at(ip_address(sender(1))) == {ALICE, BOB}
     estranged = [*friends.estrange(ALICE, 10.0)]
     assert estranged == [(reason(sender(0)),)]
     assert [*map(str, friends.addresses())] == ["198.51.100.7", sender(1)]
-    assert not friends.admits(reason(sender(0)))
+    assert not friends.admit(reason(sender(0)))
 
 
 def test_the_tainted_senders_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_restart_changes_nothing_for_an_account(steps: list[tuple[float, int, 
         today, lately = (sum(now - at < span for at in made.values()) for span in (DAY, HOUR))
         free = today < MOST_A_DAY and lately < MOST_AN_HOUR
         login = reason(sender(number), since=now)
-        assert friends.admits(login) == (number in made or free)
+        assert friends.admit(login) == (number in made or free)
         if number in made or free:
             made.setdefault(number, now)
             friends.add(login)
@@ -291,8 +291,8 @@ def test_a_guilty_account_is_guilty_after_a_restart() -> None:
     detector = Detector(RULES, friends=friends)
     detector.restore_friends({guessing(*ALICE).subject}, now)
     assert [friends.new.is_tainted(network(one), now) for one in (1, 2, 3)] == [True, False, False]
-    assert not friends.admits(reason(sender(4), since=now))
-    assert friends.admits(reason(sender(4), "bob", since=now))
+    assert not friends.admit(reason(sender(4), since=now))
+    assert friends.admit(reason(sender(4), "bob", since=now))
     assert detector.observed(5.0) == {ip_address(sender(2)), ip_address(sender(3))}
     friends.expire(now + DAY - 100.0)
     assert detector.observed(5.0) == set()
@@ -308,10 +308,10 @@ def test_an_old_account_stays_guilty_where_its_friends_of_a_64_became_strangers(
     friends.add(reason("2001:db8:0:3::1"))
     Detector(RULES, friends=friends).restore_friends({guessing(*ALICE).subject}, now)
     again = ["2001:db8::2", "2001:db8:0:1::2", sender(1), "2001:db8:0:3::2"]
-    assert [friends.admits(reason(one, since=now)) for one in again] == [False, True, True, True]
-    assert friends.admits(reason("2001:db8:0:2::2", "bob", since=now))
+    assert [friends.admit(reason(one, since=now)) for one in again] == [False, True, True, True]
+    assert friends.admit(reason("2001:db8:0:2::2", "bob", since=now))
     assert friends.new.is_tainted(sender_of(ip_address("2001:db8::2")), now)
-    assert friends.admits(reason("2001:db8::2", since=now + GUILTY_FOR))
+    assert friends.admit(reason("2001:db8::2", since=now + GUILTY_FOR))
 
 
 def test_a_guilty_account_that_is_new_stays_so_since_its_first_friend() -> None:

@@ -146,4 +146,4 @@ def begin(day: FirstDay, account: str, address: Address, since: float) -> None:
 
 def admits(day: FirstDay, account: str, address: Address) -> bool:
     """Record that an account works at another address; return whether it has room."""
-    return day.admits(account, sender_of(address), address)
+    return day.admit(account, sender_of(address), address)

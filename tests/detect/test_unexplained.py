@@ -710,7 +710,7 @@ def test_a_new_friend_is_not_banned_for_answers_on_a_connection_older_than_the_d
     """It was registered when ringfence was installed, and answers Asterisk's OPTIONS for half an hour."""
     detector = Detector(RULES)
     friend = Friend("pbx", A, "200", FriendReason.REGISTERED, 0.0, 0.0, 9_000.0)
-    detector.friends.admits(friend)
+    detector.friends.admit(friend)
     detector.friends.add(friend)
     assert A in detector.friends.first_day.addresses
     older, effects = evolve(ONE, begun=False), list[object]()

@@ -19,7 +19,7 @@ listed, but leads to no ban. If the wire would have seen the challenge of a true
 report is a forgery and is not listed.
 
 A busy machine may read a report so late that its attempt cannot be found any more. Such a report is left
-out if a faster source has reported the attempt (``Confirmation.is_overdue``). So no attempt counts twice.
+out if a faster source has reported the attempt (``Confirmation.take_overdue``). So no attempt counts twice.
 
 A log line about a request by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk:
 then the line counts as a claim. A NOTICE of chan_sip counts so whenever the wire does not report: AMI cannot
@@ -340,7 +340,7 @@ class Attribution:
         confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
             # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
-            if confirmed.transport is _UDP and self.confirmation.is_overdue(event, now):
+            if confirmed.transport is _UDP and self.confirmation.take_overdue(event, now):
                 return ()
             return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
@@ -360,7 +360,7 @@ class Attribution:
         tag = self._senders.record_report(event, attempt.address, now, attempt.session)
         if tag is not None:
             return self._duplicate(attempt, event, tag)
-        if self.confirmation.is_overdue(event, now):
+        if self.confirmation.take_overdue(event, now):
             return ()
         return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
 
@@ -831,12 +831,14 @@ class Attribution:
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
             return self._if_first(confirmed, event, at)
-        if self.confirmation.is_overdue(event, now):
+        if self.confirmation.take_overdue(event, now):
             return ()
         line = event.service is _PJSIP and event.source.text and event.session
         if line and self.confirmation.would_have_been_seen(event, now):
             return (AttributedAttempt(attempt, at, forged=True),)
-        listed = self._waiting.has_unforgeable(report) or self._senders.is_listed(event, attempt.address, at)
+        listed = self._waiting.has_unforgeable(report) or self._senders.record_unconfirmed(
+            event, attempt.address, at
+        )
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:

@@ -561,9 +561,10 @@ class Confirmation:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
-    def is_overdue(self, event: SecurityEvent, now: float) -> bool:
-        """Whether a report comes too late to be matched with the same attempt of a faster source.
+    def take_overdue(self, event: SecurityEvent, now: float) -> bool:
+        """Return whether a report comes too late to be matched with the same attempt of a faster source.
 
+        An attempt of this sender that only other sources have reported then counts as reported by AMI too.
         A report is too late after ``HORIZON`` seconds, or if its sender's sessions of that time were
         discarded early. Copied packets are faster than AMI, and AMI is faster than the log. In addition, one
         of these must hold. Other sources have reported attempts of this sender that AMI has not (for a report

@@ -539,7 +539,7 @@ class Detector:
         diverted = self._attribution.is_diverted(event.remote.address, now)
         # ``tick`` reports an account that makes too many friends.
         permitted = not diverted and self._refusals.permit(friend, event.session, now)
-        befriends = permitted and self.friends.admits(friend)
+        befriends = permitted and self.friends.admit(friend)
         return [*alarms, Login(friend, befriends=befriends, guessed=guessed, proven=not diverted)]
 
     def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:

@@ -7,7 +7,7 @@ that has expired is *former* for a month: a phone with a wrong password cannot r
 phone.
 When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
 
-A login or a contact makes a friend only if :meth:`Friends.admits` it, because one account may make only some
+A login or a contact makes a friend only if :meth:`Friends.admit` it, because one account may make only some
 new friends (``new_friends``), and the kernel must copy their packets on their first day (``observation``).
 
 Times are wall-clock seconds, because friends persist across restarts. Bounds: ``MOST`` reasons, and as many
@@ -190,7 +190,7 @@ class Friends:
         self.outage_mode = on
         self.changes += 1
 
-    def admits(self, friend: Friend) -> bool:
+    def admit(self, friend: Friend) -> bool:
         """Record a login or contact; return whether it may make its address a friend.
 
         It may if the account worked there before, or has made few new friends, and is not :attr:`barred`
@@ -203,10 +203,10 @@ class Friends:
             return False
         account, sender = account_of(friend), sender_of(friend.address)
         known = self.worked_near(friend.account, friend.address)
-        if not self.new.admits(account, sender, friend.seen, known=known):
+        if not self.new.admit(account, sender, friend.seen, known=known):
             return False
         if known:
-            return self.first_day.admits(account[1], sender, friend.address)
+            return self.first_day.admit(account[1], sender, friend.address)
         self.first_day.begin(account[1], sender, friend.address, friend.seen)
         return True
 
@@ -264,7 +264,7 @@ class Friends:
             self.first_day.begin(who[1], sender, one.address, one.since)
         self.first_day.expire(now)
         for one in self._current.entries.values():
-            self.first_day.admits(short_account(one.account), sender_of(one.address), one.address)
+            self.first_day.admit(short_account(one.account), sender_of(one.address), one.address)
         return new
 
     def restore_guilt(self, account: AccountKey, now: float) -> None:

@@ -84,7 +84,7 @@ class NewFriends:
 
     # -- how many friends an account makes ---------------------------------------------------------------
 
-    def admits(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
+    def admit(self, account: AccountKey, sender: Network, now: float, *, known: bool = False) -> bool:
         """Record a login of ``account`` at ``sender``; return whether the sender may become a friend.
 
         ``now`` is in seconds since the epoch. ``known``: the account worked there within a month. A new

@@ -171,7 +171,7 @@ class FirstDay:
         if len(self._new) > MOST:
             self._forget(next(iter(self._new)))
 
-    def admits(self, account: str, sender: Network, address: Address) -> bool:
+    def admit(self, account: str, sender: Network, address: Address) -> bool:
         """Record that ``account`` works at ``address`` too, in ``sender``, where it has worked before.
 
         Return False if the account is new there and has no room for another address.

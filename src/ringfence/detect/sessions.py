@@ -374,10 +374,10 @@ class Reports:
     challenge_for: str = ""
     asked: list[int] | None = None
 
-    def repeats(self, event: SecurityEvent) -> bool:
-        """Whether a failure may be a retransmission of the last one; record it as the last one.
+    def record_wrong_answer(self, event: SecurityEvent) -> bool:
+        """Record a failure; return whether it may be a retransmission of the one before.
 
-        The result is False for a failure that completes an earlier request, because such a failure does not
+        Return False for a failure that completes an earlier request, because such a failure does not
         count anyway.
         """
         previous, age = self.answer, event.time - self.answered_at
@@ -815,7 +815,7 @@ class Senders:
         reports.seen = event.time
         if role is _FAILED:
             session.question = None  # it was the first request of this guess
-            if reports.repeats(event) and self._forgive(event, now):
+            if reports.record_wrong_answer(event) and self._forgive(event, now):
                 return None
             event = reports.of_caller(event) if reports.challenge_for else event
         misdialled = role is _PROBE and reports.challenged  # a challenged caller has an account: no probe
@@ -877,7 +877,7 @@ class Senders:
         tables = _tables(session, event, listed=False) if session is not None else ()
         return any(attempts.is_known(_reporter(event), now) for attempts in tables)
 
-    def is_listed(self, event: SecurityEvent, address: Address, now: float) -> bool:
+    def record_unconfirmed(self, event: SecurityEvent, address: Address, now: float) -> bool:
         """Record a report of an attempt whose address is unconfirmed.
 
         Return whether another source has reported it, so that the administrator sees it already.

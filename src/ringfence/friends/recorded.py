@@ -101,14 +101,14 @@ class RecordedFriends:
 
         Reasons are removed if the account has more than ``MOST_ADDRESSES`` addresses. An address that cannot
         be a phone's is ignored: this host's own, loopback, multicast and broadcast. So is a new address if
-        its account makes too many friends (:meth:`Friends.admits`).
+        its account makes too many friends (:meth:`Friends.admit`).
         """
         address = friend.address
         if address.is_loopback or address.is_unspecified or address.is_multicast or address in self._own:
             return ()
         if address.version == 4 and int(address) == _BROADCAST:  # noqa: PLR2004 - IPv4
             return ()
-        if not self._friends.admits(friend):
+        if not self._friends.admit(friend):
             return ()
         key, until = identity_of(friend), min(friend.until, self._now() + LONGEST)
         if not self.renews(key, friend.seen, until) and self._friends.has(address):
