@@ -17,7 +17,7 @@ SOURCE = Path(str(ringfence.__file__)).parent.parent
 
 def logged(code: str, level: int = logging.INFO) -> list[str]:
     """Run ``code`` in a process with logging set up, and return the lines on its standard error."""
-    head = f"from ringfence.guard import process as log\nimport logging, structlog\nlog.configure({level})\n"
+    head = f"from ringfence.guard.process import *\nimport logging, structlog\nconfigure_logging({level})\n"
     done = subprocess.run(
         [sys.executable, "-c", f"{head}logger = structlog.get_logger()\n{code}"],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},

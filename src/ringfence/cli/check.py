@@ -20,8 +20,7 @@ from ringfence.errors import ControlError, DaemonUnreachableError, Exit, Firewal
 from ringfence.findings import Finding
 from ringfence.firewall import make_backend
 from ringfence.firewall.ports import Ports
-from ringfence.guard.process import USER, closed_to_user
-from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.process import USER, closed_to_user, configure_logging
 from ringfence.guard.source_manager import target_of
 from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.asterisk_logging import read_asterisk

@@ -15,7 +15,7 @@ from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.errors import ConfigError
 from ringfence.guard.offline import restore_bans
-from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.process import configure_logging
 
 
 @with_options

@@ -47,8 +47,7 @@ from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import past_bans, since_from
 from ringfence.guard.firewall_manager import find_sip_sockets
 from ringfence.guard.firewall_side import MOST_PAST, build_firewall_side, choose
-from ringfence.guard.process import claim_sets, collector_paused, make_folder
-from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.process import claim_sets, collector_paused, configure_logging, make_folder
 from ringfence.ledger import Ledger, Record, key_of, network_of
 from ringfence.lists.handlers import ListRequests
 from ringfence.lists.manager import Lists

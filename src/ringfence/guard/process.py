@@ -203,7 +203,7 @@ class _Escaped(logging.Formatter):
         return _escaped_lines(super().format(record))
 
 
-def configure(level: int = logging.INFO) -> None:
+def configure_logging(level: int = logging.INFO) -> None:
     """Set up logging for this process: formatted for people on a terminal, as ``key=value`` elsewhere.
 
     Lower levels than ``level`` are not logged. Commands that print their result use ``logging.CRITICAL``.

@@ -25,8 +25,7 @@ from ringfence.errors import (  # noqa: E402 - as above
     report_defect,
 )
 from ringfence.guard.daemon import run  # noqa: E402 - as above
-from ringfence.guard.process import configure as configure_logging  # noqa: E402 - as above
-from ringfence.guard.process import make_folder  # noqa: E402 - as above
+from ringfence.guard.process import configure_logging, make_folder  # noqa: E402 - as above
 from ringfence.values.text import printable  # noqa: E402 - as above
 
 

@@ -17,7 +17,7 @@ def guard(tmp_path: Path) -> Iterator[Guard]:
         until(lambda: "observe" in made.command("fence", "status").stdout, "the fence observes")
         yield made
         # The process that would end the trial in an hour.
-        subprocess.run(["pkill", "-f", f"standby .* {made.config} "], check=False)
+        subprocess.run(["pkill", "-f", f"trial_end .* {made.config} "], check=False)
 
 
 def test_the_life_of_a_fence(guard: Guard) -> None:

@@ -176,7 +176,7 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
     fence_of(again.side).start(90.0, force=True)
     assert fence_of(again.side).end_trial()
     assert not fence_of(again.side).end_trial()
-    assert (trial_of(made.store) or 0.0) >= end  # for the standby process, until the rules are in place
+    assert (trial_of(made.store) or 0.0) >= end  # until the rules are in place
     last = Kept(made.store, fenced())
     begin(last)
     assert mode(last) is LimitMode.OBSERVE
@@ -185,7 +185,7 @@ def test_a_restart_continues(made: Kept, tmp_path: Path) -> None:
 def test_a_trial_is_recorded_until_the_kernel_drops_nothing_for_it(
     made: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The standby process, which ends a trial if the daemon cannot, needs the record while the rules stay."""
+    """The process that ends a trial if the daemon cannot, needs the record while the rules stay."""
     requests = FenceRequests(made.side)
     fence_of(made.side).start(60.0, force=True)
     second(made)

@@ -14,7 +14,7 @@ from tests.support.daemon import Guard, until
 from tests.support.netns import run
 
 from ringfence.features.trial import guard as trial
-from ringfence.guard import standby
+from ringfence.guard import trial_end
 from ringfence.store.database import Store
 
 LASTS = 10
@@ -98,10 +98,10 @@ def test_a_trial_ends_although_the_daemon_was_killed(guard: Guard) -> None:
 
 @pytest.mark.kernel
 def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
-    """After a confirmation, neither the daemon nor the standby process removes anything."""
+    """After a confirmation, neither the daemon nor the process that ends trials removes anything."""
     begin(guard)
     said = [(done.stdout, done.returncode) for done in (guard.command("confirm") for _ in range(2))]
-    time.sleep(LASTS + standby.GRACE + 1)
+    time.sleep(LASTS + trial_end.GRACE + 1)
 
     assert said == [
         ("confirmed: rules and bans stay in place\n", 0),
@@ -114,7 +114,7 @@ def test_a_confirmed_trial_removes_nothing(guard: Guard) -> None:
 @pytest.mark.kernel
 def test_stopping_a_trial_ends_it(guard: Guard) -> None:
     """A stop during a trial removes everything; a daemon without a trial leaves the bans."""
-    begin(guard, "1m")  # the standby process waits as long
+    begin(guard, "1m")  # the process that ends trials waits as long
     guard.stop()
 
     assert is_gone()
@@ -158,18 +158,18 @@ def test_a_length_that_is_none_is_refused(tmp_path: Path) -> None:
     assert "--trial must be a duration" in done.stderr
 
 
-def test_the_standby_process_ends_only_its_own_trial(tmp_path: Path) -> None:
-    """The standby process leaves a trial alone that was confirmed or replaced by another one."""
+def test_the_other_process_ends_only_its_own_trial(tmp_path: Path) -> None:
+    """The process that ends trials leaves a trial alone that was confirmed or replaced by another one."""
     guard = Guard(tmp_path)
-    end = time.time() - standby.GRACE
+    end = time.time() - trial_end.GRACE
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
         trial.begin(store.state, end + 3_600)
-        assert standby.main(trial.__name__, str(guard.config), repr(end)) == 0
+        assert trial_end.main(trial.__name__, str(guard.config), repr(end)) == 0
         assert trial.until(store.state) == end + 3_600
         assert store.state.switched_off() is False
 
 
-def test_the_standby_process_loads_its_code_before_it_waits(
+def test_the_other_process_loads_its_code_before_it_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upgrade may replace the files while it waits; a defect at the end of the trial reaches the log."""
@@ -180,17 +180,17 @@ def test_the_standby_process_loads_its_code_before_it_waits(
 
     def wait(_: float) -> None:
         loaded.append("later_trial" in sys.modules)
-        monkeypatch.setattr("time.time", lambda: end + 2 * standby.GRACE)
+        monkeypatch.setattr("time.time", lambda: end + 2 * trial_end.GRACE)
 
     (tmp_path / "later_trial.py").write_text("def end(store, until):\n    1 / 0\n", "utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     with Store.open(tmp_path / "ringfence.db", owner=False):
-        assert standby.main("later_trial", str(guard.config), repr(end), sleep=wait) == 1
+        assert trial_end.main("later_trial", str(guard.config), repr(end), sleep=wait) == 1
     assert loaded == [True]
     assert logged == ["the trial's end: division by zero"]
 
 
-def test_the_standby_process_is_detached(tmp_path: Path) -> None:
+def test_the_other_process_is_detached(tmp_path: Path) -> None:
     """It has its own session, so the terminal's Ctrl-C does not reach it, and no file of its caller.
 
     Otherwise `fence enforce | cat`, ssh and Ansible would wait until the trial ends.
@@ -198,7 +198,7 @@ def test_the_standby_process_is_detached(tmp_path: Path) -> None:
     guard = Guard(tmp_path)
     before = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=False)
     with Store.open(tmp_path / "ringfence.db", owner=False):
-        standby.start_standby(trial.__name__, guard.config, time.time() + 10 - standby.GRACE)
+        trial_end.start_trial_end(trial.__name__, guard.config, time.time() + 10 - trial_end.GRACE)
     after = subprocess.run(["pgrep", "-f", str(guard.config)], capture_output=True, text=True, check=True)
     [pid] = set(after.stdout.split()) - set(before.stdout.split())
     until(lambda: os.getsid(int(pid)) == int(pid), "its own session")

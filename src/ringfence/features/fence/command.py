@@ -25,7 +25,7 @@ from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import format_duration
 from ringfence.errors import Exit, StartError, WebError
 from ringfence.features.fence.rows import rows
-from ringfence.guard.standby import start_standby
+from ringfence.guard.trial_end import start_trial_end
 from ringfence.host.asterisk_conf import FOLDER
 from ringfence.host.console import Console, local_console
 from ringfence.values.network import format_network
@@ -86,7 +86,7 @@ def enforce(
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
         echo_stderr(*_cut(ask_daemon(config, "fence", quietly=True)))
         try:
-            start_standby(f"{__package__}.firewall", config, answer["end"])
+            start_trial_end(f"{__package__}.firewall", config, answer["end"])
         except StartError as error:  # the trial runs: only the daemon ends it now
             echo_stderr(str(error))
         echo(

@@ -158,7 +158,7 @@ class Fence(RulePart):
         self._written = self._text()
         # A trial does not outlive the daemon that began it: phones that it locked out may have been restarted
         # with the host. The record stays until the rules without the fence are in place (FenceRequests). So
-        # the standby process ends what the kernel still has.
+        # the process that ends trials ends what the kernel still has.
         self._state.trial = None
         self._follow_mode()
         self._followed: list[str] = []

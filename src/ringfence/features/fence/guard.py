@@ -90,7 +90,7 @@ class FenceRequests(Feature):
         rules = self._side.kernel.rules
         if self._fence.end_trial():
             rules.update()
-        if rules.has_succeeded:  # otherwise the standby process needs the record
+        if rules.has_succeeded:  # otherwise the process that ends trials needs the record
             self._fence.forget_trial()
             self._fence.save()
 
@@ -105,7 +105,7 @@ class FenceRequests(Feature):
     def _check(self) -> None:
         """End what is over, and save that; after a trial, only once the kernel drops nothing for it.
 
-        Until then, the standby process needs the record of the trial.
+        Until then, the process that ends trials needs the record of the trial.
         """
         kernel = self._side.kernel
         if self._fence.check():

@@ -44,7 +44,7 @@ from ringfence.features.setup.session import (
 )
 from ringfence.features.setup.texts import HostPaths, is_untouched
 from ringfence.findings import Finding
-from ringfence.guard.process import configure as configure_logging
+from ringfence.guard.process import configure_logging
 from ringfence.host.file_changes import FileChange, FileState
 from ringfence.host.owned_files import exists
 

@@ -2,7 +2,7 @@
 
 It is for administrators who try a firewall remotely and could lock themselves out. A daemon that stops ends
 the trial. The trial is recorded in the database, so a daemon that was killed continues it at its next start.
-If no daemon ends the trial, the standby process does (``guard/standby.py``).
+If no daemon ends the trial, another process does (``guard/trial_end.py``).
 
 The end of an unconfirmed trial does the same as ``ringfence off``: enforcement stays off until ``ringfence
 on``.
@@ -23,7 +23,7 @@ from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, only
-from ringfence.guard.standby import start_standby
+from ringfence.guard.trial_end import start_trial_end
 from ringfence.store.database import Store
 from ringfence.store.rows import LAST
 from ringfence.store.tables import SavedState
@@ -101,11 +101,11 @@ class TrialWatch(Feature):
         return [every(1.0, "trial", self.check, self._alarms)]
 
     def begin(self) -> None:
-        """Start the trial that was asked for, or continue the recorded one; start its standby process."""
+        """Start the trial that was asked for, or continue the recorded one, and start its other process."""
         if self._seconds:
             begin(self._store.state, self._clock.wall() + self._seconds)
         if (finish := self.until) is not None:
-            start_standby(__name__, self._config, finish)
+            start_trial_end(__name__, self._config, finish)
 
     @property
     def until(self) -> float | None:

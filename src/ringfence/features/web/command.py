@@ -17,8 +17,7 @@ from ringfence.cli.page import DEFAULT_LOGINS, LoginsOption, ask_page
 from ringfence.config.converters import HOOKS, ListenAddress
 from ringfence.errors import WebError
 from ringfence.features.web import LOOPBACK
-from ringfence.guard.process import configure as configure_logging
-from ringfence.guard.process import report_state
+from ringfence.guard.process import configure_logging, report_state
 
 DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")

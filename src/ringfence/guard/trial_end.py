@@ -1,10 +1,10 @@
-"""The standby process, which ends a trial if the daemon does not: because it was killed, for example.
+"""The process that ends a trial if the daemon does not: because it was killed, for example.
 
 At the end of a *trial*, rules that drop packets are removed again, unless an administrator has confirmed the
-trial before. Normally the daemon removes them. The standby process keeps running if the daemon ends, and acts
+trial before. Normally the daemon removes them. This process keeps running if the daemon ends, and acts
 ``GRACE`` seconds after the end of the trial. Its command is:
 
-    python -m ringfence.guard.standby MODULE FILE UNTIL
+    python -m ringfence.guard.trial_end MODULE FILE UNTIL
 
 ``MODULE`` has a function ``end``, which gets the database and ``UNTIL``. It does nothing unless the database
 still has a trial that ends at ``UNTIL``: an administrator may have confirmed the trial, the daemon may have
@@ -24,10 +24,10 @@ from ringfence.store.database import Store
 from ringfence.values.text import printable
 
 GRACE = 3.0
-"""Seconds that the standby process waits after the end of the trial, so that the daemon acts first."""
+"""Seconds that this process waits after the end of the trial, so that the daemon acts first."""
 
 
-def start_standby(module: str, config: Path, end: float) -> None:
+def start_trial_end(module: str, config: Path, end: float) -> None:
     """Start the process that ends a trial of a feature if the daemon does not.
 
     It calls the function ``end`` of ``module`` some seconds (``GRACE``) after the time ``end`` (seconds since
@@ -36,7 +36,7 @@ def start_standby(module: str, config: Path, end: float) -> None:
 
     Raise StartError if it cannot be started.
     """
-    ourselves = [sys.executable, "-P", "-m", "ringfence.guard.standby", module, str(config), repr(end)]
+    ourselves = [sys.executable, "-P", "-m", "ringfence.guard.trial_end", module, str(config), repr(end)]
     # --fork: it is a child of init at once, so it does not become a zombie of this process.
     command = ["setsid", "--fork", *ourselves]
     try:
