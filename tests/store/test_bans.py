@@ -11,7 +11,7 @@ from tests.support.attempts import ATTEMPT, attempts, ban_of
 from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
-from ringfence.store.bans import KEEP, StillShared
+from ringfence.store.bans import KEEP
 from ringfence.store.database import Store
 from ringfence.values.attempt import AttemptCounts, Proof
 from ringfence.values.ban import Ban, Origin, Scope
@@ -253,63 +253,3 @@ def test_the_account_that_was_tried_most_often() -> None:
         1, 1, 0, ""
     )
     assert AttemptCounts.of(()) == AttemptCounts()
-
-
-def test_bans_that_other_hosts_may_have(store: Store) -> None:
-    """A shared ban that was removed early is known until other hosts have ended it, or it is banned again."""
-    one, two, three = (ban_of(f"192.0.2.{number}", 1_000.0) for number in (1, 2, 3))
-    network, rule = one.network, one.rule
-    store.bans.record([one, two, three])
-    store.bans.share([(network, rule), (two.network, rule)])
-    assert store.bans.still_shared(1_001.0) == []
-    running = [StillShared(ban.network, rule, ban.expires, removed=False) for ban in (one, two)]
-    assert store.bans.running_shared(1_001.0) == running
-    assert store.bans.running_shared(one.expires) == []
-    for ban in (one, two, three):
-        store.bans.end([(ban.network, ban.scope)], 1_002.0)
-    assert store.bans.still_shared(1_003.0) == [
-        StillShared(ban.network, rule, ban.expires, removed=True) for ban in (one, two)
-    ]
-    assert store.bans.running_shared(1_003.0) == []
-    assert store.bans.still_shared(one.expires) == []
-
-    again = evolve(one, since=1_004.0, expires=one.expires + 100.0)
-    store.bans.record([again])
-    assert store.bans.still_shared(1_005.0) == [StillShared(two.network, rule, two.expires, removed=True)]
-    longer = evolve(again, since=1_006.0, expires=again.expires + 100.0)
-    store.bans.record([longer])
-    store.bans.end([(network, longer.scope)], 1_007.0)
-    assert store.bans.still_shared(1_008.0)[0] == StillShared(network, rule, longer.expires, removed=True)
-    for ban in (one, two):
-        store.bans.unshare(ban.network, rule)
-    assert store.bans.still_shared(1_008.0) == []
-
-
-def test_a_shared_ban_that_another_one_replaced(store: Store) -> None:
-    """It counts as removed as soon as the ban that replaced it is removed, and not if that one runs out."""
-    ban = ban_of("192.0.2.1", 1_000.0)
-    by_hand = evolve(ban, since=1_001.0, expires=ban.expires - 100.0, rule="admin", origin=Origin.ADMIN)
-    kept = StillShared(ban.network, ban.rule, ban.expires, removed=False)
-    store.bans.record([ban])
-    store.bans.share([(ban.network, ban.rule)])
-    store.bans.record([by_hand])
-    assert store.bans.still_shared(1_002.0) == [kept]
-    assert store.bans.still_shared(by_hand.expires + 1.0) == [kept]
-
-    store.bans.end([(ban.network, ban.scope)], 1_003.0)
-    assert store.bans.still_shared(1_004.0) == [evolve(kept, removed=True)]
-    store.bans.unshare(ban.network, ban.rule)
-    assert store.bans.still_shared(1_004.0) == []
-
-
-def test_an_invalid_row_of_a_shared_ban_is_left_out(store: Store, path: Path) -> None:
-    """A network that was edited by hand is not withdrawn."""
-    ban = ban_of("192.0.2.1", 1_000.0)
-    store.bans.record([ban])
-    store.bans.share([(ban.network, ban.rule)])
-    store.bans.end([(ban.network, ban.scope)], 1_001.0)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE bans SET network = 'x/32'")
-        connection.commit()
-
-    assert store.bans.still_shared(1_002.0) == []

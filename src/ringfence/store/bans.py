@@ -62,7 +62,7 @@ BANS = f"""
 """
 """The SQL of the tables of bans and their attempts. ``bans.made`` is a ban's number of attempts.
 
-``bans.shared`` is 1 if other hosts may have the ban.
+``bans.shared`` is 1 if other hosts may have the ban (``features/fleet/shared.py``).
 """
 
 
@@ -87,19 +87,6 @@ class RecordedBan:
     def runs(self, now: float) -> bool:
         """Whether the ban has time left at ``now`` (epoch) and did not end early."""
         return self.removed is None and self.ban.expires > now
-
-
-@frozen
-class StillShared:
-    """A ban that other hosts may have until ``expires`` (seconds since the epoch).
-
-    ``removed``: it was removed here. If not, it runs, or it only made room for another ban.
-    """
-
-    network: Network
-    rule: str
-    expires: float
-    removed: bool
 
 
 _RECORDED = f"SELECT id, {_COLUMNS}, ended, end FROM bans"  # noqa: S608 - ours
@@ -264,55 +251,6 @@ class BanTable:
         except (KeyError, ValueError):
             return None, ""
 
-    def share(self, bans: Iterable[tuple[Network, str]]) -> None:
-        """Record that other hosts may have the active bans of these networks, each with its rule."""
-        with self._connection.transaction() as execute:
-            for network, rule in bans:
-                execute(
-                    "UPDATE bans INDEXED BY bans_network SET shared = 1"
-                    " WHERE network = ? AND rule = ? AND ended IS NULL",
-                    (str(network), rule),
-                )
-
-    def unshare(self, network: Network, rule: str) -> None:
-        """Record that other hosts no longer have the ended bans of ``network`` by ``rule``."""
-        with self._connection.transaction() as execute:
-            execute(
-                "UPDATE bans INDEXED BY bans_network SET shared = 0"
-                " WHERE network = ? AND rule = ? AND ended IS NOT NULL",
-                (str(network), rule),
-            )
-
-    def still_shared(self, now: float) -> list[StillShared]:
-        """Return the bans that ended early, but that other hosts may have until after ``now`` (epoch).
-
-        Bans whose network is banned again by the same rule are left out.
-        """
-        active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
-        which = f"shared = 1 AND ended IS NOT NULL AND expires > ? AND NOT EXISTS ({active} AND expires > ?)"
-        # A ban by hand or by another rule may have replaced it, and was removed.
-        everywhere = ", ".join(f"'{end}'" for end in BanEnd if end.is_everywhere)
-        last = f"SELECT 1 FROM bans WHERE network = gone.network AND end IN ({everywhere})"  # noqa: S608 - ours
-        removed = f"end IN ({everywhere}) OR EXISTS ({last} AND ended >= gone.ended)"
-        wanted = f"network, rule, max(expires), max({removed})"
-        sql = f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule"  # noqa: S608 - ours
-        return self._shared(sql, (now, now))
-
-    def running_shared(self, now: float) -> list[StillShared]:
-        """Return the bans that run at ``now`` (epoch seconds), and that other hosts may have."""
-        which = "shared = 1 AND ended IS NULL AND expires > ?"
-        return self._shared(f"SELECT network, rule, expires, 0 FROM bans WHERE {which}", (now,))  # noqa: S608 - ours
-
-    def _shared(self, sql: str, values: tuple[float, ...]) -> list[StillShared]:
-        """Return the bans that ``sql`` selects; invalid rows are left out."""
-        found = []
-        with self._connection.reading() as execute:
-            for network, rule, expires, removed in execute(sql, values):
-                with suppress(*INVALID_ROW):
-                    times(expires)
-                    found.append(StillShared(network_of(network), rule, expires, bool(removed)))
-        return found
-
     def running(self, now: float) -> Iterator[Ban | None]:
         """Yield every ban that is active at ``now`` (epoch), without its attempts, the first recorded first.
 
@@ -471,23 +409,6 @@ class Records:
         ``when`` is the time that was passed to :meth:`end` (seconds since the epoch).
         """
         self._best_effort.write(self._bans.resume, bans, when)
-
-    def share(self, bans: Iterable[tuple[Network, str]]) -> None:
-        """Queue a write that records which bans, by network and rule, other hosts may have."""
-        wanted = tuple(bans)
-        self._best_effort.write(self._bans.share, wanted)
-
-    def unshare(self, network: Network, rule: str) -> None:
-        """Queue a write that other hosts no longer have the ended ban of ``network`` by ``rule``."""
-        self._best_effort.write(self._bans.unshare, network, rule)
-
-    def still_shared(self, now: float) -> list[StillShared]:
-        """Return the ended bans that other hosts may have after ``now`` (epoch); [] if unreadable."""
-        return self._best_effort.read(self._bans.still_shared, [], now)
-
-    def running_shared(self, now: float) -> list[StillShared]:
-        """Return the bans that run at ``now`` (epoch), and that other hosts may have; [] if unreadable."""
-        return self._best_effort.read(self._bans.running_shared, [], now)
 
     def removed_early(self, now: float) -> Iterable[Ended]:
         """Return the bans that ended early, and that would otherwise end only after ``now`` (epoch)."""

@@ -24,6 +24,7 @@ from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.denied import Decisions
 from ringfence.features.fleet.guard import Fleet, refusal_of
 from ringfence.features.fleet.settings import Access, Sharing
+from ringfence.features.fleet.shared import SharedBans
 from ringfence.ledger import Ledger, Record, key_of
 from ringfence.store.database import Store
 from ringfence.values.ban import Ban, BanEnd, Origin, Scope
@@ -53,6 +54,11 @@ def sharing(server: FakeApi) -> Sharing:
     return Sharing(Access(server.url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), 0.05)
 
 
+def shared_of(store: Store) -> SharedBans:
+    """Return the bans of a database that other hosts may have."""
+    return SharedBans(store.connection, store.best_effort)
+
+
 @define
 class Host:
     """A host without a firewall: its task, its alarms, and the decisions that it applies."""
@@ -80,7 +86,7 @@ async def host(
     """Run the task until the block ends. Without ``enforces``, the host only tries."""
     made, bans = Host(alarms=alarms or Alarms(Clock())), ledger or Ledger()
     made.fleet = Fleet(
-        sharing(server), store.records, bans, Clock(), made.alarms, made.apply, MOST, enforces=enforces
+        sharing(server), shared_of(store), bans, Clock(), made.alarms, made.apply, MOST, enforces=enforces
     )
     async with asyncio.TaskGroup() as group:
         task = group.create_task(made.fleet.run())
@@ -177,7 +183,7 @@ def test_a_ban_that_gave_way_at_this_host_stays_at_the_others(server: FakeApi, s
                 store.records.end([(network, Scope.FULL)], time.time(), how)
                 one.fleet.on_fact(Over(network, Scope.FULL, how))
             await until(lambda: server.values() == {there})
-            await until(lambda: [gone.network for gone in store.records.still_shared(time.time())] == [kept])
+            await until(lambda: [gone.network for gone in shared_of(store).ended(time.time())] == [kept])
         async with host(server, store) as again:
             await until(lambda: again.fleet.report()["push"]["last"])
             assert again.fleet.report()["waiting"] == 0
@@ -224,7 +230,7 @@ def test_an_unban_in_a_dry_run_ends_what_was_sent_before_it(server: FakeApi, sto
             await until(lambda: len(server.values()) == 2)
         server.decisions = {n: row for n, row in server.decisions.items() if row["value"] != "198.51.100.8"}
         server.alerts.clear()
-        await until(lambda: len(store.records.running_shared(time.time())) == 2)  # writes are queued
+        await until(lambda: len(shared_of(store).running(time.time())) == 2)  # writes are queued
         async with host(server, store, ledger, enforces=False) as trying:
             await until(lambda: trying.fleet.report()["push"]["last"])
             assert trying.applied == set()
@@ -292,12 +298,12 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
         store.records.ban([again])
         ledger = Ledger()
         ledger.put(key_of(again.network, again.scope), Record.of(again))
-        await until(lambda: len(store.records.still_shared(time.time())) == 2)  # writes are queued
+        await until(lambda: len(shared_of(store).ended(time.time())) == 2)  # writes are queued
         async with host(server, store, ledger):
             there = {("ringfence/guess", "198.51.100.8"), ("ringfence/guess", "198.51.100.10")}
             await until(lambda: server.values() == there)
             # The host runs until it has the answers: otherwise the next one must send the unbans again.
-            await until(lambda: store.records.still_shared(time.time()) == [])
+            await until(lambda: shared_of(store).ended(time.time()) == [])
         server.requests.clear()
         async with host(server, store) as last:
             await until(lambda: last.fleet.report()["push"]["last"])
@@ -331,7 +337,7 @@ def test_an_unban_ends_a_ban_that_was_extended_by_hand(server: FakeApi, store: S
             await until(lambda: one.fleet.report()["pull"]["problem"])
         server.forget_tokens()
         server.always = None
-        await until(lambda: [ended.removed for ended in store.records.still_shared(time.time())] == [before])
+        await until(lambda: [ended.removed for ended in shared_of(store).ended(time.time())] == [before])
         async with host(server, store, Ledger() if before else ledger) as one:
             await until(lambda: one.fleet.report()["pull"]["last"])
             assert one.applied == set()

@@ -24,13 +24,13 @@ from ringfence.features.fleet.denied import DecidedNetworks, Decisions
 from ringfence.features.fleet.lapi import DecisionPage
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
 from ringfence.features.fleet.settings import CrowdsecSettings, Sharing
+from ringfence.features.fleet.shared import SharedBan, SharedBans
 from ringfence.features.fleet.sync import OwnBan, Pull, Push, Request, Sync, Withdraw
 from ringfence.guard.feature import Fact, Feature, Given, Section
 from ringfence.guard.request_fields import NONE, read
 from ringfence.ledger import Ledger, ban_of
 from ringfence.lists.texts import SHORTEST_FED, overlaps_local
 from ringfence.plurals import counted
-from ringfence.store.bans import Records, StillShared
 from ringfence.threads import Threads
 from ringfence.values.ban import WHOLE_SCOPES, Ban
 from ringfence.values.network import code_from, pack
@@ -82,7 +82,7 @@ def _api_of(sharing: Sharing, clock: Clock) -> "Api":
 class Fleet(Feature):
     """Shares bans with other hosts while :meth:`run` runs; without ``sharing`` it does nothing.
 
-    ``ledger`` has the bans of this host. ``records`` keeps which of them the API may have, so that a restart
+    ``ledger`` has the bans of this host. ``shared`` keeps which of them the API may have, so that a restart
     loses no unban. ``alarms`` shows if bans or unbans were left out. ``apply`` puts the decisions of others
     into the kernel, ``most`` is their maximum number.
 
@@ -93,7 +93,7 @@ class Fleet(Feature):
     def __init__(
         self,
         sharing: Sharing | None,
-        records: Records,
+        shared: SharedBans,
         ledger: Ledger,
         clock: Clock,
         alarms: Alarms,
@@ -105,7 +105,7 @@ class Fleet(Feature):
         self._sharing = sharing
         self._enforces = enforces
         self._api = None if sharing is None else _api_of(sharing, clock)
-        self._records = records
+        self._shared = shared
         self._ledger = ledger
         self._clock = clock
         self._alarms = alarms
@@ -171,10 +171,10 @@ class Fleet(Feature):
         if self._enforces:
             running = (ban_of(key, record) for key, record in self._ledger.items())
             self._sync.on_restored(self._own(ban) for ban in running if is_shared(ban))
-            known: list[StillShared] = []
+            known: list[SharedBan] = []
         else:
-            known = self._records.running_shared(wall)
-        ended = self._records.still_shared(wall)
+            known = self._shared.running(wall)
+        ended = self._shared.ended(wall)
         # An unban of the network ends these at the API too.
         known += (one for one in ended if not one.removed)
         self._sync.on_restored(OwnBan(one.network, one.rule, one.expires + ahead) for one in known)
@@ -239,7 +239,7 @@ class Fleet(Feature):
         known = {before} if isinstance(request, Pull) else {before, self._sync.retry.error}
         loop = asyncio.get_running_loop()
         if isinstance(request, Push):  # even a failed request may have arrived
-            self._records.share((ban.network, ban.rule) for ban in request.bans)
+            self._shared.share((ban.network, ban.rule) for ban in request.bans)
         try:
             page = await loop.run_in_executor(self._thread, partial(api.send, request, now))
         except FleetError as error:
@@ -257,7 +257,7 @@ class Fleet(Feature):
             return changed
         self._sync.on_done(request, self._clock.mono())
         if isinstance(request, Withdraw):
-            self._records.unshare(request.network, rule_of(request.scenario))
+            self._shared.unshare(request.network, rule_of(request.scenario))
         return False
 
     # -- what people see
@@ -333,9 +333,10 @@ def _origin(name: str) -> dict[str, str]:
 def build(given: Given) -> Fleet:
     """Return the feature that shares bans; it does nothing if no local API is configured."""
     side, settings = given.side, given.reloader.settings
-    records, ledger, clock = side.common.store.records, side.detector.bans, side.common.clock
+    store, ledger, clock = side.common.store, side.detector.bans, side.common.clock
+    shared = SharedBans(store.connection, store.best_effort)
     lists, most = side.exempt.lists, settings.firewall.max_bans
     [decided] = (other for other in lists.others if isinstance(other, DecidedNetworks))
     apply, sharing = partial(decided.apply, lists), settings.of(CrowdsecSettings).sharing
     alarms, enforces = side.common.alarms, side.kernel.backend.enforces
-    return Fleet(sharing, records, ledger, clock, alarms, apply, most, enforces=enforces)
+    return Fleet(sharing, shared, ledger, clock, alarms, apply, most, enforces=enforces)
