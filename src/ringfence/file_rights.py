@@ -8,7 +8,7 @@ may import the other, so it stands below both.
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,21 @@ def open_regular(path: Path, *, follow: bool = True, fifo: bool = False, folder:
             raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(found)
+
+
+@contextmanager
+def as_user(uid: int, gid: int, groups: Sequence[int]) -> Iterator[None]:
+    """Run the block with the rights of a user, in the whole process; raise PermissionError if not root."""
+    own_groups, own_gid = os.getgroups(), os.getegid()
+    os.setgroups(groups)
+    try:
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(_ROOT)
+        os.setegid(own_gid)
+        os.setgroups(own_groups)
 
 
 @contextmanager

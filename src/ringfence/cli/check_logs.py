@@ -9,13 +9,14 @@ import os
 import pwd
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
 from ringfence.config.schema import AsteriskSettings, CustomSettings
+from ringfence.file_rights import as_user
 from ringfence.findings import Finding
 from ringfence.host.asterisk_logging import DUMPING, Asterisk
 from ringfence.host.conf_reader import Unread
@@ -138,21 +139,15 @@ def _as_daemon() -> Iterator[str]:
 
     Only root can do this. For others, run the block with their own rights, and yield "this user".
     """
-    try:
-        user = pwd.getpwnam(USER)
-        before, group = os.getgroups(), os.getegid()
-        os.setgroups(os.getgrouplist(USER, user.pw_gid))
-    except (KeyError, PermissionError):  # there is no such user, or this is not root
-        yield "this user"
-        return
-    os.setegid(user.pw_gid)
-    os.seteuid(user.pw_uid)
-    try:
+    with ExitStack() as rights:
+        try:
+            user = pwd.getpwnam(USER)
+            groups = os.getgrouplist(USER, user.pw_gid)
+            rights.enter_context(as_user(user.pw_uid, user.pw_gid, groups))
+        except (KeyError, PermissionError):  # there is no such user, or this is not root
+            yield "this user"
+            return
         yield USER
-    finally:
-        os.seteuid(0)
-        os.setegid(group)
-        os.setgroups(before)
 
 
 def _journal(pbx: AsteriskSettings) -> Finding:

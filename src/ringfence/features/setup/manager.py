@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from ringfence.errors import SetupError
 from ringfence.features.setup.texts import LOGGER, MANAGER
+from ringfence.file_rights import as_user
 from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, every_option, is_true
 from ringfence.host.console import Server
 from ringfence.host.file_changes import FileState, file_state
@@ -206,16 +207,8 @@ def _acting_as(reader: Server | None) -> Iterator[None]:
     if reader is None or os.geteuid() != 0:
         yield
         return
-    groups, gid = os.getgroups(), os.getegid()
-    os.setgroups(reader.groups)
-    os.setegid(reader.gid)
-    os.seteuid(reader.uid)
-    try:
+    with as_user(reader.uid, reader.gid, reader.groups):
         yield
-    finally:
-        os.seteuid(0)
-        os.setegid(gid)
-        os.setgroups(groups)
 
 
 def _specific(text: str) -> str | None:
