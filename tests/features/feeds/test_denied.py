@@ -619,12 +619,15 @@ def test_no_report_of_the_fetcher_lengthens_a_feed(tmp_path: Path, state: str) -
     assert at.refreshed()["state"] == "expired"
 
 
-def test_the_fetcher_cannot_name_another_file(tmp_path: Path) -> None:
-    """The daemon follows no link of the fetcher, and waits for no pipe."""
-    at = Feed(tmp_path, fetched=True)
-    (tmp_path / "secret").write_text("198.51.100.1\n")
+@pytest.mark.parametrize("fetched", [True, False])
+def test_the_writer_of_a_list_cannot_name_another_file(tmp_path: Path, *, fetched: bool) -> None:
+    """The daemon follows no link, shows no line of its target, and waits for no pipe."""
+    at = Feed(tmp_path, fetched=fetched)
+    (tmp_path / "secret").write_text("198.51.100.1\ns3cr3t-key\n")
     at.path.symlink_to(tmp_path / "secret")
-    assert "symbolic links" in str(at.refreshed()["problem"])
+    problem = str(at.refreshed()["problem"])
+    assert "symbolic links are not followed" in problem
+    assert "s3cr3t-key" not in f"{problem} {at.reporter.alarms()}"
     at.path.unlink()
     os.mkfifo(at.path)
     assert "is not a regular file" in str(at.refreshed()["problem"])

@@ -12,6 +12,7 @@ The last good list is kept in a file of the daemon's own. So it survives a resta
 it is older than ``max_age``.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -397,7 +398,7 @@ def _judged(
     the size is accepted. Raise OSError if the file cannot be read.
     """
     source, before = feed.source, feed.taken
-    with kept.opened(source.path, follow=not source.fetched) as file:
+    with kept.opened(source.path) as file:  # another user may write it, so no link is followed
         digest = b""
         try:
             digest = _digest(file)
@@ -454,6 +455,8 @@ def _absent(path: Path) -> str:
 
 def _unreadable(path: Path, error: OSError) -> str:
     """Return why the file of a feed cannot be read, with the fix."""
+    if error.errno == errno.ELOOP:
+        return f"{path}: symbolic links are not followed; fix: put the list itself there"
     if not isinstance(error, PermissionError):
         return f"{path}: {error.strerror}"
     fix = "let everybody read it (chmod o+r) in a folder that everybody may enter, not in /home or /root"
