@@ -61,7 +61,8 @@ class Node:
 
     async def apply(self, decisions: Decisions) -> None:
         """Replace the decisions in force; count those that came again, and those that ended."""
-        now, listed = time.monotonic(), [str(unpack(packed).network_address) for packed, _ in decisions]
+        now, packed = time.monotonic(), [int.from_bytes(one, "big") for one, _ in decisions]
+        listed = [str(unpack(one).network_address) for one in packed]
         wanted = {*listed}
         self.again += len(listed) - len(wanted) + len((wanted - self.present) & self.first.keys())
         self.ended += len(self.present - wanted)

@@ -7,6 +7,7 @@ import pytest
 from tests.lists.world import At, prefixes
 
 from ringfence.config.schema import Settings
+from ringfence.features.fleet.decisions import key_of
 from ringfence.features.fleet.denied import DecidedNetworks
 from ringfence.features.fleet.network_list import LIST
 from ringfence.lists.prefixes import Prefixes
@@ -19,9 +20,10 @@ def test_decisions_of_other_hosts_are_denied_below_everything(tmp_path: Path) ->
     decided = DecidedNetworks(Settings())
     at = At(tmp_path, others=[decided])
     one, two = pack(ip_network("198.51.100.7")), pack(ip_network("203.0.113.0/24"))
+    decisions = (key_of(one, "ringfence/guess"), key_of(one, "other"), key_of(two, "other"))
 
     async def script() -> None:
-        await decided.apply(at.lists, ((one, "ringfence/guess"), (one, "other"), (two, "other")))
+        await decided.apply(at.lists, decisions)
         assert at.told[-1].others == {LIST: prefixes("198.51.100.7", "203.0.113.0/24")}
         assert len(at.told[-1].deny) == 0
         await at.lists.refresh()
@@ -44,7 +46,7 @@ def test_how_a_decision_of_another_host_ends(network: str, option: str, tmp_path
     at = At(tmp_path, others=[decided])
 
     async def script() -> None:
-        await decided.apply(at.lists, ((pack(ip_network(network)), "x"),))
+        await decided.apply(at.lists, (key_of(pack(ip_network(network)), "x"),))
         [held] = await at.lists.holding(ip_network(network))
         assert held.removal.startswith(f"cscli decisions delete {option}, where")
 

@@ -70,7 +70,7 @@ class Host:
 
     async def apply(self, decisions: Decisions) -> None:
         """Apply decisions."""
-        self.applied = {str(unpack(packed).network_address) for packed, _ in decisions}
+        self.applied = {str(unpack(int.from_bytes(one, "big")).network_address) for one, _ in decisions}
         self.applications += 1
 
 

@@ -1,7 +1,8 @@
 """Requests to the local API, and applied decisions: by examples, and against a simple model of the API."""
 
 import gc
-from ipaddress import ip_network
+import sys
+from ipaddress import ip_address, ip_network
 from itertools import count
 from random import Random
 
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 
 from ringfence.features.fleet import decisions as decisions_module
 from ringfence.features.fleet.channel import FIRST_PAUSE, LONGEST_PAUSE, Channel
-from ringfence.features.fleet.decisions import ENDED_AT_ONCE, MOST_SAME, MOST_WIDE, SPARE, STEP, WIDE, Key
+from ringfence.features.fleet.decisions import (
+    ENDED_AT_ONCE,
+    MOST_SAME,
+    MOST_WIDE,
+    SPARE,
+    STEP,
+    WIDE,
+    Key,
+    key_of,
+)
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision, parse_page
 from ringfence.features.fleet.messages import scenario_of
 from ringfence.features.fleet.sync import (
@@ -58,7 +68,7 @@ def pulled(sync: Sync, *new: LapiDecision, now: float = 0.0, deleted: tuple[Lapi
 
 def applied(sync: Sync) -> set[tuple[Network, str]]:
     """Return the network and the scenario of each decision that applies."""
-    return {(unpack(packed), scenario) for packed, scenario in sync.in_force()}
+    return {(unpack(int.from_bytes(packed, "big")), scenario) for packed, scenario in sync.in_force()}
 
 
 def test_a_decision_of_another_host_applies_until_its_end() -> None:
@@ -455,6 +465,14 @@ def test_a_network_has_so_many_decisions_of_one_scenario() -> None:
     assert sync.expire(100.0 + MOST_SAME)
 
 
+def test_no_networks_can_be_chosen_whose_keys_collide() -> None:
+    """Python's hash of an integer is the rest modulo 2**61 - 1; that of a key is secret."""
+    first, step = int(ip_address("2001:db8::")), sys.hash_info.modulus
+    networks = [ip_network(first + number * step) for number in range(1_000)]
+
+    assert len({hash(key_of(pack(network), GUESS)) for network in networks}) > 990
+
+
 def test_the_garbage_collector_passes_over_decisions() -> None:
     """Neither an answer nor what is kept of it adds objects that the collector visits one by one."""
     sync = Sync()
@@ -713,7 +731,8 @@ class Model:
         self.last[node] = now
         new, deleted = [], []
         for number, row in self.rows.items():
-            found = LapiDecision(number, *row.key, "x", row.ends - now)
+            packed, scenario = int.from_bytes(row.key[0], "big"), row.key[1]
+            found = LapiDecision(number, packed, scenario, "x", row.ends - now)
             end = row.ends if row.deleted is None else row.deleted
             if row.deleted is None and row.ends > now and row.created > since:
                 new.append(found)
@@ -763,7 +782,7 @@ class World:
             if fault == "rows" and request.full:
                 page = DecisionPage([*page.new][: len(page.new) // 2])
             assert [*sync.on_page(page, request, self.now)]
-            deleted = {(one.packed, one.scenario) for one in page.deleted}
+            deleted = {key_of(one.packed, one.scenario) for one in page.deleted}
             assert before - {*sync.in_force()} <= deleted  # nothing ends because it is missing
         else:
             sync.on_done(request, self.now)
@@ -773,7 +792,7 @@ class World:
         if isinstance(request, Pull):
             return self.api.page(node, self.now, full=request.full)
         if isinstance(request, Withdraw):
-            self.api.delete((pack(request.network), request.scenario), self.now)
+            self.api.delete(key_of(pack(request.network), request.scenario), self.now)
         elif isinstance(request, Push):
             for ban in request.bans:
                 self.api.add(ban.key, ban.ends, self.now)
@@ -841,9 +860,9 @@ def _play(world: World, step: tuple[object, ...]) -> None:
         case "unban", str(node), network:
             world.unban(node, network)  # type: ignore[arg-type]
         case "cscli add", network, str(rule):
-            world.api.add((pack(network), scenario_of(rule)), world.now + 2_000.0, world.now)  # type: ignore[arg-type]
+            world.api.add(key_of(pack(network), scenario_of(rule)), world.now + 2_000.0, world.now)  # type: ignore[arg-type]
         case "cscli delete", network, str(rule):
-            world.api.delete((pack(network), scenario_of(rule)), world.now)  # type: ignore[arg-type]
+            world.api.delete(key_of(pack(network), scenario_of(rule)), world.now)  # type: ignore[arg-type]
         case "wait", float(seconds):
             world.advance(seconds)
         case "step", str(node), str(fault):

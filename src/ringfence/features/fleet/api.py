@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from ringfence.bounded_http import AGENT, DATE, Deadline, date_from, open_connection, read_body, text_of
 from ringfence.clock import Clock
 from ringfence.features.fleet.channel import FleetError
+from ringfence.features.fleet.decisions import key_of
 from ringfence.features.fleet.lapi import DecisionPage, parse_decisions, parse_login, parse_page
 from ringfence.features.fleet.messages import alert, login_body
 from ringfence.features.fleet.settings import Access
@@ -100,7 +101,7 @@ class Api:
             raise FleetError(_text_of(error)) from None
         finally:
             self.send(Withdraw(ban.network, ban.key[1]), now)
-        if not any((one.packed, one.scenario) == ban.key for one in found):
+        if not any(key_of(one.packed, one.scenario) == ban.key for one in found):
             raise FleetError("the API has stored a test decision, and does not return it")
 
     def _pull(self, request: Pull) -> DecisionPage:

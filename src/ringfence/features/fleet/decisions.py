@@ -38,14 +38,23 @@ MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
 As many narrow ones as fit into a set cover no more (262 144 of /24).
 """
 
-Key = tuple[int, str]
-"""The packed network (``ringfence.values.network``) and the scenario of a decision."""
+Key = tuple[bytes, str]
+"""The packed network (``ringfence.values.network``) as bytes, and the scenario of a decision.
+
+The hash of bytes is secret. That of an integer is not, so an attacker could choose networks that collide.
+"""
+_KEY_BYTES = 18  # an IPv6 network takes 137 bits
 
 _Kept = tuple[int, float, str]
 """A decision of the API that is kept: its number, its end (monotonic seconds), and its origin.
 
 The garbage collector passes over plain tuples of numbers and texts, of which there may be 262 144.
 """
+
+
+def key_of(packed: int, scenario: str) -> Key:
+    """Return the key of a decision about a packed network (an integer) with this scenario."""
+    return packed.to_bytes(_KEY_BYTES, "big"), scenario
 
 
 class Ends:
@@ -180,13 +189,13 @@ class KeptDecisions:
         self.came += 1
         self.origins[origin] += 1
         if not there:
-            self._wide[_version(key)] += _wide_addresses(key[0])
+            self._wide[_version(key)] += _wide_addresses(key)
         return True
 
     def _has_room(self, key: Key) -> bool:
         """Whether there is room for one more decision with this network and scenario (``key``)."""
         there, version = self._kept.get(key, ()), _version(key)
-        more = 0 if there else _wide_addresses(key[0])
+        more = 0 if there else _wide_addresses(key)
         fits = not more or self._wide[version] + more <= MOST_WIDE[version]
         return self._number < self.most and len(there) < MOST_SAME and fits
 
@@ -236,7 +245,7 @@ class KeptDecisions:
             self._kept[key] = left
         else:
             del self._kept[key]
-            self._wide[_version(key)] -= _wide_addresses(key[0])
+            self._wide[_version(key)] -= _wide_addresses(key)
 
     def tidied(self) -> Iterator[None]:
         """Rebuild the queue of ends in steps if too many are outdated; yield after each step."""
@@ -254,12 +263,12 @@ class KeptDecisions:
 
 def _version(key: Key) -> int:
     """Return the IP version of the network in the key of a decision."""
-    return code_from(key[0])[0]
+    return code_from(int.from_bytes(key[0], "big"))[0]
 
 
-def _wide_addresses(packed: int) -> int:
-    """Return the number of addresses of a packed network if it is wider than a /24 or IPv6 /48; else 0."""
-    version, code = code_from(packed)
+def _wide_addresses(key: Key) -> int:
+    """Return the number of addresses of a decision's network if wider than a /24 or IPv6 /48; else 0."""
+    version, code = code_from(int.from_bytes(key[0], "big"))
     length = code & 0xFF
     return 1 << (BITS[version] - length) if length < WIDE[version] else 0
 

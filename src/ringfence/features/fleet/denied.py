@@ -9,8 +9,8 @@ from ringfence.lists.prefixes import Prefixes, code_of, text_of
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.network import Network, contains, unpack
 
-Decisions = tuple[tuple[int, str], ...]
-"""Networks that other hosts have banned, packed as numbers, each with the scenario (reason of the ban)."""
+Decisions = tuple[tuple[bytes, str], ...]
+"""Networks that other hosts have banned, packed, each with the scenario (reason of the ban)."""
 
 
 class DecidedNetworks(OtherNetworks):
@@ -24,7 +24,8 @@ class DecidedNetworks(OtherNetworks):
 
     async def apply(self, lists: Lists, decisions: Decisions) -> None:
         """Deny the networks of ``decisions``, and no longer those of the last call."""
-        networks = await lists.in_thread(Prefixes.of_packed, (packed for packed, _ in decisions))
+        packed = (int.from_bytes(one, "big") for one, _ in decisions)
+        networks = await lists.in_thread(Prefixes.of_packed, packed)
         self._decisions, self._networks = decisions, networks
         await lists.renew(self)
 
@@ -35,7 +36,7 @@ class DecidedNetworks(OtherNetworks):
     def holding(self, network: Network, now: float) -> Iterator[Holder]:
         """Yield an entry of the deny list for each decision that contains ``network``."""
         for packed, scenario in self._decisions:
-            denied = unpack(packed)
+            denied = unpack(int.from_bytes(packed, "big"))
             if contains(denied, network):
                 text = text_of(*code_of(denied))
                 entry = ListEntry(ListKind.DENY, text, "", now, None, f"decision {scenario}")

@@ -20,6 +20,7 @@ from ringfence.config.schema import Settings
 from ringfence.control_server import Handler
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.channel import Channel, FleetError
+from ringfence.features.fleet.decisions import key_of
 from ringfence.features.fleet.denied import DecidedNetworks, Decisions
 from ringfence.features.fleet.lapi import DecisionPage
 from ringfence.features.fleet.messages import ORIGIN, facts_of, is_shared, rule_of, scenario_of
@@ -179,7 +180,9 @@ class Fleet(Feature):
         known += (one for one in ended if not one.removed)
         self._sync.on_restored(OwnBan(one.network, one.rule, one.expires + ahead) for one in known)
         self._sync.on_unfinished(
-            ((pack(one.network), scenario_of(one.rule)), one.expires + ahead) for one in ended if one.removed
+            (key_of(pack(one.network), scenario_of(one.rule)), one.expires + ahead)
+            for one in ended
+            if one.removed
         )
         try:
             while True:

@@ -28,7 +28,16 @@ from random import Random
 from attrs import Factory, define, field, frozen
 
 from ringfence.features.fleet.channel import Channel
-from ringfence.features.fleet.decisions import ENDED_AT_ONCE, SAME_END, SPARE, STEP, Ends, KeptDecisions, Key
+from ringfence.features.fleet.decisions import (
+    ENDED_AT_ONCE,
+    SAME_END,
+    SPARE,
+    STEP,
+    Ends,
+    KeptDecisions,
+    Key,
+    key_of,
+)
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision
 from ringfence.features.fleet.messages import Facts, scenario_of
 from ringfence.values.network import Network, format_network, pack, unpack
@@ -72,7 +81,7 @@ class OwnBan:
     @property
     def key(self) -> Key:
         """The packed network and the scenario of the ban's decision at the API."""
-        return pack(self.network), scenario_of(self.rule)
+        return key_of(pack(self.network), scenario_of(self.rule))
 
 
 @frozen
@@ -395,7 +404,7 @@ class Sync:
         if isinstance(request, Beat):
             return
         if isinstance(request, Withdraw):
-            key = pack(request.network), request.scenario
+            key = key_of(pack(request.network), request.scenario)
             again = key in self._failed
             self._forget_unban(key)
             if key in self._own:
@@ -469,7 +478,7 @@ class Sync:
             if not number % STEP:
                 yield changed
         for number, decision in enumerate(page.new, 1):
-            key = decision.packed, decision.scenario
+            key = key_of(decision.packed, decision.scenario)
             if key in self._own:
                 there.add(key)
             changed |= self._take(key, decision, now, left)
@@ -538,7 +547,7 @@ class Sync:
 
         ``now`` is when the answer came (monotonic seconds).
         """
-        key = decision.packed, decision.scenario
+        key = key_of(decision.packed, decision.scenario)
         kept = self._decisions.delete(key, decision.number)
         if key in self._decisions:
             return False
@@ -564,11 +573,11 @@ class Sync:
 
 
 def _withdraw(key: Key) -> Withdraw:
-    return Withdraw(unpack(key[0]), key[1])
+    return Withdraw(unpack(int.from_bytes(key[0], "big")), key[1])
 
 
 def _only_key(request: Withdraw | Push | Beat) -> Key | None:
     """Return the network and scenario of a request that has one ban or one unban; None for any other."""
     if isinstance(request, Withdraw):
-        return pack(request.network), request.scenario
+        return key_of(pack(request.network), request.scenario)
     return request.bans[0].key if isinstance(request, Push) and len(request.bans) == 1 else None
