@@ -185,6 +185,14 @@ def test_each_fault_is_an_error(
     api.send(request_, 0.0)
 
 
+def test_a_refused_login_refuses_no_ban(server: FakeApi) -> None:
+    """The API may accept the ban when it accepts the login again."""
+    server.always = Fault(status=400, only="/v1/watchers/login")
+    error = failure(client(server), Push((BAN,)))
+
+    assert (error.status, error.refused) == (400, False)
+
+
 def test_an_answer_that_is_cut_at_every_hundredth_byte(server: FakeApi) -> None:
     """Wherever an answer is cut, it is an error, and never a shorter list of decisions."""
     for number in range(40):

@@ -497,6 +497,28 @@ def test_an_unban_that_always_fails_stops_nothing(
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_an_api_that_refuses_everything_loses_nothing(server: FakeApi, store: Store, *, fresh: bool) -> None:
+    """A port that was switched to TLS answers 400 to each request, also to logins; bans and unbans wait."""
+    server.expires = 30.0 if fresh else 3_600.0  # seconds; a token of 30 s is replaced for each request
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            first = ban("198.51.100.7")
+            made.fleet.on_fact(Placed([first], announced=True))
+            await until(lambda: len(server.values()) == 1)
+            server.always = Fault(status=400)
+            await until(lambda: made.fleet.report()["pull"]["problem"])
+            made.fleet.on_fact(Over(first.network, Scope.FULL, BanEnd.REMOVED))
+            made.fleet.on_fact(Placed([ban("198.51.100.8")], announced=True))
+            await until(lambda: made.fleet.report()["failing"] == 2)
+            server.always = None
+            await until(lambda: {value for _, value in server.values()} == {"198.51.100.8"})
+            assert made.fleet.report()["lost"] == 0
+
+    asyncio.run(play())
+
+
 def test_a_token_that_ends_is_replaced(server: FakeApi, store: Store) -> None:
     """Bans are sent on, with one more login, when the API accepts the token no longer."""
 

@@ -143,7 +143,11 @@ class Api:
     def _log_in(self) -> None:
         self._token = None
         body = login_body(self._access.machine, self._access.password().reveal())
-        login = parse_login(self._request("POST", "/v1/watchers/login", {}, body))
+        try:
+            answer = self._request("POST", "/v1/watchers/login", {}, body)
+        except FleetError as error:  # it refuses the login, and not the ban that waits for it
+            raise FleetError(str(error), error.status, error.pause) from None
+        login = parse_login(answer)
         self._token, self._until = Secret(login.token), login.expires
 
     def _request(

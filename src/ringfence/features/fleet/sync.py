@@ -428,7 +428,7 @@ class Sync:
         ``pause`` is how many seconds the server asks to wait.
         The bans of a ``Push`` are then sent one by one. A ban or an unban that fails alone is sent again when
         no others wait, until its time is over; if it is ``refused``, the API will never accept it, and it is
-        given up.
+        given up, unless requests for decisions fail too.
         """
         if isinstance(request, Pull):
             self.pull.failed(error, now, pause)
@@ -447,6 +447,7 @@ class Sync:
         unban = isinstance(request, Withdraw)
         if (key in self._ended) is not unban or not (unban or key in self._own):
             return  # it was banned or unbanned again meanwhile
+        refused = refused and not self.pull.error  # otherwise the API may refuse everything
         if refused:
             self.lost += 1
         none = not self._failed
