@@ -558,6 +558,25 @@ def test_a_server_that_sends_no_list_any_more_lets_it_expire(tmp_path: Path) -> 
     assert (at.denied, at.codes) == ([], ["feed.refused", "feed.expired"])
 
 
+def test_a_file_that_has_no_list_any_more_lets_it_expire(tmp_path: Path) -> None:
+    """A file that is written again and again confirms nothing while it is refused, or not yet read."""
+    at = Feed(tmp_path, max_age=100.0)
+
+    def write(line: str, ago: float) -> str:
+        at.write(line)
+        os.utime(at.path, (at.now - ago, at.now - ago))
+        return str(at.refreshed()["state"])
+
+    assert write("198.51.100.1", 10.0) == "in force"
+    at.now += 60
+    assert write("<html>", 10.0) == "in force"
+    at.now += 60
+    assert write("198.51.100.2", 0.0) == "expired"
+    assert write("<html>", 10.0) == "expired"
+    assert (at.denied, at.codes) == ([], ["feed.refused", "feed.expired"])
+    assert write("198.51.100.2", 10.0) == "in force"
+
+
 def test_a_file_of_any_size_is_refused_at_once(tmp_path: Path) -> None:
     """A sparse file of terabytes is not read."""
     at = Feed(tmp_path, fetched=True)

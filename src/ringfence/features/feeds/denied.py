@@ -438,14 +438,14 @@ def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now
     ``now`` the time in seconds since the epoch.
     """
     if feed.source.fetched:
-        # Each answer with status 200 counts as checked for the fetcher, also one that is no list.
-        current = feed.taken is not None and signature == feed.judged and not feed.refused
-        checked = state.checked if current and state.checked else feed.checked
-        return evolve(feed, checked=checked, error=state.error)
-    if signature is None:
-        return evolve(feed, error=_absent(feed.source.path))
-    checked = min(signature[1] / 1e9, now) if feed.taken is not None else feed.checked
-    return evolve(feed, checked=checked, error="")
+        seen, error = state.checked, state.error
+    elif signature is None:
+        seen, error = None, _absent(feed.source.path)
+    else:
+        seen, error = min(signature[1] / 1e9, now), ""
+    # A new file may be no list, and so may an answer with status 200, which the fetcher counts as checked.
+    current = feed.taken is not None and signature == feed.judged and not feed.refused
+    return evolve(feed, checked=seen if current and seen is not None else feed.checked, error=error)
 
 
 def _absent(path: Path) -> str:
