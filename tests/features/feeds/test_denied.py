@@ -447,6 +447,20 @@ def test_another_max_age_keeps_the_list(tmp_path: Path) -> None:
     assert at.refreshed()["state"] == "in force"
 
 
+def test_a_reload_may_permit_more_networks(tmp_path: Path) -> None:
+    """A list that is refused because of `max_bans` is taken over after a reload with a greater one."""
+    at = Feed(tmp_path)
+    at.write(*(f"198.51.{number}.1" for number in range(3)))
+    [feeds] = (other for other in at.lists.others if isinstance(other, Feeds))
+
+    assert not feeds.update({}, 2, at.now)
+    assert "more than 2 networks" in feeds.report({}, at.now)[0]["problem"]
+    at.use(source(at.path))
+    assert feeds.update({}, 3, at.now)
+    [row] = feeds.report({}, at.now)
+    assert (row["state"], row["problem"]) == ("in force", "")
+
+
 def test_a_fetched_list_of_another_source_is_none(tmp_path: Path) -> None:
     """Until the fetcher requests the new source, its file is that of the old one."""
     at = Feed(tmp_path, fetched=True)

@@ -448,6 +448,11 @@ def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now
     return evolve(feed, checked=seen if current and seen is not None else feed.checked, error=error)
 
 
+def _unjudged(feed: ListFeed) -> ListFeed:
+    """Return ``feed`` so that its file is judged again if it is refused."""
+    return evolve(feed, judged=None, digest=b"") if feed.refused else feed
+
+
 def _absent(path: Path) -> str:
     elsewhere = any(path.is_relative_to(folder) for folder in _TEMPORARY)
     return f"{path}: there is no such file" + (" (the service has a /tmp of its own)" if elsewhere else "")
@@ -490,7 +495,8 @@ class Feeds(OtherNetworks):
     def _use_settings(self, now: float) -> None:
         """Use the feeds of the present configuration, and forget all other feeds.
 
-        A feed with another source than before (:attr:`FeedSource.identity`) has no list yet.
+        A feed with another source than before (:attr:`FeedSource.identity`) has no list yet. A refused list
+        is judged again, because the configuration may now permit more networks.
         """
         if self._used is self._settings:
             return
@@ -499,7 +505,7 @@ class Feeds(OtherNetworks):
         for name in before.keys() - wanted.keys():
             self._forget(name)
         self.all = {
-            name: evolve(before[name], source=source)
+            name: evolve(_unjudged(before[name]), source=source)
             if name in before and before[name].source.identity == source.identity
             else self._kept(source, now)
             for name, source in wanted.items()
