@@ -83,6 +83,21 @@ def test_ipv4_addresses_written_as_ipv6_are_left_out(tmp_path: Path) -> None:
     assert networks_of(path, PLACES)["country DE"] == prefixes("2400::/32")
 
 
+def test_local_networks_are_left_out(tmp_path: Path) -> None:
+    """A record of private networks, or one that contains some of them, denies no phone in the building."""
+    path = write(tmp_path / "test.mmdb", [("10.0.0.0/8", DE), ("192.168.0.0/15", DE), ("fc00::/7", DE)])
+
+    assert networks_of(path, PLACES)["country DE"] == Prefixes()
+
+
+def test_a_record_of_the_whole_internet_is_an_error(tmp_path: Path) -> None:
+    """No set of the kernel accepts a network of all addresses."""
+    path = write(tmp_path / "test.mmdb", [("0.0.0.0/0", DE)], aliases=False)
+
+    with pytest.raises(ListError, match="is broken: a record of it covers the whole internet"):
+        networks_of(path, PLACES)
+
+
 @pytest.mark.parametrize(
     "record", [{}, {"country": {}}, {"country": 5}, {"country": {"iso_code": 7}}, {"asn": ""}]
 )

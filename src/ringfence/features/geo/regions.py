@@ -6,13 +6,13 @@ Until the databases are read, and if one of them is unreadable, those networks s
 restore at boot needs a database.
 
 A network belongs to the country where it is used (``country``), or where it is registered if that is unknown.
-IPv6 networks that stand for IPv4 addresses are left out, because the IPv4 part has these addresses.
+Local networks are left out, and so are IPv6 networks that stand for IPv4 addresses, because the IPv4 part has
+these addresses.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,12 @@ from ringfence.lists import kept
 from ringfence.lists.kept import identity_of
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.lists.regions import Regions
+from ringfence.lists.texts import overlaps_local
 from ringfence.values.network import Address, Network
 from ringfence.values.text import printable
 
 MOST_NETWORKS = 600_000
 """The maximum number of networks of all regions in a database, after they are merged."""
-
-_NOT_ITS_OWN = tuple(IPv6Network(text) for text in ("::/8", "2002::/16", "2001::/32"))
-"""IPv6 ranges whose addresses contain IPv4 addresses (mapped, 6to4, Teredo): no region's own."""
 
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _MAX_NAME = 64
@@ -228,10 +226,12 @@ def _walk(database: Database, regions: frozenset[str]) -> dict[str, Gatherer]:
     for some, number, depth in database.networks(regions):
         if v4_only or (depth >= _V4_DEPTH and not number >> V4_BITS):
             version, code = 4, number << 8 | (depth if v4_only else depth - _V4_DEPTH)
-        elif any(IPv6Address(number) in other for other in _NOT_ITS_OWN):
-            continue
         else:
             version, code = 6, number << 8 | depth
+        if not code & 0xFF:
+            raise ValueError("a record of it covers the whole internet")
+        if overlaps_local(version, code):
+            continue
         for region in some:
             found[region].add_code(version, code)
         waiting += len(some)
