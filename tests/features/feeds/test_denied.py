@@ -298,6 +298,17 @@ def test_a_missing_file_is_an_alarm(tmp_path: Path) -> None:
     assert at.codes == ["feed.failed"]
 
 
+def test_a_file_that_is_gone_is_an_alarm(tmp_path: Path) -> None:
+    """Without `max_age` the last list stays for ever, and the administrator learns that its file is gone."""
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    at.path.unlink()
+
+    assert "there is no such file" in str(at.refreshed()["problem"])
+    assert (at.denied, at.codes) == (["198.51.100.1"], ["feed.failed"])
+
+
 @contextmanager
 def unprivileged() -> Iterator[None]:
     """Act as a user without rights."""

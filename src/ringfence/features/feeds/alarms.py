@@ -14,8 +14,8 @@ class FeedAlarmCode(AnyAlarmCode):
     FEED_FAILED = (
         "feed.failed",
         (
-            "A feed has no list yet, was not fetched for half of its `max_age`, or its list cannot be kept "
-            "for a restart."
+            "A feed has no list yet, was not fetched for half of its `max_age`, its file is gone, or its "
+            "list cannot be kept for a restart."
         ),
         (
             "Look at `systemctl status ringfence-feeds`, at the program that writes the file, or at the "

@@ -382,7 +382,7 @@ class ListFeed:
         elif self.checked is None and not self.refused:
             text = self.error or f"{self.source.path}: there is no list yet"
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, text)
-        elif self.error and limit is not None and now - (self.checked or 0.0) > limit / 2:
+        elif self.error and (limit is None or now - (self.checked or 0.0) > limit / 2):
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.error)
         elif self.unkept:
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.unkept)
