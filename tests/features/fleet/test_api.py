@@ -217,6 +217,54 @@ def test_a_server_that_hangs_is_given_up(server: FakeApi, fault: Fault) -> None:
 
 
 @contextmanager
+def answering(answer: bytes) -> Iterator[Access]:
+    """Run a server that answers one request with these bytes; return the access to it."""
+
+    def serve() -> None:
+        with suppress(OSError):
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):  # otherwise the rest of the request resets the connection
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(20)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY))
+        finally:
+            thread.join()
+
+
+_LOGIN = b'{"token": "x", "expire": "a-key"}'
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "text"),
+    [
+        (
+            Pull(full=True),
+            b"HTTP/1.1 503 a-key\r\nContent-Length: 0\r\n\r\n",
+            "status 503: Service Unavailable",
+        ),
+        (Pull(full=True), b"HTTP/1.1 599 a-key\r\nContent-Length: 0\r\n\r\n", "status 599: unknown"),
+        (Pull(full=True), b"a-key is wrong\r\n\r\n", "the answer is not HTTP (BadStatusLine)"),
+        (Beat(), b"HTTP/1.1 200 OK\r\nContent-Length: 33\r\n\r\n" + _LOGIN, "the token has no end"),
+    ],
+)
+def test_an_answer_that_repeats_the_key(request_: Pull | Beat, answer: bytes, text: str) -> None:
+    """No error has text of the answer, which people see who may not have the key."""
+    assert KEY == "a-key"
+    with answering(answer) as address:
+        assert str(failure(Api(address, Clock(), 5.0), request_)) == text
+
+
+@contextmanager
 def drawn_out() -> Iterator[tuple[Access, threading.Event]]:
     """Run a server that answers the handshake of TLS by a byte now and then.
 

@@ -22,7 +22,6 @@ from ringfence.features.fleet.settings import Access
 from ringfence.features.fleet.sync import Beat, OwnBan, Pull, Push, Request, Withdraw
 from ringfence.values.network import format_network
 from ringfence.values.secret import Secret
-from ringfence.values.text import printable
 
 SECONDS = 10.0
 """The maximum duration of a request in seconds, the whole answer included."""
@@ -212,7 +211,7 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
     body, complete = read_body(response, MAX_BODY)
     status = response.status
     if not 200 <= status < 300:  # noqa: PLR2004 - the statuses of success
-        meaning = _MEANINGS.get(status, printable(str(response.reason))[:60])
+        meaning = _MEANINGS.get(status, http.client.responses.get(status, "unknown"))
         raise FleetError(f"status {status}: {meaning}", status, _pause_of(response), status in _REFUSED)
     if not complete:
         raise FleetError("the answer ended too early")
@@ -230,4 +229,8 @@ def _text_of(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return "the answer is damaged"
+    if isinstance(error, http.client.HTTPException) and not isinstance(
+        error, OSError | http.client.IncompleteRead
+    ):
+        return f"the answer is not HTTP ({type(error).__name__})"  # its text may repeat a credential
     return text_of(error)

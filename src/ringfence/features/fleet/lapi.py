@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_network
@@ -373,8 +374,10 @@ def parse_login(body: bytes) -> Login:
         raise ValueError("the answer has no token")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError("the token has characters that no token has")
-    when = datetime.fromisoformat(expire)
-    if when.tzinfo is None:
+    when: datetime | None = None
+    with suppress(ValueError):  # its text repeats the answer
+        when = datetime.fromisoformat(expire)
+    if when is None or when.tzinfo is None:
         raise ValueError("the token has no end")
     return Login(token, when.timestamp())
 
