@@ -568,6 +568,23 @@ def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:
     assert (at.denied, at.codes) == (["198.51.100.1"], [])
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_list_expires_although_the_clock_was_ahead(tmp_path: Path, *, restart: bool) -> None:
+    """A list that was checked at a time that is still to come is as old as the correction of the clock."""
+    at = Feed(tmp_path, fetched=True, max_age=100.0)
+    right, year = at.now, 366 * 86_400.0
+    at.now += year
+    at.write("198.51.100.1", checked=at.now)
+    assert at.refreshed()["state"] == "in force"
+    at = Feed(tmp_path, fetched=True, max_age=100.0) if restart else at
+    at.now = right
+    at.report(right + year, "no route to host")
+    assert at.refreshed()["state"] == "in force"
+
+    at.now += 101
+    assert at.refreshed()["state"] == "expired"
+
+
 def test_a_server_that_sends_no_list_any_more_lets_it_expire(tmp_path: Path) -> None:
     """A page of a hoster with status 200 is a success for the fetcher, and no list for the daemon."""
     at = Feed(tmp_path, fetched=True, max_age=100.0)

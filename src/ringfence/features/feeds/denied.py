@@ -445,7 +445,9 @@ def _checked(feed: ListFeed, signature: Signature | None, state: FetchState, now
         seen, error = min(signature[1] / 1e9, now), ""
     # A new file may be no list, and so may an answer with status 200, which the fetcher counts as checked.
     current = feed.taken is not None and signature == feed.judged and not feed.refused
-    return evolve(feed, checked=seen if current and seen is not None else feed.checked, error=error)
+    if not current or seen is None:
+        seen = None if feed.checked is None else min(feed.checked, now)  # the clock may have been ahead
+    return evolve(feed, checked=seen, error=error)
 
 
 def _unjudged(feed: ListFeed) -> ListFeed:
@@ -570,7 +572,7 @@ class Feeds(OtherNetworks):
 
     def _kept(self, source: FeedSource, now: float) -> ListFeed:
         taken = _read_kept(self._kept_path(source.name), source.identity)
-        feed = ListFeed(source, taken, checked=taken.taken if taken is not None else None)
+        feed = ListFeed(source, taken, checked=min(taken.taken, now) if taken is not None else None)
         try:
             return _checked(feed, *_looked_at(source, now), now)
         except OSError:  # the next update tries it again, and reports the error
