@@ -13,6 +13,7 @@ from ringfence.features.feeds.settings import PRESETS, TABLE, FeedSettings, feed
 from ringfence.values.secret import SecretUrl
 
 HEAD = "[[asterisk]]\nami.enabled = false\n"
+AGE = "must be at least 1.2 times every; the default is 7d"
 URL = 'must be an address such as "https://lists.example/sip.txt"'
 
 
@@ -88,7 +89,9 @@ def test_a_file_feed() -> None:
             "url = 'https://x/'\nformat = 'apiban'",
             "feeds[0].key_file: is missing; APIBAN needs a url and a file with your key",
         ),
-        ("url = 'https://x/'\nmax_age = '2m'", "feeds[0].max_age: must not be shorter than every"),
+        ("url = 'https://x/'\nmax_age = '2m'", f"feeds[0].max_age: {AGE}"),
+        ("url = 'https://x/'\nmax_age = '1h'", f"feeds[0].max_age: {AGE}"),
+        ("url = 'https://x/'\nevery = '14d'", f"feeds[0].max_age: {AGE}"),
     ],
 )
 def test_problems(keys: str, problem: str) -> None:
@@ -97,6 +100,14 @@ def test_problems(keys: str, problem: str) -> None:
         read(f"[[feeds]]\nname = 'one'\n{keys}\n")
 
     assert problem in caught.value.problems
+
+
+def test_a_list_may_be_little_older_than_the_pause_between_two_requests() -> None:
+    """A feed that every request confirms never expires; a file has no requests."""
+    [feed] = read("[[feeds]]\nname = 'one'\nurl = 'https://x/'\nevery = '10h'\nmax_age = '12h'\n")
+    assert feed.max_age == 12 * 3_600.0
+    [feed] = read("[[feeds]]\nname = 'one'\nfile = '/x'\nmax_age = '2m'\n")
+    assert feed.max_age == 120.0
 
 
 def test_a_name_is_unique() -> None:

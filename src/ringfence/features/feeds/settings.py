@@ -24,6 +24,7 @@ FETCHED = Path("/var/lib/ringfence-feeds")
 MAX_AGE = 7 * 86_400.0
 """Seconds after which a fetched list expires, unless ``max_age`` sets another time."""
 MIN_EVERY = 60.0  # seconds: no server permits more
+_LEAST_AGE = 1.2  # times the pause between two requests: the fetcher adds up to a tenth to each pause
 SETTLED = 2.0
 """Seconds without a change after which an administrator's program has probably written its whole file."""
 
@@ -139,8 +140,9 @@ def _problems(feed: FeedSettings) -> Iterator[str]:
         yield "key: is missing; name the JSON key or the column with the addresses"
     if feed.format is FeedFormat.APIBAN and (feed.url is None or feed.key_file is None):
         yield "key_file: is missing; APIBAN needs a url and a file with your key"
-    if feed.url is not None and feed.max_age is not None and feed.max_age < feed.every:
-        yield "max_age: must not be shorter than every"
+    limit = feed.source.max_age
+    if feed.url is not None and limit is not None and limit < _LEAST_AGE * feed.every:
+        yield f"max_age: must be at least {_LEAST_AGE} times every; the default is 7d"
 
 
 @frozen
