@@ -276,6 +276,32 @@ def test_what_is_no_feed_is_not_added(tmp_path: Path) -> None:
     assert (quoted.returncode, quoted.stdout) == (3, "")
 
 
+@pytest.mark.parametrize(
+    ("head", "code", "reason"),
+    [
+        (b"feeds = []\n", 1, "writes the feeds in another way; fix: write [[feeds]] by hand"),
+        (
+            b"feeds = [{name = 'one', file = '/x'}]\n",
+            1,
+            "writes the feeds in another way; fix: write [[feeds]]",
+        ),
+        (b"# \xff\n", 2, "is not UTF-8; fix: save it as UTF-8"),
+    ],
+)
+def test_a_configuration_of_another_form_stays(tmp_path: Path, head: bytes, code: int, reason: str) -> None:
+    """A table cannot be added to a list in one line, nor to a file of another encoding."""
+    guard = Guard(tmp_path)
+    before = head + guard.config.read_bytes()
+    guard.config.write_bytes(before)
+
+    done = guard.command("feeds", "add", "voipbl")
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert reason in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert guard.config.read_bytes() == before
+
+
 @pytest.mark.asterisk
 def test_a_denied_trunk_known_by_its_address_is_named(tmp_path: Path) -> None:
     """A list with a part of its network names it, with the command that allows it; then nothing is left."""

@@ -259,12 +259,19 @@ def _configuration(path: Path) -> tuple[FileState, str]:
     state = file_state(path)
     if state is None:
         raise ConfigError(str(path), ["there is no such file"])
-    return state, state.content.decode()
+    try:
+        return state, state.content.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), ["is not UTF-8; fix: save it as UTF-8"]) from None
 
 
 def _write(path: Path, state: FileState, text: str) -> None:
-    """Write ``text`` as the configuration file; raise ConfigError and write nothing if it has a mistake."""
-    loader.parse(tomllib.loads(text), str(path), secrets=False)
+    """Write ``text`` as the configuration file; raise RingfenceError, and write nothing, if it is wrong."""
+    try:
+        tree = tomllib.loads(text)
+    except ValueError:  # such as `feeds = []`, to which no table can be added
+        raise ListError(f"{path} writes the feeds in another way; fix: write [[feeds]] by hand") from None
+    loader.parse(tree, str(path), secrets=False)
     write_file(path, evolve(state, content=text.encode()))
 
 
