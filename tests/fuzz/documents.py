@@ -308,7 +308,7 @@ def read_kept_files(data: bytes) -> None:
 
 def kept_files() -> Iterator[bytes]:
     """Yield a kept list, the state of a feed, and a plan."""
-    head = {"source": "x", "left_out": 0, "named": ["a"], "taken": 1.0, "sizes": [8, 0]}
+    head = {"source": "x", "left_out": 0, "named": ["a"], "taken": 1.0, "checked": 2.0, "sizes": [8, 0]}
     yield joined((0, json.dumps(head).encode()), (0, (0xC0000207 << 8 | 32).to_bytes(8, "little")))
     yield joined((0, json.dumps({**head, "sizes": [-1, 4, 10**30], "taken": "nan"}).encode()), (0, bytes(12)))
     names = ("checked", "tried", "due", "wait", "failures")

@@ -585,6 +585,28 @@ def test_a_list_expires_although_the_clock_was_ahead(tmp_path: Path, *, restart:
     assert at.refreshed()["state"] == "expired"
 
 
+def test_a_confirmed_list_is_in_force_after_a_restart(tmp_path: Path) -> None:
+    """A restart knows when the server last confirmed a list, but the copy is not written each time."""
+    day = 86_400.0
+    at = Feed(tmp_path, fetched=True, max_age=7 * day)
+    at.write("198.51.100.1", checked=at.now)
+    for _ in range(8):
+        at.refreshed()
+        at.now += day
+        at.report(at.now)
+    at.refreshed()
+    copy = at.kept / "one.list"
+    written = copy.stat().st_mtime_ns
+    at.now += 3_600
+    at.report(at.now)
+    at.refreshed()
+    assert copy.stat().st_mtime_ns == written
+
+    after = Feeds(settings_of(tmp_path, source(at.path, fetched=True, max_age=7 * day)))
+    [networks] = after.compose(at.now)
+    assert [format_network(network) for network in networks] == ["198.51.100.1"]
+
+
 def test_a_server_that_sends_no_list_any_more_lets_it_expire(tmp_path: Path) -> None:
     """A page of a hoster with status 200 is a success for the fetcher, and no list for the daemon."""
     at = Feed(tmp_path, fetched=True, max_age=100.0)

@@ -307,14 +307,18 @@ def read_state(list_path: Path, now: float) -> FetchState:
     )
 
 
-def _read_kept(path: Path, identity: str) -> TakenFeed | None:
-    """Read the last good list from ``path``; None if it is missing, damaged, or not from ``identity``."""
+def _read_kept(path: Path, identity: str) -> tuple[TakenFeed, float] | None:
+    """Read the last good list from ``path``, and when it was last known to be current (epoch seconds).
+
+    Return None if the file is missing, damaged, or not from ``identity``.
+    """
     head, lists = kept.read(path)
     if head.get("source") != identity:
         return None
     try:
         left = LeftOutNetworks(int(head["left_out"]), tuple(map(str, head["named"])))
-        return TakenFeed(lists[0], left, float(head["taken"]))
+        taken = float(head["taken"])
+        return TakenFeed(lists[0], left, taken), float(head.get("checked", taken))
     except (ValueError, KeyError, TypeError, IndexError, OverflowError):
         return None
 
@@ -328,8 +332,9 @@ class ListFeed:
 
     ``refused`` is why the source's present file is not accepted, "" if it is. ``judged`` is the signature of
     the file that was read last, and ``digest`` the hash of its content. ``checked`` is when the list was last
-    known to be current (seconds since the epoch). ``unkept`` is why a restart would lose the list, "" if it
-    would not. Then the daemon tries to write it again at ``keep_at`` (seconds since the epoch).
+    known to be current (seconds since the epoch), and ``kept_checked`` the same in the daemon's own file.
+    ``unkept`` is why a restart would lose the list, "" if it would not. Then the daemon tries to write it
+    again at ``keep_at`` (seconds since the epoch).
     """
 
     source: FeedSource
@@ -339,8 +344,17 @@ class ListFeed:
     digest: bytes = b""
     checked: float | None = None
     error: str = ""
+    kept_checked: float | None = None
     unkept: str = ""
     keep_at: float = 0.0
+
+    @property
+    def must_be_kept(self) -> bool:
+        """Whether the list must be written again: it could not be, or a restart would take it for older."""
+        limit, checked = self.source.max_age, self.checked
+        if self.unkept or limit is None or checked is None:
+            return bool(self.unkept)
+        return abs(checked - (self.kept_checked or 0.0)) > limit / 10
 
     def expired(self, now: float) -> bool:
         """Whether the feed's list is too old to be in force at ``now`` (seconds since the epoch)."""
@@ -571,8 +585,10 @@ class Feeds(OtherNetworks):
         return self._settings.store.path.parent / "feeds" / f"{name}.list"
 
     def _kept(self, source: FeedSource, now: float) -> ListFeed:
-        taken = _read_kept(self._kept_path(source.name), source.identity)
-        feed = ListFeed(source, taken, checked=min(taken.taken, now) if taken is not None else None)
+        feed, found = ListFeed(source), _read_kept(self._kept_path(source.name), source.identity)
+        if found is not None:
+            taken, checked = found
+            feed = evolve(feed, taken=taken, checked=min(checked, now), kept_checked=checked)
         try:
             return _checked(feed, *_looked_at(source, now), now)
         except OSError:  # the next update tries it again, and reports the error
@@ -601,7 +617,7 @@ class Feeds(OtherNetworks):
             return evolve(feed, judged=None, digest=b"", refused="")
         if signature == feed.judged and not force:
             waits = feed.keep_at - KEEP_AGAIN <= now < feed.keep_at  # the clock may have been set back
-            return self._keep(feed, now) if feed.unkept and not waits else feed
+            return self._keep(feed, now) if feed.must_be_kept and not waits else feed
         age = now - signature[1] / 1e9
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
@@ -624,13 +640,14 @@ class Feeds(OtherNetworks):
         if feed.taken is None:
             return feed
         path, left = self._kept_path(feed.source.name), feed.taken.left_out
-        head = {"taken": feed.taken.taken, "left_out": left.number, "named": left.named}
+        checked = feed.taken.taken if feed.checked is None else feed.checked
+        head = {"taken": feed.taken.taken, "checked": checked, "left_out": left.number, "named": left.named}
         try:
             kept.write(path, {"source": feed.source.identity, **head}, [feed.taken.networks])
         except OSError as error:
             why = f"{path}: cannot be written, so a restart loses it: {error.strerror}"
             return evolve(feed, unkept=why, keep_at=now + KEEP_AGAIN)
-        return evolve(feed, unkept="")
+        return evolve(feed, unkept="", kept_checked=checked)
 
 
 build = Feeds
