@@ -33,7 +33,8 @@ _MOST_ADDRESSES = 4  # of a server
 class Deadline:
     """A context manager that limits one HTTP request to ``seconds`` from the start of its block.
 
-    When the time is over, the connection is shut, and the block raises TimeoutError whatever it raised.
+    When the time is over, or after :meth:`end`, the connection is shut. An error of the block then becomes a
+    TimeoutError.
     """
 
     def __init__(self, seconds: float) -> None:

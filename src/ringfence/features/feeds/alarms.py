@@ -8,8 +8,8 @@ class FeedAlarmCode(AnyAlarmCode):
 
     FEED_REFUSED = (
         "feed.refused",
-        "A feed's new list is damaged, or its size changed more than tenfold; the last good list stays.",
-        "Look at the list. `ringfence feeds refresh --force NAME` accepts any size.",
+        "A feed's new list cannot be read, is damaged, or has a suspicious size; the last good list stays.",
+        "Look at the list. `ringfence feeds refresh --force NAME` accepts any size up to `max_bans`.",
     )
     FEED_FAILED = (
         "feed.failed",
@@ -25,7 +25,10 @@ class FeedAlarmCode(AnyAlarmCode):
     FEED_EXPIRED = (
         "feed.expired",
         "A feed's list is older than its `max_age`; it denies nothing until there is a new one.",
-        "Look at `systemctl status ringfence-feeds`, or remove the feed.",
+        (
+            "Look at `systemctl status ringfence-feeds`, or at the program that writes the file, or remove "
+            "the feed."
+        ),
     )
 
 

@@ -169,7 +169,7 @@ def refresh(
     ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     force: Annotated[
-        bool, typer.Option("--force", help="Take over the lists of these feeds whatever their size.")
+        bool, typer.Option("--force", help="Accept any size of their lists up to max_bans.")
     ] = False,
 ) -> None:
     """Make the daemon read the files of all feeds now, and show the feeds."""

@@ -528,7 +528,7 @@ class Feeds(OtherNetworks):
         }
 
     def accept(self, names: frozenset[str]) -> None:
-        """Accept any size of the lists of the feeds ``names`` in the next update."""
+        """Accept any number of networks up to the maximum, for the feeds ``names``, in the next update."""
         self._accepted |= names
 
     def update(self, protected: Mapping[Network, str], most: int, now: float) -> bool:

@@ -51,8 +51,8 @@ class FeedReporter(Feature):
     async def refresh(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Read the files of all feeds now; return the feeds as JSON values.
 
-        If the request has ``force``, accept any size of the feeds ``names``. Raise ControlError if one of
-        these does not exist.
+        If the request has ``force``, accept any size up to the maximum of the feeds ``names``. Raise
+        ControlError if one of these does not exist.
         """
         names = frozenset(request.get("names", ()))
         unknown = names - self._feeds.all.keys()

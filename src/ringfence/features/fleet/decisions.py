@@ -24,7 +24,10 @@ STEP = 200
 ENDED_AT_ONCE = 500
 """The number of decisions that :meth:`KeptDecisions.expire` looks at before it returns, in some 3 ms."""
 SPARE = 1_000
-"""A queue of ends is rebuilt when it has over 1.5 times as many entries as decisions, and this many more."""
+"""A queue of ends may have this many outdated entries beyond its factor before it is rebuilt.
+
+The factor is 1.5 for decisions, and 2 for the bans of this host.
+"""
 MOST_SAME = 1_000
 """The maximum number of decisions with the same network and the same scenario: each host may have one."""
 MOST_TEXTS = 16 << 20
@@ -35,7 +38,8 @@ WIDE = {4: 24, 6: 48}
 MOST_WIDE = {4: 2 ** (32 - 6), 6: 2 ** (128 - 17)}
 """The maximum number of addresses of all wide networks together, by IP version: as many as in four /8 or /19.
 
-As many narrow ones as fit into a set cover no more (262 144 of /24).
+With the default ``max_bans``, as many /24 as fit into a set cover the same number of addresses. A greater
+``max_bans`` admits more.
 """
 
 Key = tuple[bytes, str]

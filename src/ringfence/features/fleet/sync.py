@@ -47,9 +47,9 @@ FULL_EVERY = 600.0
 AGAIN_AFTER = 30.0
 """Seconds from a new decision until all decisions are requested: several hosts often ban at once."""
 CALM = 1_000
-"""After a new decision, the wait until all are requested is a second for this number of kept decisions.
+"""The number of kept decisions for each second from a new decision until all decisions are requested.
 
-A shorter wait than ``AGAIN_AFTER`` is lengthened to it. A long answer costs both sides.
+The wait is not shorter than ``AGAIN_AFTER``. A long answer costs both sides.
 """
 BEAT_EVERY = 60.0
 """Seconds between two signs of life to the API; otherwise `cscli machines list` shows this host as dead."""
@@ -190,7 +190,7 @@ class Sync:
         self.lost = 0
         """How many of this host's bans and unbans found no room here, or were refused by the API."""
         self.turned_away = 0
-        """How often an answer had a decision without room that was made after all earlier such ones.
+        """The number of answers with a decision without room that is newer than all such ones before.
 
         The first answer does not count: it is unknown what an earlier run has left out.
         """

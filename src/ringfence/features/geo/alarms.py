@@ -8,7 +8,10 @@ class GeoAlarmCode(AnyAlarmCode):
 
     GEO_UNREADABLE = (
         "geo.unreadable",
-        "A database of countries cannot be read; its last content counts.",
+        (
+            "A database of regions cannot be read, or its networks cannot be kept for a restart; what was "
+            "read last, if anything, counts."
+        ),
         "Correct `database` in `[geo]`, or replace the file.",
     )
     LIST_UNKNOWN_REGION = (
