@@ -90,6 +90,29 @@ def test_a_log_created_while_ringfence_was_down_is_old(log: Log, numbers: Number
     assert list(zip(numbers.read, numbers.lives, strict=True)) == [(1, False), (2, False), (3, True)]
 
 
+def test_a_log_that_is_missing_at_the_start_keeps_its_position(tmp_path: Path, numbers: Numbers) -> None:
+    """If the disk of the log is mounted after the start, reading continues at the position, as old."""
+    folder, away = tmp_path / "log", tmp_path / "unmounted"
+    folder.mkdir()
+    log = Log(folder / "ringfence")
+    rotating = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(5)
+    read_all(rotating)
+    log.write(2)
+    log.close()
+    folder.rename(away)
+    rotating = again(rotating, numbers)
+    before = rotating.position
+    read_all(rotating)
+    assert rotating.position == before
+    away.rename(folder)
+    read_all(rotating)
+    rotating.close()
+
+    assert numbers.read == upto(7)
+    assert numbers.lives[5:] == [False, False]
+
+
 @pytest.mark.parametrize("rotation", ROTATIONS)
 @pytest.mark.parametrize("while_", ["up", "down"])
 def test_a_rotated_log_is_read_to_its_end_and_then_the_new_one(

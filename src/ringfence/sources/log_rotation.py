@@ -13,9 +13,10 @@ rotation, at any time:
   ``copytruncate`` made. Lines written between that copy and the truncation are lost for every reader, as
   logrotate's manual states.
 - At a start with a stored position, reading continues in the file of that position, even if it was
-  renamed. If the position fits no file, the file at the path is read from its start. Without a position,
-  at the very first start, it is read from its end. Lines from before the start are not *live*: they are
-  old evidence, which must count with its own time. All lines of a file that appears later are live.
+  renamed. While no file exists, the position is kept, because the disk of the log may be mounted later. If
+  the position fits no file, the file at the path is read from its start. Without a position, at the very
+  first start, it is read from its end. Lines from before the start are not *live*: they are old evidence,
+  which must count with its own time. All lines of a file that appears later are live.
 
 Compressed files are not read: their bytes differ, and they are usually a day old or more.
 """
@@ -391,7 +392,8 @@ class RotatingLog:
         try:
             self.present = open_log(self.path)
         except FileNotFoundError:
-            self.live, self._from = True, NOWHERE  # a file that appears later is read from its start
+            if first or self._from == NOWHERE:  # otherwise the disk of the file may come later
+                self.live, self._from = True, NOWHERE
             return None
         self._are_done(rotated_files(self.path))
         if isinstance(self.present, Fifo):
