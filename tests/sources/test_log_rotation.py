@@ -1,5 +1,6 @@
 """Each line of a log is read once, across rotation and truncation."""
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,60 @@ def test_a_log_truncated_without_a_copy_is_read_on(log: Log, numbers: Numbers) -
 
     assert numbers.read == upto(7)
     assert numbers.cuts == 1
+
+
+def test_a_copy_in_place_of_the_log_is_not_read_again(log: Log, numbers: Numbers) -> None:
+    """After `cp -p messages m; mv m messages`, only the new lines of the copy are read."""
+    rotating = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(5)
+    read_all(rotating)
+    copy = log.path.with_name("copy")
+    shutil.copy2(log.path, copy)
+    copy.replace(log.path)
+    log.reopen()
+    log.write()
+    read_all(rotating)
+    rotating.close()
+
+    assert numbers.read == upto(6)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_edited_log_is_not_read_again(log: Log, numbers: Numbers, *, in_place: bool) -> None:
+    """After `sed -i` or an editor removed a line, only later lines are read."""
+    rotating = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(20)
+    read_all(rotating)
+    lines = log.path.read_bytes().split(b"\n")
+    edited = b"\n".join(lines[:9] + lines[10:])
+    if in_place:
+        log.path.write_bytes(edited)
+    else:
+        copy = log.path.with_name("copy")
+        copy.write_bytes(edited)
+        copy.replace(log.path)
+    read_all(rotating)
+    log.reopen()
+    log.write()
+    read_all(rotating)
+    rotating.close()
+
+    assert numbers.read == upto(21)
+
+
+def test_a_copy_under_a_name_of_the_rotation_is_not_read(log: Log, numbers: Numbers) -> None:
+    """After `cp ringfence ringfence.20260806`, no later rotation lets the copy be read."""
+    rotating = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(5)
+    read_all(rotating)
+    log.write(2)
+    shutil.copy(log.path, f"{log.path}.20260806")
+    log.rotate_sequential()
+    log.write()
+    read_all(rotating)
+    rotating.close()
+
+    assert numbers.read == upto(8)
 
 
 def test_a_lost_position_begins_at_the_start_as_old(log: Log, numbers: Numbers) -> None:

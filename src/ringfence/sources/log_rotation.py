@@ -12,6 +12,8 @@ rotation, at any time:
 - A truncated file is read again from its start. Before that, its unread rest is read from the copy that
   ``copytruncate`` made. Lines written between that copy and the truncation are lost for every reader, as
   logrotate's manual states.
+- A copy of the file is not read again, neither in its place (``cp`` and ``mv``, ``sed -i``) nor under a name
+  of the rotation. Of a copy in its place only later lines are read.
 - At a start with a stored position, reading continues in the file of that position, even if it was
   renamed. While no file exists, the position is kept, because the disk of the log may be mounted later. If
   the position fits no file, the file at the path is read from its start. Without a position, at the very
@@ -197,6 +199,17 @@ class Tail:
     def go_to_line_after(self, offset: int) -> None:
         """Continue at the first line that begins after ``offset``."""
         self.go_to(offset + os.pread(self.fd, CHUNK, offset).find(b"\n") + 1)
+
+    def skip_copied(self, original: "Tail") -> None:
+        """Continue after the lines that were read of ``original``, if this file is a copy of that file.
+
+        If the copy was also edited (``sed -i``), the position in ``original`` does not fit it. Then all lines
+        that it has now are skipped.
+        """
+        if original.offset and self.fits(original.position):
+            self.go_to(original.offset)
+        elif self.whole_name() == original.name:
+            self.go_to_last_line()
 
     def whole_name(self) -> str:
         """Return a digest of the file's first ``HEAD`` bytes, whether they were read or not."""
@@ -454,6 +467,8 @@ class RotatingLog:
         except FileNotFoundError:
             return True  # the log is being rotated now: the next step searches again
         if file.key == self.newest and file.size:
+            if isinstance(file, Tail) and isinstance(present, Tail):
+                file.skip_copied(present)
             self._next = file
             return True
         file.close()
@@ -465,8 +480,9 @@ class RotatingLog:
         Return None if there is no such file. ``newest`` identifies the file that is at the path now, and so
         was not rotated.
         """
+        known = self._done | {present.name}  # an administrator may have copied the present file
         for tail in open_tails(rotated_files(self.path, present.changed)):
-            if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in self._done:
+            if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in known:
                 return tail
             tail.close()
         return None
@@ -486,15 +502,17 @@ class RotatingLog:
         """Continue after a truncation of ``present``.
 
         First the unread lines are read from the copy of the old content, if there is one, and then the file
-        from its start.
+        from its start. A file that was only edited begins as before: the lines that it has now are skipped.
         """
         copy = self._find_position(present.position)
         self._finish(present)
-        if copy is None:
-            present.go_to(0)
-        else:
+        if copy is not None:
             self.present = copy
             present.close()
+        elif present.whole_name() == present.name:
+            present.go_to_last_line()
+        else:
+            present.go_to(0)
         self._reader.cut()
 
     def _finish(self, tail: Tail) -> None:
