@@ -1,8 +1,11 @@
 """Each line of a log is read once, across rotation and truncation."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,28 @@ def again(rotating: RotatingLog, numbers: Numbers) -> RotatingLog:
     rotating.close()
     assert position is not None
     return RotatingLog(rotating.path, numbers, Position.from_text(position.to_text()))
+
+
+def fail_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Make each read of the file at ``path`` fail, also under another name."""
+    inode, pread = path.stat().st_ino, os.pread
+
+    def failing(descriptor: int, length: int, offset: int) -> bytes:
+        if length and os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+
+
+def descriptors_after_steps(rotating: RotatingLog) -> list[int]:
+    """Return the number of open descriptors after one step, and after 50 more."""
+    found = []
+    for _ in range(51):
+        with suppress(OSError):
+            rotating.step()
+        found.append(len(list(Path("/proc/self/fd").iterdir())))
+    return [found[0], found[-1]]
 
 
 def test_the_first_start_ever_begins_at_the_end(log: Log, numbers: Numbers) -> None:
@@ -234,6 +259,67 @@ def test_a_copy_under_a_name_of_the_rotation_is_not_read(log: Log, numbers: Numb
     rotating.close()
 
     assert numbers.read == upto(8)
+
+
+def test_a_rotated_file_that_cannot_be_read_is_left_out(
+    log: Log, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its read error keeps no descriptor open, and the log is read on."""
+    late = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(2)
+    read_all(late)
+    log.rotate_sequential()
+    unreadable = Path(f"{log.path}.2000")
+    unreadable.write_bytes(b"unreadable\n")
+    log.write()
+    fail_reads(monkeypatch, unreadable)
+    before, after = descriptors_after_steps(late)
+    late.close()
+
+    assert after <= before
+    assert numbers.read == upto(3)
+
+
+def test_a_position_in_a_file_that_cannot_be_read_is_lost(
+    log: Log, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the file of the position was rotated and cannot be read, the log is read from its start, as old."""
+    late = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(2)
+    read_all(late)
+    late = again(late, numbers)
+    log.rotate_sequential()
+    log.write(2)
+    fail_reads(monkeypatch, Path(f"{log.path}.1000"))
+    before, after = descriptors_after_steps(late)
+    late.close()
+
+    assert after <= before
+    assert numbers.read == upto(4)
+    assert numbers.lives[2:] == [False, False]
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_log_that_cannot_be_read_at_the_start_keeps_its_position(
+    log: Log, numbers: Numbers, monkeypatch: pytest.MonkeyPatch, *, copied: bool
+) -> None:
+    """A read error of the log itself is no reason to read it from its start later, also if it is a copy."""
+    late = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(5)
+    read_all(late)
+    late = again(late, numbers)
+    if copied:
+        copy = log.path.with_name("copy")
+        shutil.copy(log.path, copy)
+        copy.replace(log.path)
+    with monkeypatch.context() as broken:
+        fail_reads(broken, log.path)
+        with pytest.raises(OSError, match="Input/output error"):
+            late.step()
+    read_all(late)
+    late.close()
+
+    assert numbers.read == upto(5)
 
 
 def test_a_lost_position_begins_at_the_start_as_old(log: Log, numbers: Numbers) -> None:

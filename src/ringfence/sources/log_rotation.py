@@ -421,15 +421,22 @@ class RotatingLog:
         """Open the file in which ``position`` is, go to that position, and return the file.
 
         The file may have another name by now. If it no longer exists, a copy of it is opened. Return None if
-        there is no copy either.
+        there is no copy either. A rotated file that cannot be read is left out.
         """
         candidates = [self.path, *reversed(rotated_files(self.path))]
         for same in (True, False):
             for tail in open_tails(candidates):
-                if (tail.key == position.key) is same and tail.fits(position):
-                    tail.go_to(position.offset)
-                    return tail
-                tail.close()
+                try:
+                    if (tail.key == position.key) is same and tail.fits(position):
+                        tail.go_to(position.offset)
+                        return tail
+                except OSError:
+                    tail.close()
+                    # The position may be in the log itself, which may be readable again later.
+                    if tail.key == self._key():
+                        raise
+                else:
+                    tail.close()
         return None
 
     def _skip_old(self, tail: Tail) -> None:
@@ -441,7 +448,8 @@ class RotatingLog:
 
     def _are_done(self, paths: list[Path]) -> None:
         for tail in open_tails(paths):
-            self._done.add(tail.whole_name())
+            with suppress(OSError):
+                self._done.add(tail.whole_name())
             tail.close()
 
     # -- the file that is read next ---------------------------------------------------------------------
@@ -466,24 +474,30 @@ class RotatingLog:
             file = open_log(self.path)
         except FileNotFoundError:
             return True  # the log is being rotated now: the next step searches again
-        if file.key == self.newest and file.size:
-            if isinstance(file, Tail) and isinstance(present, Tail):
-                file.skip_copied(present)
-            self._next = file
-            return True
+        try:
+            if file.key == self.newest and file.size:
+                if isinstance(file, Tail) and isinstance(present, Tail):
+                    file.skip_copied(present)
+                self._next = file
+                return True
+        except OSError:
+            file.close()
+            raise
         file.close()
         return file.key != self.newest
 
     def _missed(self, present: Tail, newest: Key) -> Tail | None:
         """Open the oldest unread file that was created and rotated after ``present``, and return it.
 
-        Return None if there is no such file. ``newest`` identifies the file that is at the path now, and so
-        was not rotated.
+        Return None if there is no such file. A file that cannot be read is left out. ``newest`` identifies
+        the file that is at the path now, and so was not rotated.
         """
         known = self._done | {present.name}  # an administrator may have copied the present file
+        others = {present.key, newest}
         for tail in open_tails(rotated_files(self.path, present.changed)):
-            if tail.key not in {present.key, newest} and tail.size and tail.whole_name() not in known:
-                return tail
+            with suppress(OSError):
+                if tail.key not in others and tail.size and tail.whole_name() not in known:
+                    return tail
             tail.close()
         return None
 
