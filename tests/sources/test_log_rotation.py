@@ -15,7 +15,7 @@ from tests.sources.logs import ROTATIONS, Log, Numbers
 
 from ringfence.sources import log_rotation as rotating
 from ringfence.sources.log_ingest import LogIngest
-from ringfence.sources.log_rotation import CHUNK, NOWHERE, Position, RotatingLog
+from ringfence.sources.log_rotation import CHUNK, NOWHERE, Position, RotatingLog, Tail
 
 
 @pytest.fixture(name="log")
@@ -320,6 +320,31 @@ def test_a_log_that_cannot_be_read_at_the_start_keeps_its_position(
     late.close()
 
     assert numbers.read == upto(5)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_file_that_cannot_be_read_is_left_for_the_next_one(
+    log: Log, numbers: Numbers, monkeypatch: pytest.MonkeyPatch, *, stale: bool
+) -> None:
+    """A read error of the open file lasts only until the log is rotated, also if its time is unknown."""
+
+    def fail(_: Tail) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    late = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(2)
+    read_all(late)
+    fail_reads(monkeypatch, log.path)
+    if stale:
+        monkeypatch.setattr(Tail, "changed", property(fail))
+    with pytest.raises(OSError, match="Input/output error"):
+        late.step()
+    log.rotate_sequential()
+    log.write(2)
+    read_all(late)
+    late.close()
+
+    assert numbers.read == upto(4)
 
 
 def test_a_lost_position_begins_at_the_start_as_old(log: Log, numbers: Numbers) -> None:

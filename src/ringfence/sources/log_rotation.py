@@ -146,9 +146,9 @@ class Tail:
     def rest(self) -> bytes:
         """Return the unfinished last line; call this when nothing more will be written to the file.
 
-        Return b"" if there is no such line, or if the file was truncated or rewritten.
+        Return b"" if there is no such line, or if the file was truncated, was rewritten or cannot be read.
         """
-        with suppress(RewrittenError):
+        with suppress(RewrittenError, OSError):
             return self._consume(self._following())
         return b""
 
@@ -372,6 +372,12 @@ class RotatingLog:
         except RewrittenError as rewritten:
             self._restart(rewritten.tail)
             return True
+        except OSError:  # a file that cannot be read is left as soon as another one follows
+            if following is not None:
+                self._switch(present, following)
+            elif not self._find_next(present):
+                raise
+            return True
         if data:
             self._reader.lines(data, live=self.live)
         elif following is not None:
@@ -494,7 +500,11 @@ class RotatingLog:
         """
         known = self._done | {present.name}  # an administrator may have copied the present file
         others = {present.key, newest}
-        for tail in open_tails(rotated_files(self.path, present.changed)):
+        try:
+            since = present.changed
+        except OSError:  # a stale handle of NFS
+            return None
+        for tail in open_tails(rotated_files(self.path, since)):
             with suppress(OSError):
                 if tail.key not in others and tail.size and tail.whole_name() not in known:
                     return tail
@@ -502,7 +512,7 @@ class RotatingLog:
         return None
 
     def _switch(self, present: Tail | Fifo, following: Tail | Fifo) -> None:
-        """Close the present file, which was read to its end, and continue with the following one."""
+        """Close the present file, which was read as far as possible, and continue with the following one."""
         rest = present.rest()
         if isinstance(present, Tail):
             self._finish(present)
