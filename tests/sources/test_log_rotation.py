@@ -425,6 +425,27 @@ def test_the_old_lines_that_are_read_are_bounded(
     assert late.skipped == 989 * 90
 
 
+def test_the_old_lines_of_each_rotated_file_are_bounded(
+    log: Log, numbers: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of files that were rotated while ringfence was down, each is read from a line near its end."""
+    late = RotatingLog(log.path, numbers, NOWHERE)
+    log.write(2)
+    read_all(late)
+    log.rotate_sequential()
+    for _ in range(2):
+        log.write(100)
+        log.rotate_sequential()
+    log.write()
+    monkeypatch.setattr(rotating, "MOST_PAST", 1_000)
+    late = again(late, numbers)
+    read_all(late)
+    late.close()
+
+    assert numbers.read == [1, 2, *range(92, 103), *range(192, 203), 203]
+    assert late.skipped == 2 * 89 * 90
+
+
 def test_several_rotations_between_two_checks_lose_nothing(log: Log, numbers: Numbers) -> None:
     """Unseen files are found among the rotated ones, and the others are not read again."""
     rotating = RotatingLog(log.path, numbers)

@@ -16,7 +16,9 @@ from tests.support.lab import Lab
 
 from ringfence.clock import Backoff
 from ringfence.parse.log import LogReader
+from ringfence.sources import log_rotation
 from ringfence.sources.log_file import LogFileSource
+from ringfence.sources.log_rotation import NOWHERE
 from ringfence.sources.logs import Positions
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent, SourceId
@@ -124,6 +126,21 @@ def test_lines_written_while_it_was_down_count_at_their_age(tmp_path: Path) -> N
 
     recorder = listen(path, then, positions[f"{ID} {path}"])
     assert listen(path, nothing, recorder.positions[f"{ID} {path}"]).events == []
+
+
+def test_skipped_old_lines_are_a_number_of_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status shows how many bytes of old lines were skipped."""
+    monkeypatch.setattr(log_rotation, "MOST_PAST", 100)
+    path = tmp_path / "ringfence"
+    path.write_bytes(CAPTURE)
+
+    async def nothing(_: Recorder) -> None:
+        pass
+
+    source = listen(path, nothing, NOWHERE.to_text()).source
+    assert source.numbers["skipped_bytes"] == source.skipped >= len(CAPTURE) - 100
 
 
 def test_asterisks_own_alarms_are_the_sources(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ interface.
 import asyncio
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -86,6 +86,11 @@ class LogFileSource(FollowedLog):
     def skipped(self) -> int:
         """The number of bytes of old lines that were skipped, because there were too many."""
         return self._rotating.skipped
+
+    @property
+    def numbers(self) -> Mapping[str, object]:
+        """The numbers of events, and of skipped lines and bytes, as the status shows them."""
+        return {**super().numbers, "skipped_bytes": self.skipped}
 
     async def run(self) -> None:
         """Follow the log until cancelled.

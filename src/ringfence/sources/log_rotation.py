@@ -185,9 +185,9 @@ class Tail:
 
     def go_to(self, offset: int) -> None:
         """Continue at ``offset``, which must be after a line."""
-        self.offset = offset
-        self._before = os.pread(self.fd, min(MARK, offset), max(0, offset - MARK))
-        self._head = os.pread(self.fd, min(HEAD, offset), 0)
+        before = os.pread(self.fd, min(MARK, offset), max(0, offset - MARK))
+        head = os.pread(self.fd, min(HEAD, offset), 0)
+        self.offset, self._before, self._head = offset, before, head  # all or, after a read error, none
 
     def go_to_last_line(self) -> None:
         """Continue after the last whole line. An unfinished line after it is read when it is complete."""
@@ -321,7 +321,7 @@ def _digest(data: bytes) -> str:
 
 
 MOST_PAST = 256 * 1024 * 1024
-"""The maximum number of bytes that are read of a file written while ringfence was down.
+"""The maximum number of bytes that are read of each file written while ringfence was down.
 
 Earlier lines are skipped. This is about a day of guesses at 3 a second.
 """
@@ -521,6 +521,8 @@ class RotatingLog:
         if rest:
             self._reader.lines(rest, live=self.live)
         self._reader.cut()
+        if not self.live and isinstance(following, Tail):
+            self._skip_old(following)
 
     def _restart(self, present: Tail) -> None:
         """Continue after a truncation of ``present``.
