@@ -285,6 +285,29 @@ def test_a_log_and_its_folder_may_come_later(tmp_path: Path) -> None:
     assert followed.conditions[0] == Condition(State.WAITING, f"{path} does not exist yet")
 
 
+def test_a_log_that_was_read_before_and_is_gone_is_unreadable(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log with a stored position that is missing at the start is a fault until it is back."""
+    monkeypatch.setattr(follow, "LOOK_EVERY", 0.05)
+
+    async def read(followed: Followed) -> None:
+        log.write()
+        await followed.until_read(1)
+
+    async def then(followed: Followed) -> None:
+        await followed.until_state(State.UNREADABLE)
+        log.reopen()
+        await followed.until_state(State.LISTENING)
+
+    position = following(log.path, read).positions[-1]
+    log.path.unlink()
+    assert following(log.path, then, position).conditions == [
+        Condition(State.UNREADABLE, f"{log.path} was read before, and is gone"),
+        Condition(State.LISTENING, str(log.path)),
+    ]
+
+
 def test_a_deleted_log_is_missing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """A deleted log is read as long as it is written to; then the state names it."""
     monkeypatch.setattr(follow, "LOOK_EVERY", 0.05)

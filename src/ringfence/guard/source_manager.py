@@ -311,8 +311,8 @@ class WireReader(WireHost):
 # -- alarms about sources that have stopped, and about logs with faults, such as missing lines
 #
 # While a source is down, attempts that only this source reports are missed. A source that has not been
-# listening for ``PATIENCE`` has an alarm, with the reason, until it listens again. A log causes no such
-# alarm if it was missing at the daemon's start and has not appeared since.
+# listening for ``PATIENCE`` has an alarm, with the reason, until it listens again. A log that was never read
+# causes no such alarm while it does not exist.
 
 
 PATIENCE = 5.0

@@ -237,6 +237,8 @@ class LogFileSource(FollowedLog):
     def _current_condition(self) -> Condition:
         present = self._rotating.present
         if present is None:
+            if self._rotating.position != NOWHERE:
+                return Condition(State.UNREADABLE, f"{self._path} was read before, and is gone")
             return Condition(State.WAITING, f"{self._path} does not exist yet")
         if self._idle and self._rotating.newest is None:
             return Condition(State.WAITING, f"{self._path} was removed and not replaced")
