@@ -273,6 +273,47 @@ def test_a_rotation_is_no_reason_to_read_another(paths: tuple[Path, ...]) -> Non
     assert len(listen(LogPlan("pbx", candidates=paths), then).events) == EVENTS
 
 
+def test_a_removed_own_channel_is_replaced_by_the_others(
+    paths: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the own channel is missing for longer than a rotation takes, others are read until it is back."""
+    monkeypatch.setattr(logs, "KEEP", 0.1)
+    own, _, _, messages, _, _ = paths
+    for path in (own, messages):
+        path.touch()
+
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(own)
+        own.unlink()
+        await recorder.until_read(messages)
+        append(messages)
+        await recorder.until(lambda: len(recorder.events) >= EVENTS)
+        own.touch()
+        await recorder.until_read(own)
+
+    assert len(listen(LogPlan("pbx", candidates=paths), then).events) == EVENTS
+
+
+def test_a_removed_file_that_no_other_replaces_is_kept(
+    paths: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asterisk may still write to a removed file, so it is read until another one replaces it."""
+    monkeypatch.setattr(logs, "KEEP", 0.05)
+    _, _, security, messages, _, _ = paths
+    for path in (security, messages):
+        path.touch()
+
+    async def then(recorder: Recorder) -> None:
+        await recorder.until_read(security, messages)
+        security.unlink()
+        await asyncio.sleep(0.2)
+        assert {str(source.id) for source in recorder.logs.sources} == {
+            f"pbx/log:{path}" for path in (security, messages)
+        }
+
+    listen(LogPlan("pbx", candidates=paths), then)
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
 def test_one_file_of_two_names_is_read_once(
     paths: tuple[Path, ...], link: Callable[[Path, Path], None]

@@ -11,8 +11,9 @@ If no log is configured, these files are searched:
 
 The search repeats every ``LOOK_EVERY`` seconds. So a log channel that is configured later in Asterisk is read
 without a restart of ringfence. A file that is being read is kept if it is missing for a moment, as in a
-rotation. If no position in a file is stored, a file of the first search is read from its end, and a file that
-appeared since the last search from its start.
+rotation. If it is missing for ``KEEP`` seconds, files that were not read until then replace it, if there are
+any. If no position in a file is stored, a file that appeared since the last search is read from its start,
+and any other file from its end.
 
 A log reachable under two names is read only once. The modules that read logs are imported only if a log may
 be read.
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from ringfence.sources.log_ingest import AlarmCount, FollowedLog, LogIngest
 
 LOOK_EVERY = 5.0
+KEEP = 60.0
+"""Seconds for which a missing file is still read, and no other file in its place. A rotation takes less."""
 
 OWN = (Path("/var/log/ringfence/ringfence"), Path("/var/log/asterisk/ringfence"))
 SECURITY = Path("/var/log/asterisk/security")
@@ -170,7 +173,7 @@ class Logs:
         self._tasks: dict[Path, asyncio.Task[None]] = {}
         self._keys: dict[Path, Key] = {}
         self._journal: JournalSource | None = None
-        self._absent: frozenset[Path] = frozenset()
+        self._absent: dict[Path, float] = {}  # the loop's time since which each candidate has been missing
         _load_readers(plan)
 
     @property
@@ -200,18 +203,26 @@ class Logs:
     def _find(self, group: asyncio.TaskGroup) -> None:
         """Check which files exist now. Begin to read those that are wanted, and stop reading the others."""
         check = check_paths(self._plan.candidates)
+        now = asyncio.get_running_loop().time()
+        before, self._absent = self._absent, {path: self._absent.get(path, now) for path in check.absent}
         there = {**self._keys, **check.readable}  # a file that is read now is kept, also during its rotation
-        names = {key: path for path, key in reversed(there.items())}
-        wanted = choose([path for path, key in there.items() if names[key] == path], self._plan.candidates)
+        kept = {path: key for path, key in there.items() if now - self._absent.get(path, now) < KEEP}
+        wanted, others = self._choose(there), self._choose(kept)
+        if any(path not in self._files for path in others):  # they replace a file that has been removed
+            wanted = others
         for path in [path for path in self._files if path not in wanted]:
             self._tasks.pop(path).cancel()
             del self._files[path], self._keys[path]
         for path in wanted:
             if path not in self._files:
-                self._begin(group, path, new=path in self._absent)
+                self._begin(group, path, new=path in before)
             self._keys[path] = there[path]
-        self._absent = frozenset(check.absent)
         self.condition = _missing(check)
+
+    def _choose(self, there: dict[Path, Key]) -> tuple[Path, ...]:
+        """Return which of the existing files ``there`` to read, each under one name only."""
+        names = {key: path for path, key in reversed(there.items())}
+        return choose([path for path, key in there.items() if names[key] == path], self._plan.candidates)
 
     def _begin(self, group: asyncio.TaskGroup, path: Path, *, new: bool) -> None:
         from ringfence.sources.log_file import LogFileSource, position_key  # noqa: PLC0415 - see _load_readers
