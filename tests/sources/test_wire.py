@@ -562,20 +562,21 @@ def test_a_missing_capability_is_named(host: Host) -> None:
 
 
 class FakeSocket:
-    """A netlink socket with a scripted answer."""
+    """A netlink socket with scripted datagrams, of which the last one is repeated."""
 
-    def __init__(self, answer: bytes | OSError) -> None:
-        self._answer = answer
+    def __init__(self, *answers: bytes | OSError) -> None:
+        self._answers = list(answers)
 
     def send(self, request: bytes) -> int:
         """Accept the request."""
         return len(request)
 
     def recv(self, size: int) -> bytes:
-        """Return the answer."""
-        if isinstance(self._answer, OSError):
-            raise self._answer
-        return self._answer
+        """Return the next datagram."""
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
 
 
 def error(code: int) -> bytes:
@@ -599,6 +600,13 @@ def test_a_refusal_is_a_named_state(answer: bytes | OSError, state: State, text:
         nflog._bind(FakeSocket(answer), GROUP)  # type: ignore[arg-type]
     assert refused.value.condition.state is state
     assert text in refused.value.condition.detail
+
+
+def test_packets_may_arrive_before_the_answer_to_the_binding() -> None:
+    """Under load the kernel copies packets before it answers; the answer after them counts."""
+    nflog._bind(FakeSocket(logged(b"SIP"), error(0)), GROUP)  # type: ignore[arg-type]
+    with pytest.raises(EndError, match="CAP_NET_ADMIN"):
+        nflog._bind(FakeSocket(logged(b"SIP"), logged(b"SIP"), error(errno.EPERM)), GROUP)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

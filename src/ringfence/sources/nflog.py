@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from itertools import chain
 from math import inf
 
 import structlog
@@ -31,6 +32,9 @@ MOST_TURNS = 16
 TURN = 256
 TURN_BYTES = 1 << 20
 """The number of bytes (``TURN``: the maximum number of messages) that are read before other parts run."""
+
+MOST_BEFORE = 1_000
+"""The maximum number of datagrams that are read before the kernel's answer to the request for the group."""
 
 BUFFER = 16 << 20
 """Bytes of the socket's receive buffer, unless a source asks for others. The kernel doubles the number."""
@@ -218,13 +222,16 @@ def _open(buffer: int) -> socket.socket:
 
 
 def _bind(connection: socket.socket, group: int) -> None:
-    """Bind the socket to an NFLOG group; raise EndError if the kernel refuses."""
+    """Bind the socket to an NFLOG group; raise EndError if the kernel refuses.
+
+    Packets may arrive before the kernel's answer. They are ignored.
+    """
     try:
         connection.send(bind_request(group))
-        answers = list(read_datagram(connection.recv(_DATAGRAM)))
+        answers = chain.from_iterable(read_datagram(connection.recv(_DATAGRAM)) for _ in range(MOST_BEFORE))
+        code = next((answer.code for answer in answers if isinstance(answer, Acknowledged)), errno.EPROTO)
     except OSError as error:
         raise EndError(State.LOST, f"netlink: {error.strerror}") from error
-    code = next((answer.code for answer in answers if isinstance(answer, Acknowledged)), errno.EPROTO)
     if code in (errno.EPERM, errno.EBUSY):
         detail = (
             f"NFLOG group {group} may not be read: CAP_NET_ADMIN is lacking (the systemd unit grants it, by "
