@@ -688,6 +688,25 @@ def test_a_connection_closed_at_once_is_lost() -> None:
     assert recorder.source.condition == Condition(State.LOST, "the connection was closed")
 
 
+@pytest.mark.parametrize("name", ["sockname", "peername"])
+def test_a_connection_reset_at_once_is_lost(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A connection that is reset before its addresses are looked up is lost, and no defect of ringfence."""
+    connect = ami._Connection.connect
+
+    def reset(manager: ami._Connection) -> Awaitable[object]:
+        async def without_address() -> object:
+            made = await connect(manager)
+            made[0]._extra[name] = None
+            return made
+
+        return without_address()
+
+    monkeypatch.setattr(ami._Connection, "connect", reset)
+    recorder, server = run_on(Script(fault=Fault.SILENT), at(State.LOST))
+
+    assert recorder.source.condition == Condition(State.LOST, f"{HOST}:{server.port} reset the connection")
+
+
 async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Behave as another service."""
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")

@@ -368,9 +368,11 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNREACHABLE, f"{self._where}: {_reason_of(error)}") from None
         except ValueError as error:  # includes UnicodeError, for a name that is invalid in the DNS
             raise EndError(State.UNREACHABLE, f"{self._where}: {error}") from None
-        host, port = protocol.transport.get_extra_info("sockname")[:2]
-        self._own_endpoint = (unmapped(ip_address(host)), port)
-        self._peer = _outside(protocol.transport.get_extra_info("peername")[0])
+        own, peer = (protocol.transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if own is None or peer is None:
+            raise EndError(State.LOST, f"{self._where} reset the connection")
+        self._own_endpoint = (unmapped(ip_address(own[0])), own[1])
+        self._peer = _outside(peer[0])
 
     async def _log_in_and_ping(self, protocol: _Protocol) -> None:
         """Log in, then ping until the connection ends; raise EndError if AMI refuses or does not answer."""
