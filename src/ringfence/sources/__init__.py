@@ -4,7 +4,9 @@
 Asterisk's logs, ``log_file`` waits for changes of one of them, and ``log_rotation`` follows it through its
 rotations. ``journal`` follows systemd's journal. ``log_ingest`` determines the time at which the events of
 both count, and ``standby`` counts an event once if both AMI and logs deliver it. ``wire`` reads the SIP
-challenges (and other answers) that leave the host, as the kernel copies them.
+answers that leave this host, and requests of strangers, as the kernel copies them. ``nflog`` reads the
+kernel's packet log for it. ``state`` has the conditions of sources, and their base class, which starts a
+source again.
 
 Each source is a task that runs until it is cancelled, passes its events to a sink (a function), and reports
 its state as a :class:`state.Condition`.

@@ -88,7 +88,10 @@ class LogIngest:
         return self._log.standing_by
 
     def lines(self, data: bytes, *, live: bool) -> None:
-        """Parse ``data``, whole new lines of the log. ``live``: they were written while ringfence ran."""
+        """Parse ``data``, the next bytes of the log: usually whole lines, or a part of a very long line.
+
+        :meth:`cut` ends an unfinished one. ``live``: the bytes were written while ringfence ran.
+        """
         self._live = live
         wall, mono = time.time(), _monotonic()
         self.last_sign = mono

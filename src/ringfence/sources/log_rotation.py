@@ -18,9 +18,11 @@ rotation, at any time:
   renamed. While no file exists, the position is kept, because the disk of the log may be mounted later. If
   the position fits no file, the file at the path is read from its start. Without a position, at the very
   first start, it is read from its end. Lines from before the start are not *live*: they are old evidence,
-  which must count with its own time. All lines of a file that appears later are live.
+  which must count with its own time. If a configured file was never read and appears later, all its lines
+  are live. A log that the search finds later is read as old up to its present end.
 
-Compressed files are not read: their bytes differ, and they are usually a day old or more.
+Compressed files are not read. So if a log is compressed at its rotation (logrotate without ``delaycompress``)
+while ringfence is down, its unread lines are lost.
 """
 
 import json
@@ -44,8 +46,8 @@ from ringfence.sources.log_ingest import LogIngest
 # A :class:`Tail` reads a regular file with pread. Each read begins with the last bytes of the read before.
 # If these have changed, the file was truncated or rewritten. This check needs no system call of its own. It
 # also detects a truncated file that is already longer again than what was read (``copytruncate`` under
-# load). Only whole lines are returned; an unfinished line is read again later. So a position is always
-# after a line, and its offset alone describes everything that was read.
+# load). Only whole lines are returned, except that a line longer than ``CHUNK`` is returned in parts. An
+# unfinished line is read again later. So the offset of a position alone describes everything that was read.
 #
 # A :class:`Position` identifies that position for a later process: device, inode and offset. These are not
 # enough, because inodes are reused, and a copy of the file has another inode. So a position also contains a
@@ -54,7 +56,7 @@ from ringfence.sources.log_ingest import LogIngest
 # A :class:`Fifo` is the same for a FIFO, which has no positions.
 #
 # ``CHUNK`` is twice the longest line that Asterisk writes (8191 bytes, `main/logger.c`). It is also the
-# amount that is read before other tasks run: a millisecond's work. A longer line is returned in pieces.
+# amount that is read before other tasks run: a millisecond's work.
 
 
 CHUNK = 16 * 1024
@@ -85,10 +87,11 @@ class RewrittenError(Exception):
 
 @frozen
 class Position:
-    """A position in a file, after a line: ``mark`` is the digest of the bytes before ``offset``.
+    """A position in a file, after a line or a part of a long one.
 
-    ``done`` are the digests (:attr:`Tail.name`) of the last files that were read to their end, so that these
-    are not read again. Their times alone may not distinguish them from the files that followed.
+    ``mark`` is the digest of the bytes before ``offset``. ``done`` are the digests (:attr:`Tail.name`) of the
+    last files that were read to their end, so that these are not read again. Their times alone may not
+    distinguish them from the files that followed.
     """
 
     device: int
@@ -135,7 +138,8 @@ class Tail:
     def read(self) -> bytes:
         """Return the next whole lines of the file; b"" until there is a whole line.
 
-        Raises RewrittenError, and OSError if the disk fails.
+        Of a line longer than ``CHUNK`` bytes, return parts. Raises RewrittenError, and OSError if the disk
+        fails.
         """
         data = self._following()
         end = data.rfind(b"\n") + 1
@@ -184,7 +188,7 @@ class Tail:
         return len(before) == length and _digest(before) == position.mark
 
     def go_to(self, offset: int) -> None:
-        """Continue at ``offset``, which must be after a line."""
+        """Continue at ``offset``, which must be after a line or a part of a long one."""
         before = os.pread(self.fd, min(MARK, offset), max(0, offset - MARK))
         head = os.pread(self.fd, min(HEAD, offset), 0)
         self.offset, self._before, self._head = offset, before, head  # all or, after a read error, none

@@ -15,8 +15,8 @@ rotation. If it is missing for ``KEEP`` seconds, files that were not read until 
 any. If no position in a file is stored, a file that appeared since the last search is read from its start,
 and any other file from its end.
 
-A log reachable under two names is read only once. The modules that read logs are imported only if a log may
-be read.
+Of the logs that are searched, one that is reachable under two names is read only once. The modules that read
+logs are imported only if a log may be read.
 """
 
 import asyncio
@@ -142,9 +142,9 @@ class Logs:
     """The logs of one Asterisk, each a source of its own.
 
     If ``plan`` has no log (``paths`` is empty, and ``journal`` is off), :meth:`run` returns at once.
-    Otherwise it runs until it is cancelled. ``remember`` stores the position in a log under a key, and
-    ``positions`` returns all stored positions by key. ``sink`` gets the events, and the time at which they
-    count (monotonic seconds). ``standby`` decides which SECURITY lines count. Its default is for an Asterisk
+    Otherwise it runs until it is cancelled. ``positions`` has the position up to which each log was read, by
+    the log's key, and gets the new ones. ``sink`` gets the events, and the time at which they count
+    (monotonic seconds). ``standby`` decides which SECURITY lines count. Its default is for an Asterisk
     without AMI: all of them count. ``hurry`` is set while new lines must be read at once; None: always.
 
     As long as no log is found, this object is itself a source, so that ``status`` can show it.

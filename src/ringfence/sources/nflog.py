@@ -27,11 +27,12 @@ from ringfence.netlink.nflog import Acknowledged, Logged, bind_request, missing,
 from ringfence.sources.state import Condition, EndError, State, SupervisedSource
 
 MOST_TURNS = 16
-"""The maximum number of reads (of ``TURN`` messages each) in one :meth:`NflogSource.drain`."""
+"""The maximum number of reads (of ``TURN`` datagrams each) in one :meth:`NflogSource.drain`."""
 
 TURN = 256
+"""The maximum number of datagrams that are read before other parts of the daemon run: a turn."""
 TURN_BYTES = 1 << 20
-"""The number of bytes (``TURN``: the maximum number of messages) that are read before other parts run."""
+"""The number of bytes after which no further datagram is read in a turn."""
 
 MOST_BEFORE = 1_000
 """The maximum number of datagrams that are read before the kernel's answer to the request for the group."""
@@ -140,7 +141,7 @@ class NflogSource(SupervisedSource):
                 self.on_gap(loop.time())
 
     def _readable(self, connection: socket.socket, ended: asyncio.Future[None]) -> bool:
-        """Read up to ``TURN`` messages of ``TURN_BYTES`` in all; return whether more may wait.
+        """Read up to ``TURN`` datagrams, but none after ``TURN_BYTES`` bytes; return whether more may wait.
 
         Each copied packet goes to :meth:`on_packet`. An error is set in ``ended``, and so ends the session.
         """

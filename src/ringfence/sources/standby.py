@@ -100,9 +100,10 @@ The orders may differ because several threads of Asterisk report events.
 """
 STALLED = 3.0
 CAUGHT_UP = 10.0
-"""Seconds for which AMI must deliver events before a log stands by (skips SECURITY lines) again.
+"""Seconds after which a log stands by (skips SECURITY lines) again, also without a new SECURITY line.
 
-The log must also have been read to its end. Then it has no unread line from before AMI came back.
+Such a line may show earlier that AMI delivers its events. Without one, the log must have been read to its
+end. Then it has no unread line from before AMI came back.
 """
 MOST_HELD = 8 * 1024 * 1024
 LOOK_EVERY = 0.25
