@@ -21,12 +21,24 @@ from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
 from tests.support.asterisk_files import MANAGER_PORT
 from tests.support.certificate import certificate_in
+from tests.support.console import ScriptedConsole
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.lab import Lab
 from tests.support.netns import run
 
-from ringfence.cli.check import UNPROVEN, _closed_connections, _logins, _secret_findings
+from ringfence.cli.check import (
+    UNPROVEN,
+    Checked,
+    _asterisk_findings,
+    _closed_connections,
+    _logins,
+    _secret_findings,
+)
+from ringfence.config.schema import Settings
 from ringfence.guard import process
+from ringfence.guard.request_fields import PeerRole
+from ringfence.guard.request_table import check_request
+from ringfence.host.hosts_file import HOSTS
 from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
 
@@ -413,6 +425,21 @@ def test_a_trunk_is_suggested_until_it_is_allowed(tmp_path: Path) -> None:
 
     assert "ok  trunks: all trunks known by their address are allowed, or friends" in lines
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_trunk_at_which_this_pbx_registers_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon accepts the requests for its lists, so a trunk that is a friend is not suggested."""
+
+    def answer(_: Settings, do: str, **fields: object) -> list[dict[str, str]]:
+        check_request(PeerRole.ADMINISTRATOR, do, fields)
+        return [{"address": "203.0.113.5", "reason": "trunk"}] if do == "friends" else []
+
+    monkeypatch.setattr("ringfence.cli.check.ask", answer)
+    shown = {"pjsip show identifies": " Identify:  i/carrier\n      Match: 203.0.113.5/32\n"}
+    checked = Checked(Settings(asterisk=()), None, ScriptedConsole(shown.get), HOSTS)
+    found = [finding.line for finding in _asterisk_findings(checked, {"sources": []})]
+
+    assert "ok  trunks: all trunks known by their address are allowed, or friends" in found
 
 
 def test_a_decoy_that_is_an_account(tmp_path: Path) -> None:

@@ -295,13 +295,14 @@ def _asterisk_findings(checked: Checked, report: Mapping[str, Any] | None) -> It
         yield from trunk_findings(checked.console, known)
 
 
-def _list_from_daemon(settings: Settings, do: str, side: str = "") -> list[Mapping[str, Any]] | None:
-    """Send the request ``do`` to the daemon, and return its answer, a list; None if the request fails.
-
-    ``side`` is "allow" or "deny" for the request ``lists``, and "" for other requests.
-    """
+def _list_from_daemon(
+    settings: Settings,
+    do: str,
+    **arguments: Any,  # noqa: ANN401 - the fields of the request
+) -> list[Mapping[str, Any]] | None:
+    """Send the request ``do`` to the daemon, and return its answer, a list; None if the request fails."""
     try:
-        rows: list[Mapping[str, Any]] = ask(settings, do, side=side)
+        rows: list[Mapping[str, Any]] = ask(settings, do, **arguments)
     except ControlError:
         return None
     return rows
