@@ -85,6 +85,19 @@ def test_off_needs_no_good_configuration(tmp_path: Path) -> None:
         assert "colour: unknown key" in done.stderr
 
 
+def test_on_needs_no_good_configuration(tmp_path: Path) -> None:
+    """With a mistake in its file, a running daemon enforces again, and the mistake is printed."""
+    with Guard(tmp_path) as guard:
+        guard.must("ban", "203.0.113.1")
+        guard.must("off")
+        guard.configure(colour=1)
+        done = guard.command("on")
+
+        assert (done.returncode, done.stdout) == (0, "ringfence is on.\n")
+        assert "colour: unknown key" in done.stderr
+        assert guard.banned() == {"203.0.113.1"}
+
+
 def test_on_without_the_daemon(tmp_path: Path) -> None:
     """Without the daemon the state is recorded, and its absence is reported with exit code 3."""
     with Guard(tmp_path) as guard:

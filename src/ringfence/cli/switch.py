@@ -8,7 +8,6 @@ from ringfence.cli.common import (
     answer_without_daemon,
     ask,
     ask_or_read,
-    settings_from,
     settings_or_defaults,
 )
 from ringfence.cli.output import echo, echo_stderr, errors_reported, note_unrecorded
@@ -38,7 +37,7 @@ def off(config: ConfigOption = DEFAULT_CONFIG) -> None:
 def on(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Enforce again, after `ringfence off`."""
     with errors_reported():
-        failed, absent = ask_or_read(settings_from(config), "on")
+        failed, absent = ask_or_read(config, "on")
         if absent and failed:
             note_unrecorded(failed)
         if absent:

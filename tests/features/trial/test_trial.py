@@ -131,6 +131,16 @@ def test_a_trial_is_confirmed_without_a_daemon(tmp_path: Path) -> None:
         assert trial.until(store.state) is None
 
 
+def test_a_mistake_in_the_configuration_prevents_no_confirmation(tmp_path: Path) -> None:
+    """A daemon that runs gets the request nevertheless, and the mistake is printed."""
+    with Guard(tmp_path) as guard:
+        guard.configure(colour=1)
+        done = guard.command("confirm")
+
+    assert (done.returncode, done.stdout) == (1, "no trial is running: nothing to confirm\n")
+    assert "colour: unknown key" in done.stderr
+
+
 def test_restore_puts_nothing_in_place_during_a_trial(tmp_path: Path) -> None:
     """At boot, `restore` puts back nothing of an unconfirmed trial, and prints the reason."""
     with Store.open(tmp_path / "ringfence.db", owner=False) as store:
