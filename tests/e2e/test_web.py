@@ -399,6 +399,7 @@ def test_a_link_works_once_and_logging_out_ends_the_session(site: Site) -> None:
     link = site.web.link("bob")
     window, other = Window.opened(site.browser), Window.opened(site.browser)
     window.log_in(link)
+    assert not any(link.partition("#")[2] in request for request in window.requests if "#" not in request)
     [cookie] = window.page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
     assert window.page.evaluate("document.cookie") == ""
@@ -412,6 +413,18 @@ def test_a_link_works_once_and_logging_out_ends_the_session(site: Site) -> None:
     for one in (window, other):
         assert one.violations() == []
         one.close()
+
+
+def test_skipping_to_the_content_keeps_the_token(site: Site) -> None:
+    """On the page of a link, the keyboard leads past the menu, and the token stays in the form."""
+    window = Window.opened(site.browser)
+    window.page.goto(site.web.link("bob"))
+    window.page.keyboard.press("Tab")
+    window.page.keyboard.press("Enter")
+    expect(window.page.locator("main")).to_be_focused()
+    window.press("Log in to ringfence")
+    expect(window.page.locator("h1")).to_have_text("Overview")
+    window.close()
 
 
 @pytest.mark.parametrize("life", [IDLE_LIFE, pytest.param(SESSION_LIFE, marks=pytest.mark.long)])

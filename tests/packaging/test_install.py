@@ -35,10 +35,9 @@ CONNECT = "ringfence setup"
 START = "systemctl enable --now ringfence-early ringfence"
 WEB = "systemctl enable --now ringfence-web"
 VISIT = """\
-import re, sys, urllib.parse, urllib.request
-site = sys.argv[1].partition("/login")[0]
+import sys, urllib.parse, urllib.request
+site, _, token = sys.argv[1].partition("/login#")
 browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-token = re.search('name="token" value="([^"]+)"', browser.open(sys.argv[1]).read().decode())[1]
 browser.open(f"{site}/login", urllib.parse.urlencode({"token": token}).encode()).read()
 print(browser.open(f"{site}/bans").read().decode())
 """

@@ -94,8 +94,11 @@ class Window:
             self.errors.append(text)
 
     def log_in(self, link: str) -> Self:
-        """Log in with a link: open it, and press its button."""
+        """Log in with a link: open it, and press its button. Without scripts, fill in the token first."""
         self.page.goto(link)
+        field = self.page.get_by_label("The part of your link")
+        if field.is_visible():
+            field.fill(link.partition("#")[2])
         self.press("Log in to ringfence")
         self.page.get_by_role("heading", level=1, name="Overview").wait_for()
         return self

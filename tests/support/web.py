@@ -155,9 +155,9 @@ class Browser:
         return self.get(f"{form.action}?{urlencode(fields)}")
 
     def log_in(self, link: str) -> Self:
-        """Log in with a link: open it, and press its button."""
+        """Log in with a link: open it, put its token into the form, and press the button."""
         parts = urlsplit(link)
-        answer = self.submit(self.get(f"{parts.path}?{parts.query}").form("/login"))
+        answer = self.submit(self.get(parts.path).form("/login"), token=parts.fragment)
         assert answer.status == 303, answer.text
         return self
 
@@ -287,7 +287,7 @@ def web_in_thread(daemon: Path, mono: Callable[[], float]) -> Iterator[Callable[
         )
         thread.start()
         try:
-            yield lambda: f"{site.url}/login?token={sessions.make_link(Person('alice'), mono())}"
+            yield lambda: f"{site.url}/login#{sessions.make_link(Person('alice'), mono())}"
         finally:
             server.should_exit = True
             thread.join(PATIENCE)

@@ -81,7 +81,7 @@ def test_login_prints_a_link(tmp_path: Path) -> None:
     with web_server(tmp_path / "web", tmp_path / "control.sock") as web:
         done = web.login("--name", "bob", "--read-only")
         assert done.returncode == 0
-        assert done.stdout.startswith("http://localhost/login?token=")
+        assert done.stdout.startswith("http://localhost/login#")
         assert done.stderr == "It logs in bob, to read only, once, within five minutes.\n"
         assert web.login("--name", "x" * 65).returncode == 1
 

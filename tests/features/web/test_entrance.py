@@ -33,23 +33,33 @@ def test_nothing_is_shown_before_the_login(served: Served, target: str) -> None:
 def test_a_link_logs_in_once(served: Served) -> None:
     """Opening a link changes nothing; its button begins a session, once."""
     link = urlsplit(served.web.link("bob"))
-    target = f"{link.path}?{link.query}"
     first, second = Browser(served.web.socket), Browser(served.web.socket)
     for _ in range(3):
-        assert first.get(target).status == 200
+        page = first.get(link.path)
+        assert (page.status, page.form("/login").fields) == (200, {"token": ""})  # its script fills it in
     assert first.cookies == {}
-    answer = first.submit(first.get(target).form("/login"))
+    answer = first.submit(page.form("/login"), token=link.fragment)
     cookie = answer.headers["Set-Cookie"]
 
     assert (answer.status, answer.headers["Location"]) == (303, "/")
     assert {"HttpOnly", "Path=/", "SameSite=strict"} <= set(cookie.split("; "))
     assert "bob" in first.get("/").words
-    again = second.submit(second.get(target).form("/login"))
+    again = second.submit(second.get(link.path).form("/login"), token=link.fragment)
     assert again.status == 403
     assert "works once" in again.words
     assert second.cookies == {}
     assert "user=bob" in served.web.log
-    assert link.query.partition("=")[2] not in served.web.log
+    assert link.fragment not in served.web.log
+
+
+def test_no_log_of_a_proxy_has_the_token(served: Served) -> None:
+    """The token stands after the sign # of the link, which browsers do not send; a query has no effect."""
+    link = urlsplit(served.web.link("bob"))
+    browser = Browser(served.web.socket)
+
+    assert (link.path, link.query, len(link.fragment)) == ("/login", "", 43)
+    for target in (link.path, f"{link.path}?token={link.fragment}"):
+        assert link.fragment not in browser.get(target).text
 
 
 def test_logging_out_ends_the_session(served: Served) -> None:
@@ -98,9 +108,8 @@ def test_a_login_of_another_origin_is_refused(served: Served, origin: str, statu
     """A browser that sends no Sec-Fetch-Site still names the site whose form logs in."""
     link = urlsplit(served.web.link("bob"))
     browser = Browser(served.web.socket)
-    form = browser.get(f"{link.path}?{link.query}").form("/login")
 
-    assert browser.post("/login", form.fields, Origin=origin).status == status
+    assert browser.post("/login", {"token": link.fragment}, Origin=origin).status == status
 
 
 def test_a_new_login_ends_the_session_before(served: Served) -> None:

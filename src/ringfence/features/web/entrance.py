@@ -223,10 +223,11 @@ class Entrance:
     async def login_form(self, request: Request) -> Response:
         """Return the page with a button that logs in with the token of the link.
 
-        Opening the link does not log in, because a link works only once, and mail and chat programs open
-        links to check them.
+        The token stands in the fragment of the link (after #), which browsers do not send: so no log of a
+        proxy has it. A script of the page puts it into the form. Opening the link does not log in, because a
+        link works only once, and mail and chat programs open links to check them.
         """
-        return self._login_page(request, HTTPStatus.OK, token=request.query_params.get("token", "")[:200])
+        return self._login_page(request, HTTPStatus.OK)
 
     async def log_in(self, request: Request) -> Response:
         """Create a session with the token of a login link, and redirect to the overview page.
@@ -281,8 +282,8 @@ class Entrance:
             request.scope[SESSION] = session
         return session
 
-    def _login_page(self, request: Request, status: HTTPStatus, token: str = "") -> Response:
-        return self._renderer.page(request, "login.html", status, token=token, reason=_REASONS.get(status))
+    def _login_page(self, request: Request, status: HTTPStatus) -> Response:
+        return self._renderer.page(request, "login.html", status, reason=_REASONS.get(status))
 
 
 def require_change(session: WebSession) -> None:

@@ -220,7 +220,7 @@ class LoginLinks:
             raise ControlError(f"a person needs a name of at most {_MOST_NAME} visible characters")
         token = self._sessions.make_link(Person(name, read_only), self._clock.mono())
         structlog.get_logger().info("web.link", user=name, read_only=read_only)
-        return f"{self._site.url}/login?token={token}"
+        return f"{self._site.url}/login#{token}"
 
     def describe(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """Handle ``{"do": "site"}``: return the URL, and whether the page sees people's addresses.

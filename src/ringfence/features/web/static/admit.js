@@ -3,8 +3,9 @@
 (() => {
   const field = document.getElementById("token");
   const use = () => {
-    if (location.hash.length < 2) return;
-    field.value = location.hash.slice(1);
+    const token = location.hash.slice(1);
+    if (!token || document.getElementById(token)) return; // "Skip to the content" names an element
+    field.value = token;
     field.hidden = true;
     field.labels[0].hidden = true;
   };
