@@ -18,9 +18,11 @@ from ringfence.ban_facts import Placed
 from ringfence.config.converters import Duration, Name, Text
 from ringfence.errors import ControlError
 from ringfence.features.notify import guard as module
+from ringfence.features.notify import notifications
 from ringfence.features.notify.alarms import NotifyAlarmCode
 from ringfence.features.notify.delivery import Delivery
 from ringfence.features.notify.guard import MAX_NAMED, Notifier
+from ringfence.features.notify.outbox import TRIES
 from ringfence.features.notify.settings import (
     ChannelSettings,
     HookSettings,
@@ -32,6 +34,7 @@ from ringfence.features.notify.settings import (
 
 OK = Delivery(ok=True, text="ok")
 REFUSED = Delivery(ok=False, text="refused")
+NOON = 12 * 60
 
 
 def hook(name: str, digest: float = 0.01) -> HookSettings:
@@ -289,6 +292,33 @@ def test_a_test_message_reports_each_channel() -> None:
         asyncio.run(desk.notifier.test("x"))
     with pytest.raises(ControlError, match=r"^the configuration has none in \[notify\]; fix: add a channel"):
         asyncio.run(Desk().notifier.test(None))
+
+
+def test_a_test_message_that_arrives_shows_that_the_channel_works() -> None:
+    """After a message was dropped, no failure counts any more; one that waits is tried again at once."""
+    desk = Desk("one")
+    [box] = desk.notifier._outboxes
+    now = 0.0
+    for number in range(TRIES + 2):
+        box.add(notifications.of_alarm(alarm()), now)
+        now += 600.0
+        assert box.take(now, NOON) is not None
+        box.failed_with("refused", now)
+        assert (NotifyAlarmCode.NOTIFY_FAILING in _codes(desk)) is (number not in {0, TRIES})
+        if number == TRIES - 1:
+            asyncio.run(desk.notifier.test("one"))
+            assert _codes(desk) == [NotifyAlarmCode.NOTIFY_DROPPED]
+
+    assert box.take(now, NOON) is None
+    asyncio.run(desk.notifier.test("one"))
+    assert NotifyAlarmCode.NOTIFY_FAILING in _codes(desk)  # until the message that waits arrives
+    assert box.take(now, NOON) is not None
+    box.succeeded()
+    assert _codes(desk) == []
+
+
+def _codes(desk: Desk) -> list[str]:
+    return [str(one.code) for one in desk.notifier.alarms()]
 
 
 def test_an_unban_of_many_names_the_first() -> None:

@@ -144,6 +144,21 @@ def test_a_message_that_fails_for_long_is_dropped_and_counted() -> None:
     assert (box.alarms, box.as_json()["error"]) == ([], "")
 
 
+def test_a_report_that_arrives_shows_that_the_channel_works() -> None:
+    """After a message was dropped, a delivered report ends both alarms."""
+    box, now = mailbox(), 60.0
+    add_bans(box, 3, 0.0)
+    for _ in range(TRIES):
+        assert box.take(now, NOON) is not None
+        box.failed_with("refused", now)
+        now += 600.0
+    box.add_report(REPORT, lambda: None)
+    assert box.take(now, NOON) is not None
+    box.succeeded()
+
+    assert (box.alarms, box.as_json()["error"]) == ([], "")
+
+
 def test_a_single_failure_is_no_alarm() -> None:
     """A server that restarts is not worth an alarm."""
     box = outbox()

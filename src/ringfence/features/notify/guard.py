@@ -261,7 +261,8 @@ class Notifier(Feature):
         Return a JSON object for each one: the name ``channel``, whether it is ``ok``, and a ``text``.
         Raise ControlError if there is no such channel.
         """
-        channels = [box.settings for box in self._outboxes if wanted in (None, box.settings.name)]
+        boxes = [box for box in self._outboxes if wanted in (None, box.settings.name)]
+        channels = [box.settings for box in boxes]
         if not channels:
             names = ", ".join(box.settings.name for box in self._outboxes)
             there = f"the channels are: {names}" if names else _NO_CHANNEL
@@ -272,6 +273,9 @@ class Notifier(Feature):
                 group.create_task(self._send(channel, content, self._host, self._databases))
                 for channel in channels
             ]
+        for box, task in zip(boxes, tasks, strict=True):
+            if task.result().ok:
+                box.reached()
         return [
             {"channel": str(channel.name), "ok": task.result().ok, "text": task.result().text}
             for channel, task in zip(channels, tasks, strict=True)

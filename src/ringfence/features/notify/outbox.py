@@ -248,10 +248,16 @@ class Outbox:
         if self._message is not None and self._message.ended is not None:
             self._message.ended()
             self._report_tries = Tries()
-        else:
-            self._tries = Tries()
+        self._tries = Tries()
         self._message, self._is_sending = None, False
         self.dropped_messages = self.dropped_events = 0
+
+    def reached(self) -> None:
+        """Record that a test message was delivered: the channel works, so what waits is tried again now."""
+        if self._message is None:
+            self._tries = Tries()
+        self._tries.hurry()
+        self._report_tries.hurry()
 
     def interrupted(self) -> None:
         """Record that a try to send was cancelled; the same message is sent later."""
