@@ -101,6 +101,27 @@ def test_quiet_hours_keep_all_but_critical_events() -> None:
     assert box.take(30_001.0, NOON) is not None
 
 
+def test_quiet_hours_keep_a_message_that_failed() -> None:
+    """It is tried again when they are over, with a critical event, or at the stop of the daemon."""
+    box = outbox(quiet=QuietHours(22 * 60, 7 * 60))
+    add_bans(box, 1, 0.0)
+    first = box.take(60.0, 22 * 60 - 1)
+    assert first is not None
+    box.failed_with("refused", 60.0)
+    add_bans(box, 1, 70.0)
+
+    assert box.take(120.0, 22 * 60) is None
+    for minute, last in ((7 * 60, False), (NIGHT, True)):
+        assert box.take(120.0, minute, last=last) is first
+        box.interrupted()
+    box.add(notifications.of_alarm(alarm(AlarmCode.SOURCE_SILENT)), 120.0)
+    assert box.take(120.0, NIGHT) is first
+    box.succeeded()
+    found = box.take(125.0, NIGHT)
+    assert found is not None
+    assert found["total"] == 2
+
+
 def test_a_failed_message_is_tried_again_with_growing_pauses() -> None:
     """The message stays the same, and events that come meanwhile wait for the next one."""
     box = outbox()

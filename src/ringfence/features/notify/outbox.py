@@ -3,7 +3,7 @@
 A *digest* collects the events of the next message. Its size is bounded: it counts all events, but keeps
 only the first ``KEPT`` of each topic. The message is due when one of its events has waited long enough: a
 ban for the channel's setting ``digest`` (seconds), and any other event for at most ``PROMPT`` seconds. In
-the channel's quiet hours the digest waits, unless it has a critical event.
+the channel's quiet hours the digest waits, unless it has a critical event. So does a message that failed.
 
 One message is sent at a time, with at least ``digest`` seconds between two digests. If sending fails, it
 is tried again, with growing pauses. After ``TRIES`` failures the message is dropped and counted.
@@ -207,7 +207,7 @@ class Outbox:
             return None
         if self._message is None:
             self._message = self._next(now, minute, last=last)
-        elif now < self._tries.next_at and not last:
+        elif not last and (now < self._tries.next_at or self._is_held(self._message, minute)):
             return None
         self._is_sending = self._message is not None
         return self._message.content if self._message is not None else None
@@ -231,8 +231,21 @@ class Outbox:
     def _is_due(self, now: float, minute: int) -> bool:
         if now < max(self._due, self._next_message):
             return False
+        return not self._is_quiet(minute, self._digest.severity)
+
+    def _is_held(self, message: Waiting, minute: int) -> bool:
+        """Whether a message that failed waits for the end of the quiet hours. A report never does.
+
+        A critical event waits behind it, so such an event makes it due.
+        """
+        if message.is_report:
+            return False
+        return self._is_quiet(minute, message.content["severity"], self._digest.severity)
+
+    def _is_quiet(self, minute: int, *severities: object) -> bool:
+        """Whether messages of these severities wait at this minute of the day, because of the quiet hours."""
         quiet = self.settings.quiet
-        return quiet is None or not quiet.has(minute) or self._digest.severity is Severity.CRITICAL
+        return quiet is not None and quiet.has(minute) and Severity.CRITICAL not in severities
 
     def _close_digest(self) -> Waiting:
         waiting = Waiting({**self._digest.as_json(), "dropped": self._lost()}, self._digest.total)
