@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from contextlib import closing, nullcontext
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 
 from ringfence.cli.app import app
 from ringfence.friends.exchange import as_json, lines_of
+from ringfence.store.database import Store
+from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.friend import Friend, FriendReason
 
 COMMANDS = [tuple(name.split()) for name, _ in commands() if name.startswith(("allow ", "deny "))]
@@ -124,6 +127,21 @@ def test_without_the_daemon_the_database_is_written(tmp_path: Path) -> None:
 
     with guard:
         assert entries(guard, "deny") == ["203.0.113.9"]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_an_invalid_entry_of_the_database_is_listed_and_removed(tmp_path: Path, *, running: bool) -> None:
+    """An entry that was written into the database by hand has no networks, and can be removed."""
+    guard = Guard(tmp_path)
+    with closing(Store.open(tmp_path / "ringfence.db", owner=False)) as store:
+        store.entries.add([ListEntry(ListKind.ALLOW, "0.0.0.0/0", "by hand", 0.0)])
+    with guard if running else nullcontext():
+        [row] = listed(guard, "allow")
+        assert (row["entry"], row["networks"], row["leads_to"]) == ("0.0.0.0/0", 0, [])
+        done = guard.command("allow", "remove", "0.0.0.0/0", "::/0")
+        assert (done.returncode, done.stdout) == (1, "removed: 0.0.0.0/0\n")
+        assert done.stderr.startswith("::/0: is the whole internet, which cannot be allowed or denied\n")
+        assert listed(guard, "allow") == []
 
 
 def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:

@@ -106,15 +106,17 @@ class ListRequests:
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, lists = Answer(), self._lists.present
         values: dict[str, EntryValue] = {}
+        wrong: dict[str, str] = {}  # a database that was edited by hand may have these texts nevertheless
         for text in texts_of(request, "what"):
             try:
                 value = parse_entry(text)
             except ValueError as error:
-                answer.problems.append(str(error))
+                wrong[text] = str(error)
             else:
                 values[value.text] = value
-        answer.done += self._table.remove(kind, values)
+        answer.done += self._table.remove(kind, [*values, *wrong])
         removed = frozenset(answer.done)
+        answer.problems += [why for text, why in wrong.items() if text not in removed]
         for value in values.values():
             configured = any(e.value == value.text and e.kind is kind for e in lists.configured.entries)
             if value.text in removed:
@@ -170,14 +172,7 @@ def _row(lists: PresentLists, entry: ListEntry) -> dict[str, Any]:
     ``added`` is null if it is unknown, and ``ends`` if the entry does not end. ``networks`` is the number of
     networks in the kernel (null: unknown). ``leads_to`` are the addresses of a host name.
     """
-    value = parse_entry(entry.value)
-    networks: int | None = 1
-    leads_to: list[str] = []
-    if value.kind is EntryKind.HOST:
-        answer = lists.answers.get(value.text)
-        networks, leads_to = (None, []) if answer is None else (len(answer), addresses(answer))
-    elif value.kind is EntryKind.REGION:
-        networks = lists.composed.regions.get(value.text)
+    networks, leads_to = _networks_of(lists, entry.value)
     return {
         "entry": entry.value,
         "source": entry.origin,
@@ -188,3 +183,20 @@ def _row(lists: PresentLists, entry: ListEntry) -> dict[str, Any]:
         "networks": networks,
         "leads_to": leads_to,
     }
+
+
+def _networks_of(lists: PresentLists, text: str) -> tuple[int | None, list[str]]:
+    """Return the number of networks that an entry has in the kernel, and the addresses of a host name.
+
+    The number is None if it is unknown.
+    """
+    try:
+        value = parse_entry(text)
+    except ValueError:  # an invalid entry, about which compose() adds an alarm
+        return 0, []
+    if value.kind is EntryKind.REGION:
+        return lists.composed.regions.get(value.text), []
+    if value.kind is EntryKind.NETWORK:
+        return 1, []
+    answer = lists.answers.get(value.text)
+    return (None, []) if answer is None else (len(answer), addresses(answer))
