@@ -1,5 +1,6 @@
 """The commands of the command line, and their help."""
 
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -120,3 +121,19 @@ def test_a_full_disk_for_the_output_is_one_sentence(tmp_path: Path, arguments: l
 
     last = "the output cannot be written: No space left on device\n"
     assert (done.returncode, done.stderr.endswith(last), "Traceback" in done.stderr) == (1, True, False)
+
+
+@pytest.mark.parametrize(
+    ("closed", "shown"), [("2>&-", "unbanned: 203.0.113.1\n"), (">&-", ""), ("<&- >&- 2>&-", "")]
+)
+def test_a_closed_stream_is_no_error(tmp_path: Path, closed: str, shown: str) -> None:
+    """A command whose caller has closed its streams does what it shall, and succeeds."""
+    with Guard(tmp_path) as guard:
+        guard.must("ban", "203.0.113.1")
+        line = f"{shlex.join(guard._command_line('unban', '203.0.113.1'))} {closed}"
+        done = subprocess.run(
+            ["sh", "-c", line], env=guard._environ, capture_output=True, text=True, check=False, timeout=60
+        )
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, shown, "")
+        assert guard.banned() == set()

@@ -16,7 +16,7 @@ import typer
 import ringfence
 from ringfence import street
 from ringfence.cli.groups import LazyGroup
-from ringfence.cli.output import checked, echo, echo_stderr, exit_if_unrecorded
+from ringfence.cli.output import checked, echo, echo_stderr, exit_if_unrecorded, open_closed_streams
 from ringfence.errors import Exit, OutputError, report_defect
 from ringfence.street import Command
 from ringfence.values.text import printable
@@ -106,6 +106,7 @@ def main() -> None:
     it, because typer's error messages would print the character unescaped.
     """
     sys.excepthook = report_defect
+    open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper) and isinstance(sys.stderr, TextIOWrapper):
         sys.stdout, sys.stderr = checked(sys.stdout), checked(sys.stderr)
     for argument in sys.argv[1:]:

@@ -49,6 +49,17 @@ class _Stream(io.FileIO):
             raise OutputError(f"the output cannot be written: {error.strerror}") from None
 
 
+def open_closed_streams() -> None:
+    """Open /dev/null in place of each of the three standard streams that is closed.
+
+    Python has None for such a stream. A file that is opened later could get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            setattr(sys, name, os.fdopen(nothing, mode, encoding="utf-8", closefd=False))
+
+
 def checked(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     """Return a stream to the same descriptor whose failure is an OutputError; flush ``stream``.
 
