@@ -5,7 +5,7 @@ from io import StringIO
 
 import pytest
 
-from ringfence.cli.screen import Screen, escaped_text, fitting, table_of, without
+from ringfence.cli.screen import Screen, escaped_text, fitting, show_facts, table_of, without
 
 HOSTILE = "[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
 ESCAPED = r"[red]:boom:\x1b[31m\r\nEVIL\u202e\u2028\x9b\x00"
@@ -93,3 +93,11 @@ def test_a_line_is_wrapped_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -
     ):
         Screen(file=file, width=30).show(line, indent=10)
         assert file.getvalue() == expected
+
+
+def test_facts_on_the_narrowest_screen() -> None:
+    """A screen that is as narrow as the labels has a word of the text on each line."""
+    screen = Screen(width=10, file=StringIO())
+    show_facts([("source", "pbx is lost")], screen)
+
+    assert screen.file.getvalue() == "source    pbx\n          is\n          lost\n"  # type: ignore[attr-defined]  # it is the StringIO

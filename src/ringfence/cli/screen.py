@@ -72,7 +72,7 @@ class Screen(Console):
 def show_facts(facts: Iterable[tuple[str, str]], to: Screen) -> None:
     """Print facts in two columns: the label of a fact, and its text, which is wrapped in its column."""
     for label, text in facts:
-        room = to.width - _LABEL
+        room = max(1, to.width - _LABEL)
         first, *rest = wrap(printable(text), room, break_on_hyphens=False, break_long_words=False) or [""]
         lines = [f"{label:{_LABEL}}{first}", *(f"{'':{_LABEL}}{line}" for line in rest)]
         to.print(escaped_text(*lines), soft_wrap=True)

@@ -211,6 +211,11 @@ def drawn(shown: dict[str, Any], width: int, height: int) -> list[str]:
     return cropped(lines, width - 1).plain.split("\n")
 
 
+def test_the_narrowest_display_is_cut() -> None:
+    """A terminal of a few columns shows the beginning of each line."""
+    assert max(map(len, drawn(view(), 5, 24))) == 4
+
+
 def test_a_reason_that_has_no_room_gets_a_line_of_its_own() -> None:
     """The longest reason, beside the longest network, is shown whole at 80 columns."""
     sender: dict[str, Any] = {"time": "2026-11-21T02:41:25Z", "subject": "2001:db8:1234:5678::/64"}

@@ -47,6 +47,7 @@ _LEAST_ACCOUNT = 8  # an account is not cut below this number of columns
 
 _GAP = "  "
 _INDENT = 10  # columns before the second line of a row
+_LEAST_WIDTH = 8  # columns of an alarm: TextWrapper raises an error below those of indent and placeholder
 _MOST_TEXT = 200  # characters of a cell
 _ACCOUNT, _AREA = 2, 4  # where a row of cells has the account, and where its address is
 
@@ -276,7 +277,7 @@ def _alarms(alarms: list[dict[str, Any]], width: int, height: int) -> list[str]:
     """
     shown = alarms[:_MAX_ALARMS]
     most = max(1, height // 4 // max(1, len(shown)))  # lines of one alarm
-    wrapper = TextWrapper(width - 1, subsequent_indent="!   ", break_on_hyphens=False)
+    wrapper = TextWrapper(max(_LEAST_WIDTH, width - 1), subsequent_indent="!   ", break_on_hyphens=False)
     wrapper.max_lines, wrapper.placeholder = most, " …"
     lines = [line for alarm in shown for line in wrapper.wrap(printable(alarm_line(alarm)))]
     more = len(alarms) - len(shown)
