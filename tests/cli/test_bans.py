@@ -474,3 +474,17 @@ def test_unban_can_also_allow(tmp_path: Path) -> None:
         for address in ("203.0.113.1", "198.51.100.1"):
             assert "is allowed" in guard.command("ban", address).stderr
         assert guard.command("unban", "--all", "--allow").returncode == 2
+
+
+def test_unban_of_what_the_allow_list_refuses(tmp_path: Path) -> None:
+    """If the allow list is full, no address is reported as unbanned that was not banned."""
+    full = [f"198.18.{number // 128}.{number % 128 * 2}/32" for number in range(1_024)]
+    firewall = {"backend": "memory", "max_bans": 1_024}
+    with Guard(tmp_path, firewall=firewall, allow={"networks": full}) as guard:
+        guard.must("ban", "203.0.113.3")
+        done = guard.command("unban", "--allow", "203.0.113.1", "203.0.113.3")
+
+        assert (done.returncode, done.stdout) == (1, "unbanned: 203.0.113.3\n")
+        assert done.stderr.count("the allow list is full (1024 networks)") == 2
+        assert "203.0.113.1/32: is not banned\n" in done.stderr
+        assert guard.banned() == set()

@@ -165,13 +165,14 @@ def unban(
     settings, code = settings_or_defaults(config), 0
     if allow:  # before the unban: otherwise a new ban could be placed between the two
         code = allow_entries(config, [format_network(network) for network in networks], "unban --allow")
+    allowed = allow and code in {0, Exit.UNREACHABLE}
     with errors_reported():
         if everything:
             echo(f"{counted(_unban(settings, all=True), 'ban')} ended")
             return
-        answer = _unban(settings, networks=[str(network) for network in networks], allowed=allow)
+        answer = _unban(settings, networks=[str(network) for network in networks], allowed=allowed)
         problems = list(answer["problems"])
-        if not allow:  # with --allow, it is no problem if an address was not banned
+        if not allowed:  # otherwise it is no problem if an address was not banned
             problems += [f"{network}: is not banned" for network in answer["not_banned"]]
         echo_stderr(*answer["notes"])
         _print_outcome("unbanned", addresses or [], [str(network) for network in networks], problems)

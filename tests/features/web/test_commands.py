@@ -260,6 +260,26 @@ def test_an_address_is_allowed_although_its_ban_does_not_end(tmp_path: Path) -> 
     assert asyncio.run(scenario()) == CommandResult((problem,), ("a note",))
 
 
+def test_an_address_that_is_neither_allowed_nor_banned(tmp_path: Path) -> None:
+    """If the allow list is full and nothing was banned, both are problems, and the unban is no news."""
+    asked = list[object]()
+
+    def unban(request: Mapping[str, Any]) -> dict[str, list[str]]:
+        asked.append(request["allowed"])
+        return {"problems": [], "notes": [], "not_banned": ["100.64.7.1/32"]}
+
+    full = "100.64.7.1: the allow list is full"
+    handlers = {"allow_add": lambda _: {"problems": [full], "notes": []}, "unban": unban}
+
+    async def scenario() -> CommandResult:
+        async with control_server.serve(tmp_path / "socket", handlers):
+            client = DaemonClient(tmp_path / "socket", Clock())
+            return await COMMANDS["unban-allow"].run(client, Order("100.64.7.1", "alice"))
+
+    assert asyncio.run(scenario()) == CommandResult((full, "100.64.7.1/32: is not banned"))
+    assert asked == [False]
+
+
 def test_addresses_have_one_form() -> None:
     """An address is shown as the daemon writes it."""
     assert COMMANDS["ban"].check(" ::ffff:100.64.7.1 ") == "100.64.7.1"

@@ -149,8 +149,12 @@ def _alarm(text: str) -> str:
 
 async def _unban(client: DaemonClient, order: Order) -> CommandResult:
     answer = await client.command("unban", networks=[order.what])
-    not_banned = (f"{network}: is not banned" for network in answer["not_banned"])
-    return CommandResult((*answer["problems"], *not_banned), tuple(answer["notes"]))
+    return CommandResult((*answer["problems"], *_not_banned(answer)), tuple(answer["notes"]))
+
+
+def _not_banned(answer: Mapping[str, Any]) -> list[str]:
+    """Return a line for each network of an unban that was not banned."""
+    return [f"{network}: is not banned" for network in answer["not_banned"]]
 
 
 async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
@@ -160,13 +164,15 @@ async def _unban_and_allow(client: DaemonClient, order: Order) -> CommandResult:
     not banned, or if its ban does not end.
     """
     allowed = await client.command("allow_add", what=[order.what], note=order.signed)
+    is_allowed = not allowed["problems"]
     try:
-        unbanned = await client.command("unban", networks=[order.what], allowed=True)
+        unbanned = await client.command("unban", networks=[order.what], allowed=is_allowed)
     except RingfenceError as error:
-        done = "" if allowed["problems"] else f"{order.what} is on the allow list now; "
+        done = f"{order.what} is on the allow list now; " if is_allowed else ""
         return CommandResult((*allowed["problems"], f"{done}unban: {error}"), tuple(allowed["notes"]))
+    not_banned = [] if is_allowed else _not_banned(unbanned)
     return CommandResult(
-        (*allowed["problems"], *unbanned["problems"]), (*allowed["notes"], *unbanned["notes"])
+        (*allowed["problems"], *unbanned["problems"], *not_banned), (*allowed["notes"], *unbanned["notes"])
     )
 
 
