@@ -59,7 +59,7 @@ def test_unban_ends_exactly_the_named_bans(world: World) -> None:
     assert names == ["ban.removed", "ban.removed"]
 
     whole = "2001:db8::/64: unbanned as a whole, since one sender has all of it"
-    assert result == UnbanResult((), (whole,), ("203.0.113.1/32",))
+    assert result == UnbanResult((), (whole,), ("203.0.113.1/32",), ended=2)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.2/32", "2001:db8:0:1::/64"}
     assert world.enforcer.book.counts.unbanned == 2
 
@@ -70,7 +70,7 @@ def test_an_address_within_a_banned_network_is_unbanned_alone(world: World) -> N
     world.now += 600
     result = unban_texts(world, "192.0.2.1")
 
-    assert result == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",))
+    assert result == UnbanResult(notes=("192.0.2.0/24: the rest of it stays banned, in 8 parts",), ended=1)
     assert world.in_kernel() == world.in_store() == dict.fromkeys(PARTS_OF_24, 3_000)
     [whole] = {evolve(found, network=SUBJECT) for found in recorded_bans(world.store, world.now)}
     assert (whole.since, whole.reason, whole.origin) == (START, "a reason", Origin.ADMIN)
@@ -83,7 +83,7 @@ def test_an_ipv6_address_is_unbanned_with_its_64(world: World) -> None:
     ban(world, "2001:db8::/62")
     result = unban_texts(world, "2001:db8:0:1::5")
 
-    assert result == UnbanResult(notes=("2001:db8::/62: the rest of it stays banned, in 2 parts",))
+    assert result == UnbanResult(notes=("2001:db8::/62: the rest of it stays banned, in 2 parts",), ended=1)
     assert set(world.in_kernel()) == set(world.in_store()) == {"2001:db8::/64", "2001:db8:0:2::/63"}
 
 
@@ -94,7 +94,7 @@ def test_a_network_is_unbanned_with_all_that_is_in_it(world: World) -> None:
     world.decide(ip_network("192.0.2.9"), scope=Scope.SIP_UDP)
     result = unban_texts(world, "192.0.2.0/24")
 
-    assert result == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",))
+    assert result == UnbanResult(notes=("192.0.2.0/23: the rest of it stays banned, in one part",), ended=4)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.3.0/24", "198.51.100.1/32"}
 
 
@@ -192,7 +192,7 @@ def test_unban_reaches_what_is_pending(world: World) -> None:
     world.decide()
     world.backend.refuses.clear()
 
-    assert unban_texts(world, "192.0.2.1") == UnbanResult()
+    assert unban_texts(world, "192.0.2.1") == UnbanResult(ended=1)
     assert (len(world.enforcer.ledger.pending), world.enforcer.firewall_error) == (0, "")
     world.wait(5)
     assert world.in_kernel() == {}
@@ -323,7 +323,7 @@ def test_a_refused_part_is_reported_and_retried(world: World) -> None:
     world.backend.refuses[half] = FirewallError("no memory")
     result = unban_texts(world, "192.0.2.1")
 
-    assert result == UnbanResult(("192.0.2.128/25: no memory",))
+    assert result == UnbanResult(("192.0.2.128/25: no memory",), ended=1)
     assert set(world.in_kernel()) == PARTS_OF_24 - {"192.0.2.128/25"}
     world.backend.refuses.clear()
     world.wait(5)
@@ -400,7 +400,7 @@ def test_while_a_network_is_unbanned_new_bans_are_placed(world: World) -> None:
                     world.now += 1.0
                     world.decide()
                     world.enforcer.ban([many[0], many[-1]], 3_600.0, "again")
-        assert unbanning.result() == UnbanResult()
+        assert unbanning.result() == UnbanResult(ended=2 * CHUNK - 1)
 
     asyncio.run(main())
     assert [*dict.fromkeys(unbanned)] == [0, CHUNK, 2 * CHUNK - 1]
@@ -571,7 +571,7 @@ def test_one_is_unbanned_while_the_disk_is_slow(world: World) -> None:
     with Writer() as later, pytest.MonkeyPatch.context() as patch:
         patch.setattr(world.store.bans, "end", slow)
         patch.setattr(world.store.best_effort, "_later", later)
-        assert asyncio.run(let_two_in()) == UnbanResult()
+        assert asyncio.run(let_two_in()) == UnbanResult(ended=1)
 
     left = {"192.0.2.2/32", "192.0.2.3/32"}
     assert seen == [(True, {"192.0.2.1/32", *left})]

@@ -96,6 +96,7 @@ def test_bans_are_placed_listed_and_ended(office: Office) -> None:
         "problems": [],
         "notes": ["203.0.113.0/24: the rest of it stays banned, in 8 parts"],
         "not_banned": ["192.0.2.9/32"],
+        "ended": 1,
     }
     assert office.ask("unban", all=True) == 11
     assert office.listed() == set()

@@ -39,11 +39,15 @@ from ringfence.values.network import (
 
 @frozen
 class UnbanResult:
-    """The result of an unban: lines about problems, lines with notes, and networks that were not banned."""
+    """The result of an unban: lines about problems, lines with notes, and networks that were not banned.
+
+    ``ended`` is the number of bans that ended.
+    """
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     not_banned: tuple[str, ...] = ()
+    ended: int = 0
 
 
 def unban_known(enforcer: Enforcer, bans: Iterable[tuple[Network, Scope]]) -> None:
@@ -124,6 +128,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     problems: list[str] = []
     notes: list[str] = []
     not_banned: list[str] = []
+    ended = 0
     foreign: _Foreign | None = None
     for network in networks:
         async with enforcer.unbanning:
@@ -143,11 +148,13 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                     notes += note
                 await asyncio.sleep(0)
                 enforcer.require_enforcing()
-            problems += await _unban_in_parts(enforcer, keys, begun)
+            number, failed = await _unban_in_parts(enforcer, keys, begun)
+            ended += number
+            problems += failed
             if keys:
                 enforcer.report(Unbanned(whole_sender(network)))
         await asyncio.sleep(0)  # there may be thousands of networks without a ban
-    return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned))
+    return UnbanResult(tuple(problems), tuple(notes), tuple(not_banned), ended)
 
 
 async def unban_all(enforcer: Enforcer) -> int:
@@ -160,7 +167,7 @@ async def unban_all(enforcer: Enforcer) -> int:
         bans = listed(enforcer.backend, enforcer.ledger.all_keys())
         inside = await asyncio.to_thread(lambda: [key_of(one.network, one.scope) for one in bans])
         keys = [*dict.fromkeys(chain(inside, enforcer.ledger.all_keys()))]
-        problems = await _unban_in_parts(enforcer, keys, _CommandTime.now(enforcer))
+        _, problems = await _unban_in_parts(enforcer, keys, _CommandTime.now(enforcer))
     if problems:
         raise ControlError("; ".join(problems[:20]))
     return len(inside)
@@ -196,41 +203,51 @@ def _begun_by(ledger: Ledger, keys: Iterable[int], when: float) -> list[int]:
     return [key for key, one in records if one is None or one.since <= when or one.origin is adopted]
 
 
-async def _unban_in_parts(enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime) -> list[str]:
+async def _unban_in_parts(
+    enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime
+) -> tuple[int, list[str]]:
     """Remove bans, ``book.CHUNK`` at a time, so that a new ban does not wait for all of them.
 
-    A ban that began after ``begun`` stays. Return a line for each that the kernel refused to remove.
+    A ban that began after ``begun`` stays. Return the number of bans that ended, and a line for each that the
+    kernel refused to remove.
     """
-    problems = list[str]()
+    ended, problems = 0, list[str]()
     for part in in_parts(keys):
         if not enforcer.enforcing:  # enforcement was switched off while this function waited
             break
-        problems += failure_lines(await _unban_recorded(enforcer, part, begun))
+        number, failed = await _unban_recorded(enforcer, part, begun)
+        ended += number
+        problems += failure_lines(failed)
         await asyncio.sleep(0)
-    return problems
+    return ended, problems
 
 
-async def _unban_recorded(enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime) -> list[Outcome]:
-    """Record the end of bans in the store, then remove them; return the changes that the kernel refused.
+async def _unban_recorded(
+    enforcer: Enforcer, keys: Sequence[int], begun: _CommandTime
+) -> tuple[int, list[Outcome]]:
+    """Record the end of bans in the store, then remove them.
 
-    This call waits for the store, and the event loop continues meanwhile. A ban that began after ``begun``
-    stays. If enforcement is switched off meanwhile, the kernel has no bans any more, and nothing is removed.
+    Return the number of bans that ended, and the changes that the kernel refused. This call waits for the
+    store, and the event loop continues meanwhile. A ban that began after ``begun`` stays. If enforcement is
+    switched off meanwhile, the kernel has no bans any more, and nothing is removed.
     """
     when, how, ledger = begun.by_clock(enforcer), BanEnd.REMOVED, enforcer.ledger
     old = _begun_by(ledger, keys, when)
     known = {key: ledger.get(key) for key in old}
     await enforcer.records.end_and_wait([network_of(key) for key in old], when, how)
     if not enforcer.enforcing:  # enforcement was switched off while the store was written
-        return []
+        return 0, []
     when = begun.by_clock(enforcer)
     old = _begun_by(ledger, old, when)
     # If a pending ban was placed meanwhile, or a foreign one adopted, its end was recorded before its begin.
     late = {key for key in old if (present := ledger.get(key)) is not None and present is not known[key]}
     ended = [key for key in old if key not in late]
     failed = enforcer.apply(enforcer.book.unban(ended, recorded=when, how=how))
+    number = len(ended) - len(failed)
     if late:
-        failed += await _unban_recorded(enforcer, [*late], _CommandTime.now(enforcer))
-    return failed
+        more, refused = await _unban_recorded(enforcer, [*late], _CommandTime.now(enforcer))
+        return number + more, [*failed, *refused]
+    return number, failed
 
 
 @frozen

@@ -251,7 +251,7 @@ def _unban(settings: Settings, arguments: Arguments) -> Any:  # noqa: ANN401 - t
         if arguments.get("all"):
             return run(unban_all(enforcer))
         done = run(unban(enforcer, _networks(arguments) or []))
-        return {name: list(lines) for name, lines in asdict(done).items()}
+        return {name: list(one) if isinstance(one, tuple) else one for name, one in asdict(done).items()}
 
 
 ANSWERS: Mapping[str, Callable[[Settings, Arguments], Any]] = {

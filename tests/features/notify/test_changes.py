@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.support.tables import with_tables
 from ringfence import control_server
 from ringfence.config.converters import Duration, Text
 from ringfence.control_server import Peer
+from ringfence.errors import FirewallError
 from ringfence.features.notify.guard import Notifier
 from ringfence.features.notify.settings import HookSettings, NotifySettings
 from ringfence.guard.request_table import RequestGate, Rights
@@ -25,7 +27,7 @@ class Desk:
     """A notifier that gets each change, and the requests of root."""
 
     def __init__(self, office: Office) -> None:
-        side = office.kept.side
+        side, self.backend = office.kept.side, office.kept.backend
         hook = HookSettings(command=(Text("/x"),), digest=Duration(3_600.0))
         self.notifier = Notifier(with_tables(notify=NotifySettings(hook=(hook,))), side.common.clock)
         self._handlers = RequestGate(
@@ -74,6 +76,16 @@ def test_only_an_unban_that_ended_something_is_news(desk: Desk) -> None:
         ("unban", "", "203.0.113.1", "203.0.113.0/24: the rest of it stays banned, in 8 parts"),
         ("unban", "", "all", "8 bans ended"),
     ]
+
+
+def test_an_unban_that_the_kernel_refuses_in_part_is_news(desk: Desk) -> None:
+    """If one of the bans of a network ends, that is news, with the reason why the other one does not."""
+    desk.ask("ban", networks=["192.0.2.1", "192.0.2.2"], seconds=60, reason="")
+    desk.backend.refuses[ip_network("192.0.2.2")] = FirewallError("no answer")
+    for network in ("192.0.2.0/24", "192.0.2.2"):
+        desk.ask("unban", networks=[network])
+
+    assert desk.recorded() == [("unban", "", "192.0.2.0/24", "192.0.2.2/32: no answer")]
 
 
 def test_an_unban_of_allowed_addresses_is_news(desk: Desk) -> None:

@@ -136,8 +136,7 @@ class Notifier(Feature):
             names = [format_network(parse_network(name)) for name in request["networks"]]
             # ``allowed``: the command has added the networks to the allow list just before, and this has
             # already ended their bans. So this is recorded even if the request ends no ban.
-            ended = len(result["problems"]) + len(result["not_banned"]) < len(names)
-            if ended or request.get("allowed") is True:
+            if result["ended"] or request.get("allowed") is True:
                 self.on_unban(names, "; ".join([*result["problems"], *result["notes"]]))
 
     def on_unban(self, networks: Sequence[str], result: str) -> None:
