@@ -36,6 +36,8 @@ MOST_LISTED = 8_388_608
 """The maximum of the field ``most`` of the request ``bans``: the kernel's sets never have more bans."""
 MOST_ENDED = 10_000
 """The maximum number of ended bans that one answer has: those that ended last."""
+MOST_PAST = 2_000
+"""The maximum number of past alarms that one answer has: those that cleared last."""
 LINE_KINDS = ("event", "attempt", "ban", "alarm")
 """The kinds of news lines that the daemon sends to commands that follow it. A command can choose kinds."""
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it

@@ -1,15 +1,18 @@
 """``ringfence bans --past``, with the daemon up and down."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.amiserver import Script
+from tests.support.attempts import ban_of
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 
 from ringfence.cli.common import account_cell
+from ringfence.store.database import Store
 
 GUESSES = capture("asterisk-22", "wrong-password-register").ami.read_bytes()
 GUESSER = "198.18.1.101"
@@ -50,6 +53,18 @@ def test_without_the_daemon_the_database_is_read(guard: Guard) -> None:
 
     assert (done.returncode, done.stdout.splitlines()[1].split()[0]) == (0, GUESSER)
     assert "read from its database" in done.stderr
+
+
+def test_a_list_that_is_cut_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If as many bans ended as an answer may have, a note says that only the latest are listed."""
+    for module in ("cli.bans", "guard.facts"):
+        monkeypatch.setattr(f"ringfence.{module}.MOST_ENDED", 2)
+    with Store.open(tmp_path / "ringfence.db", owner=False) as store:
+        store.bans.record([ban_of(f"192.0.2.{number}", time.time() - 7_200.0) for number in range(3)])
+    done = Guard(tmp_path).command("bans", "--past")
+
+    assert (done.returncode, done.stdout.count("192.0.2.")) == (0, 2)
+    assert "Only the latest 2 are listed.\n" in done.stderr
 
 
 @pytest.mark.parametrize("options", [("--since", "1h"), ("--past", "--watch"), ("--past", "--since", "x")])

@@ -17,6 +17,7 @@ from ringfence.cli.common import (
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen
+from ringfence.control import MOST_PAST
 from ringfence.errors import Exit
 
 _INDENT = 7  # columns before the text of an alarm
@@ -57,6 +58,8 @@ def alarms_list(
         echo_json(rows)
     else:
         _print(rows, Screen(), past=past)
+    if past and len(rows) >= MOST_PAST:
+        echo_stderr(f"Only the latest {MOST_PAST} are listed.")
     if absent:
         echo_stderr("The daemon does not answer: its database is read.")
 

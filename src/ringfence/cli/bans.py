@@ -44,7 +44,7 @@ from ringfence.cli.screen import Screen, escaped_text, fitting, show_list, table
 from ringfence.clock import format_duration
 from ringfence.config.converters import parse_duration
 from ringfence.config.schema import Settings
-from ringfence.control import MOST_LISTED
+from ringfence.control import MOST_ENDED, MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.plurals import counted
 from ringfence.values.ban import COLUMNS, cell_of
@@ -325,6 +325,8 @@ def _show_past(path: Path, wanted: list[str] | None, seconds: float | None, *, a
         show_list(_past_columns(rows), _OPTIONAL_PAST, Screen())
     else:
         echo("No ban ended in this time.")
+    if len(rows) >= MOST_ENDED:
+        echo_stderr(f"Only the latest {MOST_ENDED} are listed.")
     if absent:
         echo_stderr("The daemon does not answer: the list is read from its database.")
 

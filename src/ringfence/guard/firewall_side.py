@@ -76,10 +76,6 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
         yield Alarm(AlarmCode.FIREWALL_LIMITS, "", f"the limits are not in place: {opened.limits}")
 
 
-MOST_PAST = 2_000
-"""The maximum number of past alarms in one answer of the daemon."""
-
-
 class KeptAlarms:
     """Saves the alarms in the database, and restores them at the start.
 

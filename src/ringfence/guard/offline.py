@@ -24,6 +24,7 @@ from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
+from ringfence.control import MOST_PAST
 from ringfence.control_server import Encoded
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import MOST
@@ -46,7 +47,7 @@ from ringfence.friends.exchange import as_json
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import past_bans, since_from
 from ringfence.guard.firewall_manager import find_sip_sockets
-from ringfence.guard.firewall_side import MOST_PAST, build_firewall_side, choose
+from ringfence.guard.firewall_side import build_firewall_side, choose
 from ringfence.guard.process import claim_sets, collector_paused, configure_logging, make_folder
 from ringfence.ledger import Ledger, Record, key_of, network_of
 from ringfence.lists.handlers import ListRequests

@@ -16,12 +16,13 @@ from ringfence.bans.book import in_parts
 from ringfence.bans.listing import listed
 from ringfence.bans.unban import unban, unban_all
 from ringfence.clock import Clock, format_duration
+from ringfence.control import MOST_PAST
 from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
-from ringfence.guard.firewall_side import MOST_PAST, FirewallSide, KeptAlarms
+from ringfence.guard.firewall_side import FirewallSide, KeptAlarms
 from ringfence.guard.status import StatusCollector, status_report
 from ringfence.ledger import key_of
 from ringfence.lists.handlers import ListRequests

@@ -13,6 +13,7 @@ from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.web import Browser, daemon_in_thread, web_server
 
+from ringfence.control import MOST_ENDED
 from ringfence.features.web.pages import MOST_BANS
 
 GUESSER = "198.18.1.101"
@@ -94,6 +95,29 @@ def test_ended_bans(served: Served) -> None:
     served.guard.ask("unban", networks=["100.64.7.200"])
 
     assert re.search(r"100\.64\.7\.200 admin - .* removed", served.browser.get("/past").words)
+
+
+def test_lists_of_the_past_that_are_cut_say_so(served: Served, tmp_path: Path) -> None:
+    """A page has the latest rows; the daemon's answer may lack bans beyond its maximum, too."""
+    served.guard.ask("ban", networks=["100.64.7.201"], seconds=3_600)
+    served.guard.ask("unban", networks=["100.64.7.201"])
+    row = served.guard.ask("past_bans")[0]
+    alarm = {"code": "phone.broken", "subject": "204", "text": "fails", "dismissed_by": ""}
+    alarm |= {"since": row["since"], "cleared": row["ended"]}
+    handlers = {
+        "past_bans": lambda _: [row] * MOST_ENDED,
+        "alarms": lambda request: [alarm] * 201 if request.get("past") else [],
+    }
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        browser = web.browser()
+
+        assert f"The latest 200 of at least {MOST_ENDED} bans that ended" in browser.get("/past").words
+        assert "Only the latest 200 are listed." in browser.get("/alarms").words
+    assert "at least" not in served.browser.get("/past").words
+    assert "Only the latest" not in served.browser.get("/alarms").words
 
 
 def test_the_log(served: Served) -> None:

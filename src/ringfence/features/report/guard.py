@@ -19,11 +19,12 @@ import structlog
 from ringfence import control_server
 from ringfence.alarms import AlarmRecord
 from ringfence.clock import Clock
+from ringfence.control import MOST_PAST
 from ringfence.control_server import Encoded
 from ringfence.errors import ControlError, RingfenceError, StoreError
 from ringfence.guard.facts import past_bans
 from ringfence.guard.feature import Feature, Given
-from ringfence.guard.firewall_side import MOST_PAST, FirewallSide
+from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.reload import Reloader
 from ringfence.lists.regions import files_of
 from ringfence.store.database import Store

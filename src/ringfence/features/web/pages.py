@@ -14,6 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ringfence.control import MOST_ENDED
 from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
@@ -236,7 +237,8 @@ class Pages:
     async def past(self, request: Request, _: WebSession) -> Response:
         """Return the page of the bans that ended last, at most 30 days ago."""
         rows = await self._client.recent(_HISTORY_FOR, "past_bans", seconds=_PAST)
-        return self._page(request, "past.html", rows=rows, areas=await self._areas(rows[:_MOST_ROWS]))
+        areas = await self._areas(rows[:_MOST_ROWS])
+        return self._page(request, "past.html", rows=rows, areas=areas, is_cut=len(rows) >= MOST_ENDED)
 
     async def _areas(self, rows: Sequence[Row]) -> Mapping[str, str]:
         """Return the location of the address of each row, by address; {} if the daemon is slow or fails.
