@@ -158,6 +158,20 @@ def test_a_write_that_is_tried_once() -> None:
     assert (disk.written, best_effort.error) == ([2], "")
 
 
+def test_a_write_that_succeeds_ends_the_error_of_one_that_was_tried_once() -> None:
+    """The disk takes writes again, although no purge of old rows is due for an hour."""
+    disk, best_effort = Disk(), BestEffort(PATH)
+    disk.full = True
+    with capture_logs():
+        best_effort.write_once(disk.write(1))
+    disk.full = False
+    best_effort.write_kept()
+    assert (best_effort.error, best_effort.takes_writes) == ("disk full", False)  # nothing was written
+
+    best_effort.write(disk.write(2))
+    assert (disk.written, best_effort.error, best_effort.takes_writes) == ([2], "", True)
+
+
 def test_a_person_learns_whether_a_change_is_recorded() -> None:
     """The answer waits for the disk: nothing, the error, a disk that hangs, a database in memory."""
     disk, slow = Disk(), threading.Event()

@@ -86,7 +86,7 @@ class BestEffort:
 
     @property
     def takes_writes(self) -> bool:
-        """Whether the latest write of each kind succeeded."""
+        """Whether no write has failed since the latest one that succeeded."""
         return not self._errors["writing"] and not self._errors["once"]
 
     @property
@@ -206,8 +206,8 @@ class BestEffort:
                 except Exception as error:  # noqa: BLE001 - raised or logged below
                     defects.append(error)
                 self._forget(key, action)
-            if not failed:
-                self._errors["writing"] = ""
+            if waiting and not failed:  # the disk takes writes again, also that of the next purge
+                self._errors["writing"] = self._errors["once"] = ""
         for other in defects[1:]:
             self._log.error("writer.defect", exc_info=other)
         if defects:
