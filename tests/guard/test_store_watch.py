@@ -1,19 +1,23 @@
 """Periodic work on the database of a running daemon."""
 
+import asyncio
 from ipaddress import ip_network
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.guard.test_requests import Office
 from tests.support.attempts import ban_of
 from tests.support.full_disk import FullDisk
 from tests.support.kept import OTHER, Kept
 from tests.support.recorded import active
 
+from ringfence import control_server
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.errors import StoreError
 from ringfence.guard.firewall_side import StoreWatch
+from ringfence.guard.request_table import RequestGate, Rights
 from ringfence.ledger import key_of
 from ringfence.store.database import Store
 
@@ -60,6 +64,22 @@ def test_a_database_that_is_replaced(kept: Kept, tmp_path: Path, put_back: bool)
             "store.not_recorded",
             True,
         )
+
+
+def test_a_person_learns_that_the_database_is_gone(kept: Kept, tmp_path: Path) -> None:
+    """The answer to a change states that the next start will not know it."""
+    friends, effort = kept.side.exempt.friends.friends, kept.store.best_effort
+    handlers = RequestGate(Office(kept).handlers, Rights(999), friends, (), kept.clock, effort).handlers()
+    kept.store.connection.path.rename(tmp_path / "away.db")
+
+    async def answered() -> object:
+        control_server.PEER.set(control_server.Peer(0, 1))
+        answer: Any = handlers["ban"]({"networks": ["192.0.2.1"], "seconds": 60})
+        return await answer
+
+    answer = asyncio.run(answered())
+    assert isinstance(answer, control_server.Unrecorded)
+    assert "was removed or replaced while it was in use" in answer.why
 
 
 def test_a_database_in_memory(kept: Kept, tmp_path: Path) -> None:

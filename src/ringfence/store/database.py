@@ -79,7 +79,7 @@ class Store:
         self.entries = EntryTable(connection)
         self.friends = FriendTable(connection)
         self.state = SavedState(connection)
-        self.best_effort = BestEffort(connection.path, later, memory_reason)
+        self.best_effort = BestEffort(connection.path, later, memory_reason, self._gone)
         self.switch = OffSwitch(self.state, self.best_effort, runtime)
         self.records = Records(self.bans, self.switch, self.best_effort)
         self.names = SavedNames(self.state, self.best_effort)
@@ -153,10 +153,14 @@ class Store:
     @property
     def error(self) -> str:
         """Why the next start may not know the latest changes; "" if it will."""
-        if not self.memory_reason and self.connection.replaced:
-            path = self.connection.path
-            return f"{path} was removed or replaced while it was in use; fix: systemctl restart ringfence"
-        return self.best_effort.error
+        return self._gone() or self.best_effort.error
+
+    def _gone(self) -> str:
+        """Return why the next start will not find the database that is in use; "" if it will."""
+        if self.memory_reason or not self.connection.replaced:
+            return ""
+        path = self.connection.path
+        return f"{path} was removed or replaced while it was in use; fix: systemctl restart ringfence"
 
     def damage(self) -> str:
         """Return a message about damage to the database, with the fix; "" if there is none.

@@ -55,10 +55,17 @@ class BestEffort:
     tried again before each later write, and by :meth:`retry`, until it succeeds.
 
     ``later`` puts a write into a queue, or runs it at once. ``memory_reason`` is the reason why the database
-    is in memory only, "" if it is in the file.
+    is in memory only, "" if it is in the file. ``gone`` returns the reason why the next start will not find
+    the file, "" if it will.
     """
 
-    def __init__(self, path: Path, later: Later = at_once, memory_reason: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        later: Later = at_once,
+        memory_reason: str = "",
+        gone: Callable[[], str] = str,
+    ) -> None:
         self.damage = ""
         """A message about damage that a read or write has found, with the fix; "" if there is none."""
         self.unreadable = ""
@@ -71,6 +78,7 @@ class BestEffort:
         self._path = path
         self._later = later
         self.memory_reason = memory_reason
+        self._gone = gone
         self._kept: dict[object, _Action] = {}
         self._changing, self._writing = threading.Lock(), threading.Lock()
         self._queued: object = None
@@ -154,7 +162,7 @@ class BestEffort:
         slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
         failed = self._errors["writing"] or self._errors["switch"]
-        return self.memory_reason or self.damage or failed or slow or dropped
+        return self.memory_reason or self.damage or self._gone() or failed or slow or dropped
 
     def read(self, action: Callable[[*_Ts], _T], fallback: _T, *arguments: *_Ts) -> _T:
         """Call a read in the caller's thread. Return its result, or ``fallback`` if it fails."""
