@@ -178,11 +178,6 @@ class NetworkFacts:
         """The protected networks that overlap the queried one, each with the reason why it is protected."""
         return {kept: why for kept, why in self.protected.items() if overlap(kept, self.network)}
 
-    @property
-    def single(self) -> bool:
-        """Whether the queried network is a single address, or all addresses that count as one sender."""
-        return self.network.prefixlen == self.network.max_prefixlen or self.network == self.subject
-
     def attempts(self) -> list[AttemptOutcome]:
         """Return all known attempts, oldest first: those of bans, and those that the detector remembers."""
         bans = [one.ban for one in self.running if one.ban is not None] + [one.ban for one in self.past]

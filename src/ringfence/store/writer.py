@@ -2,8 +2,7 @@
 
 A commit takes 0.1 ms, but one in a few hundred waits for the disk: up to 21 ms were measured while another
 program wrote much. An attacker can send 60 guesses in 21 ms. So writes run in this thread, in order, while
-the event loop continues. The queue is limited: if ``MOST`` writes are waiting, a new one is refused and
-counted.
+the event loop continues. At most ``MOST_KEPT`` writes wait: beyond that, the oldest is dropped and counted.
 """
 
 import asyncio
@@ -256,36 +255,26 @@ def _may_succeed_later(error: StoreError) -> bool:
     return not isinstance(error, StoreDamagedError) and isinstance(error.__cause__, environment)
 
 
-MOST = 10_000
-"""The maximum number of waiting writes. A write that records a ban with its attempts takes some 3 KiB."""
-
 LAST = 2.0
 """Seconds to wait for queued writes at the daemon's end. Each write to a locked database takes 5 s."""
 
 
 class Writer:
-    """A single-threaded, bounded FIFO executor for database writes."""
+    """A single-threaded FIFO executor for database writes.
 
-    def __init__(self, most: int = MOST) -> None:
-        self.refused = 0
-        self._most = most
+    It needs no limit: at most one call of :meth:`BestEffort.write_kept` waits, and one purge an hour.
+    """
+
+    def __init__(self) -> None:
         self._waiting = 0
         self.thread = Threads(1, "later")
         self._log = structlog.get_logger()
 
-    @property
-    def waiting(self) -> int:
-        """The number of database writes that wait or run."""
-        return self._waiting
-
-    def __call__(self, action: _Action) -> Future[object] | None:
+    def __call__(self, action: _Action) -> Future[object]:
         """Queue ``action``. An exception that it raises is a defect, and is logged with its traceback.
 
-        Return the future of ``action``. If the queue is full, count ``action`` as refused and return None.
+        Return the future of ``action``.
         """
-        if self._waiting >= self._most:
-            self.refused += 1
-            return None
         self._waiting += 1
         future = self.thread.submit(action)
         future.add_done_callback(self._done)

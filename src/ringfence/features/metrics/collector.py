@@ -218,7 +218,7 @@ class DaemonMetrics(Collector):
             ("unconfirmed",): self._side.detector.waiting,
         }
         yield _gauge("queue_length", "Entries that wait, by queue.", ["queue"], lengths.items())
-        text = "Writes to the database that were refused because too many waited."
+        text = "Writes to the database that were dropped because too many waited."
         yield _counter("database_refused_writes", text, value=self._side.common.store.best_effort.dropped)
         yield _gauge("database_bytes", "Size of the database's files.", value=self._side.common.store.size())
 

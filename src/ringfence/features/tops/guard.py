@@ -114,7 +114,7 @@ class Tops(Feature):
     def save(self) -> list[object]:
         """Queue the counts of attempts for the database, and count from zero again.
 
-        Return one object for each write: in the daemon a Future, or None if the queue is full.
+        Return one object for each write: in the daemon a Future.
         """
         queued = [
             self._best_effort.write(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
