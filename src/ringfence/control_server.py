@@ -72,8 +72,8 @@ has none of them may get one longer answer. While half of the bytes are in use, 
 REST = 8.0
 """The seconds that a request keeps its place among the running ones for each second that it ran.
 
-So the requests of users other than root take only a part of the daemon's time. The daemon also pauses between
-two parts of a list, as long as the earlier part took.
+So the requests of users other than root take only a part of the daemon's time. Between two parts of a list of
+such a user, the daemon pauses as long as the earlier part took.
 """
 SHORTEST_REST, LONGEST_REST = 0.005, 1.0
 _UNREAD = "too many answers wait until you read them; read them first"

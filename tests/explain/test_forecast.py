@@ -26,9 +26,9 @@ from ringfence.values.friend import FriendReason
 
 GUESS, SLOW, PREFIX, FLOOD = RULE["guess"], RULE["slow"], RULE["prefix"], RULE["flood"]
 CLAIMED = "a ban of 10m from the SIP ports by UDP"
-SOME = "only claim the address are one of 10m from the SIP ports by UDP"
+SOME = "only claim the address lead to a ban of 10m from the SIP ports by UDP"
 CALLS = "calls of extensions that do not exist"
-ONE = "1 that only claims the address is one of 10m from the SIP ports by UDP"
+ONE = "1 that only claims the address leads to a ban of 10m from the SIP ports by UDP"
 
 
 def sentences(**what: Any) -> str:  # noqa: ANN401 - whatever is known

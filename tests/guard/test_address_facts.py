@@ -186,7 +186,7 @@ def test_claims_have_the_configurations_terms(tmp_path: Path) -> None:
     with kept(tmp_path, wanted) as made:
         told = Desk(made).ask("192.0.2.1")
 
-    assert "claim the address are one of 2m from the SIP ports" in told["forecast"][0]
+    assert "claim the address lead to a ban of 2m from the SIP ports" in told["forecast"][0]
 
 
 def test_an_address_on_a_list(desk: Desk) -> None:

@@ -38,7 +38,7 @@ PATIENCE = 30.0
 _KNOWN_TO_HANG = 10.0
 """Seconds for which a command that has met a daemon that hangs does not ask it again."""
 _hangs: dict[Path, tuple[float, HangingError]] = {}
-"""When a daemon was found to hang (monotonic seconds), by its socket, and the error."""
+"""For each socket: when its daemon was found to hang (monotonic seconds), and the error raised then."""
 
 ConfigOption = Annotated[
     Path,

@@ -67,8 +67,7 @@ def _show(row: Row, *, as_json: bool) -> None:
     if as_json:
         echo_json(row, indent=None)
     elif row["what"] == "lost":
-        lines = counted(row["number"], "line is", "lines are")
-        echo_stderr(f"{lines} missing: they came faster than they were read")
+        echo_stderr(f"{counted(row['number'], 'line')} missing, because this command reads too slowly")
     else:
         echo(line_of(row), indent=_TEXT)
 

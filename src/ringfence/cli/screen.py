@@ -29,8 +29,8 @@ _LABEL = 10  # columns of the label at the beginning of a line
 class Screen(Console):
     """A console without markup, emoji codes and highlighting. It escapes unprintable characters.
 
-    Lines may have 10,000 columns if standard output is no terminal, so that ``grep`` finds whole lines. The
-    environment variable COLUMNS sets a limit again.
+    Lines may have 10,000 columns if standard output is not a terminal, so that ``grep`` finds whole lines.
+    The environment variable COLUMNS sets a limit again.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Screen(Console):
         """Write to ``file`` if it is given, else to standard error with ``stderr``, else to standard output.
 
         ``width`` is in columns; None is the width of the terminal. With ``whole_lines`` false, lines are
-        cut or wrapped also if there is no terminal.
+        cut or wrapped also if the output is not a terminal.
         """
         piped = not (stderr or sys.stdout.isatty() or os.environ.get("COLUMNS"))
         if whole_lines and piped and width is None:

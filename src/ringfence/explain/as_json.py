@@ -294,8 +294,9 @@ def _more(known: NetworkFacts, count: Count) -> str:
     )
     claims = claimed_for(count.number) - count.have
     if claims > 0 and not known.running:
-        verb, least = "claims" if claims == 1 else "claim", format_duration(known.claimed.ban[0])
-        text += f"; {claims} that only {verb} the address {_verb(claims)} one of {least}{_NARROW}"
+        claim, lead = ("claims", "leads") if claims == 1 else ("claim", "lead")
+        least = format_duration(known.claimed.ban[0])
+        text += f"; {claims} that only {claim} the address {lead} to a ban of {least}{_NARROW}"
     return f"{text} ({rule.name})"
 
 

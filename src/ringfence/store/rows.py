@@ -70,7 +70,7 @@ def network_of(text: str) -> Network:
             return IPv6Network((inet_pton(AF_INET6, address), int(length)))
         return IPv4Network((inet_pton(AF_INET, address), int(length)))
     except (OSError, ValueError):
-        raise ValueError(f"{text!r} is no network") from None
+        raise ValueError(f"{text!r} is not a network") from None
 
 
 def times(*seconds: float) -> None:

@@ -1,4 +1,7 @@
-"""The tables of the database, except those of bans and alarms: small ones, each with its own class."""
+"""The tables of the database except those of bans and of features.
+
+They have small values, list entries, friends and alarms.
+"""
 
 import json
 import sys

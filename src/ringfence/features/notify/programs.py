@@ -104,7 +104,9 @@ def send_by_apprise(channel: Mapping[str, Any], content: Mapping[str, Any], host
     message = compose(content, host, without_markup)
     tag = [f"--tag={channel['tag']}"] if channel["tag"] else []
     file = Path(channel["config"])
-    query = "?format=yaml" if file.suffix.lower() in _YAML else ""  # Apprise asks the name, not the contents
+    # Apprise chooses the format by the file's name. The file in memory has no such name, so the query names
+    # the format.
+    query = "?format=yaml" if file.suffix.lower() in _YAML else ""
     try:
         config = file.read_text("utf-8", "surrogateescape")
     except OSError as error:

@@ -126,7 +126,7 @@ def _print(kind: str, rows: list[dict[str, Any]]) -> None:
 def _live(path: Path) -> None:
     """Show attempts and bans, and update them, until ``q`` or Ctrl-C is pressed.
 
-    If the output is no terminal, print them once.
+    If the output is not a terminal, print them once.
     """
     to = Screen(whole_lines=False)
     state = {"sort": _SORTS[0], "paused": ""}
