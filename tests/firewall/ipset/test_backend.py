@@ -11,15 +11,20 @@ from pathlib import Path
 
 import pytest
 from tests.support.cable import CABLES, arrives, far_end
-from tests.support.flavours import FLAVOURS, finder, tools_of
+from tests.support.flavours import FLAVOURS, command, finder, tools_of
 from tests.support.lists import write_list
 from tests.support.netns import run
 
-from ringfence.errors import FirewallError, FirewallPermissionError, FirewallUnsupportedError
+from ringfence.errors import (
+    FirewallError,
+    FirewallPermissionError,
+    FirewallToolError,
+    FirewallUnsupportedError,
+)
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome
-from ringfence.firewall.ipset import installation
+from ringfence.firewall.ipset import installation, iptables
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import LimitMode
@@ -274,6 +279,34 @@ def test_damage_is_reported_repaired_and_removed(backend: IpsetBackend, damage: 
     run("sh", "-c", damage)
     backend.flush()
     assert [line for part in saved() for line in part if "ringfence" in line] == []
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("damaged", ["rules", "list"])
+def test_damage_stays_known_if_its_repair_fails(
+    flavour: str, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a program fails while open() repairs damage, health() still reports it, and open() repairs it."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise FirewallToolError("the program did not end within 10 s")
+
+    with closing(IpsetBackend(find_tools=finder(flavour))) as backend:
+        backend.open()
+        write_list(backend, network_lists.DENY, LISTED)
+        assert backend.health().damage is None
+        if damaged == "rules":
+            run(command(flavour, 4), "-t", "raw", "-I", "PREROUTING", "-j", "ACCEPT")
+        else:
+            run("ipset", "flush", "ringfence-deny4")
+        with monkeypatch.context() as patch:
+            patch.setattr(iptables, "restore" if damaged == "rules" else "save", fail)
+            with pytest.raises(FirewallToolError):
+                backend.open()
+        assert backend.health().damage is not None
+        assert backend.open().repaired
+        write_list(backend, network_lists.DENY, LISTED)
+        assert backend.health().damage is None
 
 
 @pytest.mark.parametrize(

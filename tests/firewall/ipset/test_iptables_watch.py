@@ -9,7 +9,8 @@ from tests.support.netns import run
 from ringfence.firewall.contract import BanAction, FirewallPlan
 from ringfence.firewall.ipset.installation import Family
 from ringfence.firewall.ipset.sets import create_set, set_specs
-from ringfence.netlink.connection import NetlinkConnection
+from ringfence.firewall.nftables import messages as nft_messages
+from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
 # With an action that puts rules into both tables.
@@ -70,6 +71,23 @@ def test_a_replaced_rule_is_damage_and_a_foreign_one_is_not(kernel: NetlinkConne
 
     run(tool, "-t", "raw", "-R", "ringfence-out", "1", "-j", "ACCEPT")
     assert family.check() == (f"rules of chain ringfence-out in table raw of IPv{version} were changed", True)
+
+
+def test_a_check_that_fails_is_repeated(kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel does not answer while the rules are compared, the next check compares them."""
+
+    def lose(*_args: object) -> None:
+        raise NetlinkLostError("the kernel did not answer")
+
+    family = Family(4, tools_of("nft", 4), kernel)
+    family.install(PLAN)
+    assert family.check()[0] is None
+    run(command("nft", 4), "-t", "raw", "-F", "PREROUTING")
+    with monkeypatch.context() as patch:
+        patch.setattr(nft_messages, "rules_of", lose)
+        with pytest.raises(NetlinkLostError):
+            family.check()
+    assert family.check()[0] is not None
 
 
 def test_a_flushed_ruleset_is_damage(kernel: NetlinkConnection) -> None:

@@ -311,7 +311,6 @@ class IpsetBackend:
         families, tools = self._preflight()
         first = not self._families
         sets = make_sets(self._kernel, tools, self.plan.maxelem, self._lists, first=first)
-        self._lists |= sets.lists
         damaged = sets.damaged
         placed = {}
         for version, found in tools.items():
@@ -323,6 +322,7 @@ class IpsetBackend:
             if not family.adopted and version in sets.named:
                 family.remove_other_flavour()
             family.adopted = True  # from now on these rules name the sets
+        self._lists |= sets.lists  # not earlier: if open() fails, health() must still find the damage
         if first:
             self._destroy_leftovers()
         self._families = families

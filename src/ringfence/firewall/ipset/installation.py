@@ -1,8 +1,9 @@
 """The installed iptables rules of one IP version: written, checked, and counted.
 
 After each write the rules are read back. The write is repeated until they are the wanted ones. Before
-each reading ``watch.py`` records the state of the kernel. So the next check finds any change that another
-program made since then, even during the reading.
+each reading ``watch.py`` reads the state of the kernel. It records this state only if the rules are then
+found to be the wanted ones. So the next check finds any change that another program made since then, even
+during the reading, and all damage that a failed write has left.
 """
 
 import errno
@@ -113,7 +114,7 @@ class Family:
         """
         damaged = False
         for attempt in range(_ATTEMPTS):
-            self._watch.record(tuple(rules))
+            record = self._watch.look(tuple(rules))
             state = iptables.parse(self._read(rules))
             if attempt == 0:
                 found = iptables.own_rules(state)
@@ -125,6 +126,7 @@ class Family:
                 state, rules, printed=self._printed, new_tables=self._absent_tables(rules)
             )
             if not texts:
+                record()
                 self._rules, self._installed = rules, iptables.own_rules(state)
                 self.references = named_sets(rules)
                 return damaged

@@ -20,7 +20,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from attrs import frozen
 
@@ -122,11 +122,19 @@ class NftWatch:
         self._generation: int | None = None
         self._damage: str | None = None
 
-    def record(self, tables: Collection[str]) -> None:
-        """Record the present rules in ``tables`` as the wanted ones."""
-        self._tables, self._damage = tables, None
-        self._generation = self._number()
-        self._recorded = self._rules()
+    def look(self, tables: Collection[str]) -> Callable[[], None]:
+        """Read the rules in ``tables``, and return a function that records them as the wanted ones.
+
+        The caller calls it when it has found that the rules are the wanted ones.
+        """
+        number = self._number()
+        rules = self._rules(tables)
+
+        def record() -> None:
+            self._tables, self._recorded = tables, rules
+            self._generation, self._damage = number, None
+
+        return record
 
     def check(self) -> tuple[str | None, bool]:
         """Check our rules, and return two values.
@@ -135,9 +143,10 @@ class NftWatch:
         also of another program, changed since the last check.
         """
         number = self._number()
-        changed, self._generation = number != self._generation, number
+        changed = number != self._generation
         if changed:
             self._damage = self._compare()
+            self._generation = number
         return self._damage, changed
 
     def _number(self) -> int | None:
@@ -145,10 +154,10 @@ class NftWatch:
         generation = nft_messages.generation_of(answers[0]) if answers else None
         return generation.number if generation is not None else None
 
-    def _rules(self) -> _Recorded:
+    def _rules(self, tables: Collection[str]) -> _Recorded:
         """Return the rules of our chains, and the first rule of each builtin chain, which should be ours."""
         recorded: dict[tuple[str, str], tuple[tuple[int, bytes], ...]] = {}
-        for table in self._tables:
+        for table in tables:
             request = nft_messages.get_rules(table, family=FAMILIES[self._version])
             for rule in nft_messages.rules_of(self._kernel.request(request)):
                 key = table, rule.chain
@@ -157,7 +166,7 @@ class NftWatch:
         return recorded
 
     def _compare(self) -> str | None:
-        now = self._rules()
+        now = self._rules(self._tables)
         for (table, chain), rules in self._recorded.items():
             found = now.get((table, chain), ())
             if found == rules:
@@ -177,9 +186,17 @@ class LegacyWatch:
         self._recorded: Mapping[str, Size | None] = {}
         self._last: Mapping[str, Size | None] = {}
 
-    def record(self, tables: Collection[str]) -> None:
-        """Record the present sizes of ``tables`` as those of the wanted rules."""
-        self._recorded = self._last = self._sizes(tables)
+    def look(self, tables: Collection[str]) -> Callable[[], None]:
+        """Read the sizes of ``tables``, and return a function that records them.
+
+        The caller calls it when it has found that the rules are the wanted ones.
+        """
+        sizes = self._sizes(tables)
+
+        def record() -> None:
+            self._recorded = self._last = sizes
+
+        return record
 
     def check(self) -> tuple[str | None, bool]:
         """Check the sizes of the tables, and return two values.
