@@ -309,6 +309,22 @@ def test_damage_stays_known_if_its_repair_fails(
         assert backend.health().damage is None
 
 
+def test_damage_of_several_lists_is_reported_until_open(backend: IpsetBackend) -> None:
+    """open() reports damaged lists once: health() does not report those that are still to be written."""
+    for which in (network_lists.DENY, network_lists.EXTERNAL):
+        write_list(backend, which, LONG)
+        run("ipset", "del", f"ringfence-{which}4", str(LONG[-1]))
+        run("ipset", "add", f"ringfence-{which}4", "192.0.2.1")
+    assert "has lost a network" in (backend.health().damage or "")
+    assert backend.open().repaired
+    assert backend.health().damage is None
+    assert not backend.open().repaired
+
+    for which in (network_lists.DENY, network_lists.EXTERNAL):
+        write_list(backend, which, LONG)
+    assert backend.health().damage is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

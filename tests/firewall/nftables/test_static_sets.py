@@ -182,6 +182,26 @@ def test_an_emptied_list_is_damage_and_filled_again(backend: NftablesBackend) ->
 
 
 @pytest.mark.kernel
+def test_damage_of_several_lists_is_reported_until_open(backend: NftablesBackend) -> None:
+    """open() reports damaged lists once: health() does not report those that are still to be written."""
+    if read_sets(backend._kernel)[0].elements is None:
+        pytest.skip("this kernel does not count the elements of a set")
+    contents = nets("10.0.0.0/24", "192.0.2.0/24", "2001:db8::/32", "2001:db8:ffff::/48", "fd00::/8")
+    write_list(backend, network_lists.EXTERNAL, contents)
+    run("nft", "delete element inet ringfence external4 { 10.0.0.0/24 }")
+    run("nft", "delete element inet ringfence external6 { fd00::/8 }")
+    assert "external" in (backend.health().damage or "")
+    assert backend.open().repaired
+    assert backend.health() == Health(elements=0)
+    assert not backend.open().repaired
+
+    write_list(backend, network_lists.EXTERNAL, contents)
+    for name, network in (("external4", "10.0.0.0/24"), ("external6", "fd00::/8")):
+        assert network in run("nft", "list", "set", "inet", "ringfence", name)
+    assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
 @pytest.mark.parametrize("by_others", [False, True])
 def test_without_counts_a_foreign_change_causes_a_refill(
     backend: NftablesBackend,

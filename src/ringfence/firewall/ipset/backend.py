@@ -53,6 +53,7 @@ from ringfence.firewall.ipset.sets import (
     destroy,
     find,
     friends_exempt_values,
+    has_lost_sample,
     lengths_of,
     list_elements,
     list_set_name,
@@ -159,8 +160,8 @@ class InstalledSets:
 
     ``adopted`` is the number of bans that existing sets had. ``damaged``: a set was missing or changed.
     ``lists`` has the network lists whose contents are unknown: ringfence has written nothing to the set yet,
-    or its number of elements has changed since. It maps the name of the set to its present number of
-    elements. ``named`` has the IP versions with a set that a rule names already.
+    or its number of elements has changed since, or it has lost its sample. It maps the name of the set to its
+    present number of elements. ``named`` has the IP versions with a set that a rule names already.
     """
 
     adopted: int
@@ -203,7 +204,8 @@ def make_sets(
         if spec.network_list:
             elements = head.elements if head is not None else 0
             written = known.get(spec.name)
-            if written is None or elements != written.elements:
+            lost = written is not None and has_lost_sample(kernel, spec.name, written)
+            if written is None or elements != written.elements or lost:
                 damaged |= written is not None
                 lists[spec.name] = WrittenList(elements)
     return InstalledSets(adopted, damaged, lists, named)

@@ -403,6 +403,11 @@ class WrittenList:
     sample: Network | None = None
 
 
+def has_lost_sample(kernel: NetlinkConnection, name: str, written: WrittenList) -> bool:
+    """Whether the sample of a network list is missing from its set ``name``."""
+    return written.sample is not None and not contains(kernel, name, written.sample)
+
+
 def check_set(
     kernel: NetlinkConnection, spec: SetSpec, references: int, filled: WrittenList | None
 ) -> tuple[str | None, int]:
@@ -416,7 +421,7 @@ def check_set(
     (40 ms for a million elements).
     """
     if filled is not None and filled.elements > _LONG:
-        lost = filled.sample is not None and not contains(kernel, spec.name, filled.sample)
+        lost = has_lost_sample(kernel, spec.name, filled)
         return (f"set {spec.name} has lost a network" if lost else None), 0
     head = read_header(kernel, spec.name)
     if head is None:

@@ -422,8 +422,10 @@ class NftablesBackend:
             self._lists.record_empty()
         elif result.repaired:
             self._lists.forget()
+        damaged = self._lists.forget_damaged(read_sets(self._kernel))
         table = result.table
-        return Opened(self._families, self._count_bans(), table.wire, table.limits, result.repaired)
+        repaired = result.repaired or damaged
+        return Opened(self._families, self._count_bans(), table.wire, table.limits, repaired)
 
     def _preflight(self) -> None:
         """Raise FirewallError if a requirement is missing; changes nothing in the kernel."""

@@ -331,14 +331,27 @@ class NetworkListSets:
         None if all numbers agree. A set is not checked if the kernel does not count its elements, if no
         ranges are stored for it, or while a transaction changes it.
         """
+        return next((text for _, text in self._damaged(heads)), None)
+
+    def forget_damaged(self, heads: Iterable[NftSetHeader]) -> bool:
+        """Forget the stored ranges of all sets that :meth:`damage` reports; return whether there are any.
+
+        The next replacement writes such a list as a whole. Until then :meth:`damage` does not check it.
+        """
+        damaged = [base for base, _ in self._damaged(heads)]
+        for base in damaged:
+            del self._held[base]
+        return bool(damaged)
+
+    def _damaged(self, heads: Iterable[NftSetHeader]) -> Iterator[tuple[str, str]]:
+        """Yield the base name of each damaged list (``deny4``), with a message."""
         for head in heads:
             base = base_name(head.name)
             if base is None or base in self._changing or self._name(base) != head.name:
                 continue
             held = self._held.get(base)
             if held is not None and head.elements not in (None, held.counted):
-                return f"set {head.name} has {head.elements} elements instead of {held.counted}"
-        return None
+                yield base, f"set {head.name} has {head.elements} elements instead of {held.counted}"
 
     def compare(self, base: str, wanted: Ranges) -> Difference:
         """Return the difference between the stored ranges of the list ``base`` and the ranges ``wanted``.
