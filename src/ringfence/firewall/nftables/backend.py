@@ -65,6 +65,9 @@ from ringfence.values.network import Network
 # only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
 # room either. So a full set costs one additional transaction, not one for each element.
 #
+# Kernels before mid-2022, such as 5.10, report no position. Then the elements for a full set are sent in
+# halves, until a half fits or is a single element.
+#
 # Since kernel 6.12, an element that is added again gets the new timeout. Older kernels change nothing then.
 # So on older kernels an element is added with NLM_F_EXCL. If it exists already, the kernel refuses it, and
 # the message is sent again as add, delete and add; the element then counts packets from 0. To remove an
@@ -187,6 +190,8 @@ class Changes:
             groups = self._remaining(groups, sent, refusals)
             if not groups:
                 return None
+            if len(groups) > _MESSAGES:  # some were divided
+                break
         return self._send_halves(groups, _explain(groups[0].ban, refusals[0]))
 
     def _send_halves(self, groups: list[ChangeGroup], why: FirewallError) -> FirewallError | None:
@@ -286,12 +291,16 @@ class Changes:
 
         Store the outcomes of the changes that are not sent again.
         """
+        if refusal.code == errno.EEXIST and group.adds and not group.replace:
+            return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
         index = elements.refused_index(request, refusal.offset)
+        if index is None and refusal.code == errno.ENFILE:
+            if len(group.numbers) > 1:
+                return [one for half in _halves([group]) for one in half]
+            index = 0
         if index is None or index >= len(group.numbers):
             self._refuse(group.numbers, _explain(group.ban, refusal))
             return []
-        if refusal.code == errno.EEXIST and group.adds and not group.replace:
-            return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
         if refusal.code == errno.ENFILE:
             return group.only(self._fitting(group, index, refusal))
         self._refuse(group.numbers[index : index + 1], _explain(group.ban, refusal))
