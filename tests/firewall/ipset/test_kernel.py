@@ -9,7 +9,7 @@ from tests.support.netns import run
 from ringfence.errors import FirewallError, FirewallUnsupportedError
 from ringfence.firewall.contract import Element
 from ringfence.firewall.ipset import sets as ipset_kernel
-from ringfence.firewall.ipset.messages import Command, create
+from ringfence.firewall.ipset.messages import MAX_ELEMENTS, Command, add_permanent, create
 from ringfence.firewall.ipset.sets import (
     contains,
     destroy,
@@ -83,6 +83,18 @@ def test_header_and_elements_are_read() -> None:
     assert head is not None
     assert (head.elements, head.references) == (1, 1)
     assert elements == [Element(ip_network("192.0.2.0/24"), float("inf"), 3, 4, Scope.SIP_UDP)]
+
+
+def test_a_very_long_set_is_listed_whole() -> None:
+    """The time limit holds for each part of the list: a set whose list takes longer is listed whole."""
+    networks = [ip_network((0x0A000000 + n, 32)) for n in range(100_000)]
+    with NetlinkConnection() as kernel:
+        kernel.request(create("ringfence4", 4, hashsize=65_536, maxelem=len(networks)))
+        for at in range(0, len(networks), MAX_ELEMENTS):
+            kernel.request(add_permanent("ringfence4", networks[at : at + MAX_ELEMENTS]))
+    with NetlinkConnection(timeout=0.02) as kernel:
+        found = {element.network for element in list_elements(kernel, "ringfence4")}
+    assert found == {*networks}
 
 
 def test_a_set_is_replaced_where_rules_name_it() -> None:

@@ -109,7 +109,7 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
     Each element gets ``scope``, that of the set's bans. Raise FirewallError if the kernel refuses.
     """
     try:
-        answers = kernel.request(messages.list_elements(name))
+        answers = list(kernel.stream(messages.list_elements(name)))  # its time limit is for each part
     except NetlinkError as error:
         if error.code == errno.ENOENT:
             return
