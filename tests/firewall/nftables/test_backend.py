@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -99,6 +99,27 @@ def test_a_new_prefix_length_stays(backend: NftablesBackend) -> None:
     assert banned(other) == ALL
     assert "ip saddr & 255.255.240.0 == @ban4_20 goto from_banned" in ruleset_text()
     other.close()
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_prefix_length_without_bans_is_removed_at_the_start(
+    backend: NftablesBackend,
+    used: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """A start removes the set and the rules of a prefix length without bans, and keeps those with one."""
+    if read_sets(backend._kernel)[0].elements is None:
+        pytest.skip("this kernel does not count the elements of a set")
+    ban = Add(ip_network("10.0.0.0/20"), 600)
+    backend.apply([ban] if used else [ban, Remove(ban.network)])
+    assert "@ban4_20 " in ruleset_text()
+    backend.close()
+
+    with closing(NftablesBackend()) as other:
+        assert other.open() == Opened(BOTH, adopted=int(used))
+        assert ("ban4_20" in ruleset_text()) is used
+        assert other.open() == Opened(BOTH, adopted=int(used))
+        assert other.apply([ban]) == [Outcome(ban, 600)]
+        assert other.health() == Health(elements=1)
 
 
 def test_a_restart_changes_nothing(backend: NftablesBackend) -> None:

@@ -5,6 +5,7 @@ change of the plan, after another program changed our table, and after a long ne
 alternate set. All of these are rare, so they may start a process. When rules are replaced, the sets keep all
 their elements. A table that exists at the start is adopted. A ban in an existing set never waits for ``nft``.
 The first ban of a prefix length adds its set and rules without a process (:meth:`Installation.add_sets`).
+When rules are replaced, such a set is deleted if it is empty, because each packet pays for its rules.
 
 A long list must not stop the event loop. So another thread runs ``nft`` when the rules shall use the
 alternate set (:class:`RuleChange`). ``nft`` does not delete the old set: when a program closes its netlink
@@ -44,6 +45,7 @@ from ringfence.firewall.nftables.state import (
     TableState,
     difference,
     read_added,
+    read_sets,
     read_state,
     require_own_sets,
 )
@@ -483,7 +485,10 @@ class Installation:
         ``before`` is the present state of the table, None if it does not exist. Raise FirewallError if the
         kernel refuses the rules also without these features.
         """
-        bans = default_ban_sets() if before is None else default_ban_sets() | before.bans
+        bans = default_ban_sets()
+        if before is not None:  # a set stays if the kernel does not count its elements (before 6.16)
+            filled = {head.name for head in read_sets(self._kernel) if head.elements != 0}
+            bans |= {one for one in before.bans if one.name in filled}
         if self._fragments is not Fragments.REASSEMBLED:
             self._fragments = _fragments(find_nft())
         fragments = self._fragments
@@ -491,7 +496,7 @@ class Installation:
         for tried, inner, wire, limits in variants(plan):
             try:
                 rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
-                unused = before.replaceable if before is not None else ()
+                unused = before.replaceable(bans) if before is not None else ()
                 state = _complete(self._write(rules, before, unused))
             except (FirewallUnsupportedError, FirewallToolError):
                 raise
@@ -537,7 +542,7 @@ class Installation:
             self._foreign.read(*ports)
             if state is not None and state.matches(rules):
                 return state
-            before = state
+            before, unused = state, ()
         raise FirewallError(
             f"another program changes the rules of table inet {TABLE} as soon as they stand; "
             "see `nft monitor`"
@@ -553,7 +558,12 @@ def _was_damaged(installed: TableState | None, before: TableState | None, now: T
     After a restart, the last installation is unknown. Then ``before`` is compared with ``now``, if both have
     the same mark: they should be the same ruleset. They are also compared if ``before`` has no mark: its
     first rule is gone. With another mark, the plan or the release was another one, and the answer is False.
+    The installation may have deleted empty sets of bans, so these are left out.
     """
     if installed is not None:
         return before is None or before.shape != installed.shape
-    return before is not None and before.mark in ("", now.mark) and before.shape != now.shape
+    return (
+        before is not None
+        and before.mark in ("", now.mark)
+        and before.without(before.bans - now.bans).shape != now.shape
+    )

@@ -86,13 +86,22 @@ class TableState:
             tuple(sorted(head.name for head in self.sets)),
         )
 
-    @property
-    def replaceable(self) -> set[str]:
-        """The names of all sets but those of bans: a ruleset that lacks one of them deletes it.
+    def replaceable(self, bans: Iterable[BanSet]) -> set[str]:
+        """Return the names of all sets but ``bans``: a ruleset that lacks one of them deletes it.
 
         Other releases and features may have left some.
         """
-        return {*self.unused, *(head.name for head in self.sets)} - {one.name for one in self.bans}
+        return {*self.unused, *(head.name for head in self.sets)} - {one.name for one in bans}
+
+    def without(self, bans: Iterable[BanSet]) -> "TableState":
+        """Return the state without the sets ``bans`` and the rules that name them."""
+        names = {one.name for one in bans}
+        named = [name.encode() + b"\0" for name in names]
+        return evolve(
+            self,
+            rules=tuple(rule for rule in self.rules if not any(name in rule.body for name in named)),
+            sets=tuple(head for head in self.sets if head.name not in names),
+        )
 
     @property
     def names(self) -> dict[str, str]:
