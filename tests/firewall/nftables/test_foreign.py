@@ -1,6 +1,7 @@
 """Changes by other programs: of our table and of others, with and without a listener."""
 
 import errno
+import re
 import socket
 from ipaddress import ip_network
 
@@ -27,6 +28,32 @@ def test_changes_of_foreign_tables_are_ignored(backend: NftablesBackend) -> None
     assert backend.health() == Health(elements=4)
     run("nft", "-f", "-", text=FOREIGN)
     assert backend.health() == Health(elements=4)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("delete table inet ringfence", "table inet ringfence is gone"),
+        ("flush table inet ringfence; delete set inet ringfence sip6_64", "set sip6_64 .* is gone"),
+    ],
+)
+def test_a_missing_set_is_damage_without_a_notification(
+    backend: NftablesBackend, damage: str, message: str
+) -> None:
+    """If the notification of a removal is missed, each health check finds that sets are gone."""
+    run("nft", damage)
+    backend._foreign.read()
+    backend._foreign.confirm_rules()
+    assert re.search(message, backend.health().damage or "")
+
+
+def test_a_ban_that_finds_no_set_causes_a_comparison(backend: NftablesBackend) -> None:
+    """If a ban is refused because its set is gone, the next health check compares the rules."""
+    run("nft", "flush table inet ringfence; delete set inet ringfence ban4_32")
+    backend._foreign.read()
+    backend._foreign.confirm_rules()
+    assert "is gone" in str(backend.apply(BANS[:1])[0].error)
+    assert backend._foreign.suspect
 
 
 def test_changed_elements_are_reported(backend: NftablesBackend) -> None:

@@ -122,6 +122,8 @@ class Changes:
         self._seconds = [change.timeout if isinstance(change, Add) else 0 for change in batch]
         self.commits = 0
         """How many transactions the kernel has carried out."""
+        self.missed = False
+        """Whether a set of the batch is gone."""
 
     def apply(self, by_set: Mapping[BanSet, Sequence[int]]) -> None:
         """Carry out the batch's changes. Changes of one set keep their order.
@@ -291,6 +293,7 @@ class Changes:
 
         Store the outcomes of the changes that are not sent again.
         """
+        self.missed |= refusal.code == errno.ENOENT
         if refusal.code == errno.EEXIST and group.adds and not group.replace:
             return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
         index = elements.refused_index(request, refusal.offset)
@@ -494,6 +497,8 @@ class NftablesBackend:
         with self._foreign.unmonitored() if many else nullcontext():
             changes.apply(by_set)
             self._foreign.commits += changes.commits
+        if changes.missed:
+            self._foreign.mark_suspect()
 
     def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:
         """Replace a network list. The first step computes the changes; each later one is a transaction.
@@ -530,10 +535,12 @@ class NftablesBackend:
 
     def health(self) -> Health:
         """Check whether another program changed our rules or sets. Needs ``open``; changes nothing."""
-        self._installation.require()
+        installed = self._installation.require().state.sets
         self._foreign.read()
-        damage = self._installation.damage()
         heads = read_sets(self._kernel)
+        if {head.name for head in installed} - {head.name for head in heads}:
+            self._foreign.mark_suspect()
+        damage = self._installation.damage()
         bans = total_bans(heads)
         changed = self._foreign.take_changed(counted=bans is not None)
         return Health(damage or self._lists.damage(heads), bans, changed)
