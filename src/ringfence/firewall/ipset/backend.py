@@ -251,6 +251,7 @@ class IpsetBackend:
 
     name = "ipset"
     enforces = True
+    drops_on_loopback = False
 
     def __init__(
         self,

@@ -386,6 +386,7 @@ class NftablesBackend:
 
     name = "nftables"
     enforces = True
+    drops_on_loopback = True
 
     def __init__(
         self, plan: FirewallPlan | None = None, *, proc: Path = Path("/proc"), release: str | None = None
