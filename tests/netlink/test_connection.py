@@ -122,6 +122,16 @@ def test_lost_answers_are_requested_again(kernels: list[Kernel]) -> None:
         assert kernel.request(REQUEST) == []
 
 
+def test_a_request_that_is_not_safe_to_repeat_is_sent_once(kernels: list[Kernel]) -> None:
+    """Without ``repeat`` a lost answer is a NetlinkLostError, and the request is not sent again."""
+    kernels += [Kernel(OSError(errno.ENOBUFS, "")), Kernel(ack(2))]
+    with NetlinkConnection() as kernel:
+        with pytest.raises(NetlinkLostError, match="the kernel's answer was lost"):
+            kernel.request(REQUEST, repeat=False)
+        assert kernel.request(REQUEST, repeat=False) == []
+    assert [len(one.sent) for one in kernels] == [1, 1]
+
+
 def test_answers_lost_twice_are_an_error(kernels: list[Kernel]) -> None:
     """A second loss is a NetlinkLostError, and the next request opens a new socket."""
     kernels += [Kernel(OSError(errno.ENOBUFS, "")), Kernel(OSError(errno.ENOBUFS, "")), Kernel(ack(3))]

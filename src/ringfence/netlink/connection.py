@@ -10,9 +10,9 @@ pyroute2, because it is faster. Measured with pyroute2 0.9.7, one element per re
 A fast attacker sends a guess every 300 µs. Therefore a ban is carried out at once, within the running event
 loop, where pyroute2's synchronous classes raise RuntimeError.
 
-A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails.
-Therefore every request must be safe to repeat. A request that times out is not repeated. Sequence numbers are
-a counter of 32 bits that wraps.
+A request is repeated once on a new socket if its answers are lost (ENOBUFS), or if the socket fails. A
+request that is not safe to repeat, such as SWAP of ipset, passes ``repeat=False``. A request that times out
+is not repeated. Sequence numbers are a counter of 32 bits that wraps.
 
 ``transact`` is for the batches of nftables, which the kernel carries out completely or not at all. The kernel
 carries a batch out within ``send``, so all answers are there when ``send`` returns. With ``extended`` an
@@ -325,18 +325,19 @@ class NetlinkConnection:
             self._socket.close()
             self._socket = self.port = None
 
-    def request(self, message: bytes) -> list[bytes]:
+    def request(self, message: bytes, *, repeat: bool = True) -> list[bytes]:
         """Send one request, with NLM_F_ACK or NLM_F_DUMP, and return its answers without the final ack.
 
         If something changes during a dump, the dump is requested again; after some tries
-        NetlinkInterruptedError is raised.
+        NetlinkInterruptedError is raised. Without ``repeat``, the request is sent only once: use this if a
+        second one would undo or change the effect of the first.
 
         Raises NetlinkError if the kernel refuses the request, FirewallPermissionError without CAP_NET_ADMIN,
         FirewallUnsupportedError without nfnetlink, and NetlinkLostError if the result is unknown.
         """
         answers: list[bytes] = []
         for _ in range(_DUMPS):
-            answers, interrupted = self._with_retry(partial(self._exchange, message))
+            answers, interrupted = self._with_retry(partial(self._exchange, message), repeat=repeat)
             if not interrupted:
                 return answers
         raise NetlinkInterruptedError(answers)
@@ -400,16 +401,19 @@ class NetlinkConnection:
         if interrupted:
             raise NetlinkInterruptedError(received)
 
-    def _with_retry(self, action: Callable[[], _T]) -> _T:
+    def _with_retry(self, action: Callable[[], _T], *, repeat: bool = True) -> _T:
         """Return the result of ``action``. If the socket fails, repeat the action once on a new socket.
 
-        A timeout is not repeated. Raise NetlinkLostError after a timeout or a second failure.
+        A timeout is not repeated. Raise NetlinkLostError after a timeout or a second failure; without
+        ``repeat`` after the first one.
         """
         try:
             return action()
         except _TIMED_OUT as error:
             raise self._lost(error, "") from error
-        except OSError:
+        except OSError as error:
+            if not repeat:
+                raise self._lost(error, "the kernel's answer was lost") from error
             self.close()
         try:
             return action()

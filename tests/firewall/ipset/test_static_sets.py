@@ -1,5 +1,6 @@
 """Network lists are replaced in one step, and packets over the limit are added up."""
 
+import errno
 import itertools
 import threading
 import time
@@ -18,7 +19,7 @@ from ringfence.firewall.ipset.backend import SenderCounts, by_version, replace_l
 from ringfence.firewall.ipset.sets import WrittenList, create_set, list_elements, set_specs
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkLostError
 from ringfence.values.network import Network
 
 pytestmark = [pytest.mark.kernel]
@@ -90,6 +91,28 @@ def test_a_failure_leaves_the_list_unchanged(
 
     assert networks(kernel, "ringfence-deny4") == {ip_network("192.0.2.0/24")}
     assert names() == before
+
+
+def test_a_swap_whose_answer_is_lost_is_not_repeated(
+    kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel's answer to the swap is lost, that is an error, and a second swap does not undo it."""
+    before, after = ip_network("192.0.2.0/24"), ip_network("198.51.100.0/24")
+    fill(kernel, network_lists.DENY, 4, [before])
+    swap = messages.swap("ringfence-deny4", "ringfence-deny4-new")
+    real = NetlinkConnection._exchange
+
+    def exchange(self: NetlinkConnection, message: bytes) -> tuple[list[bytes], bool]:
+        answered = real(self, message)
+        if message == swap:
+            raise OSError(errno.ENOBUFS, "No buffer space available")
+        return answered
+
+    monkeypatch.setattr(NetlinkConnection, "_exchange", exchange)
+    with pytest.raises(NetlinkLostError):
+        fill(kernel, network_lists.DENY, 4, [after])
+    assert networks(kernel, "ringfence-deny4") == {after}
+    assert "ringfence-deny4-new" not in names()
 
 
 def test_a_temporary_set_of_a_killed_process_is_replaced(kernel: NetlinkConnection) -> None:

@@ -103,7 +103,7 @@ def replace_list_in_steps(
         for at in range(0, len(networks), messages.MAX_ELEMENTS):
             kernel.request(messages.add_permanent(fresh, networks[at : at + messages.MAX_ELEMENTS]))
             yield
-        kernel.request(messages.swap(name, fresh))
+        kernel.request(messages.swap(name, fresh), repeat=False)
     except NetlinkError as error:
         raise FirewallError(f"set {name} could not be filled and is unchanged: {error}") from error
     finally:

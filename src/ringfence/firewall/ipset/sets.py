@@ -140,7 +140,7 @@ def replace(kernel: NetlinkConnection, name: str, fresh: str, creation: bytes) -
     """
     destroy(kernel, fresh)
     kernel.request(creation)
-    kernel.request(messages.swap(name, fresh))
+    kernel.request(messages.swap(name, fresh), repeat=False)
     destroy(kernel, fresh)
 
 
