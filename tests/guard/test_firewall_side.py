@@ -83,3 +83,18 @@ def test_a_new_configuration_is_in_force_at_once(kept: Kept) -> None:
     assert ip_network("192.0.2.0/24") in kept.backend.lists[network_lists.ALLOW]
     assert kept.backend.lists[network_lists.DENY] == frozenset()
     assert kept.backend.plan.mode("limiter") is LimitMode.OFF
+
+
+def test_a_reload_tries_refused_rules_again(kept: Kept) -> None:
+    """If the kernel has refused the log rules, a reload writes them again, even of equal settings."""
+    kept.side.start()
+    same = kept.side.kernel.wanted_rules.settings
+    kept.side.configure(same)
+    plan, opened = kept.backend.plan, kept.enforcer.opened
+    assert opened is not None
+    kept.enforcer.opened = evolve(opened, wire="refused; fix: `modprobe nft_log`")
+
+    kept.side.configure(same)
+
+    assert kept.backend.plan == plan
+    assert kept.enforcer.opened == opened

@@ -193,14 +193,15 @@ class RuleUpdates:
         """Whether the kernel has the rules that were wanted at the last :meth:`update`."""
         return self._enforcer.enforcing and not self._failed
 
-    def update(self) -> None:
-        """Put the wanted rules in place if they have changed, or if the last call failed.
+    def update(self, *, again: bool = False) -> None:
+        """Put the wanted rules in place if they have changed, if the last call failed, or with ``again``.
 
         A failure activates an alarm, and :meth:`run` tries again. If enforcement is off, the kernel is not
-        changed: the backend only keeps the wanted rules for later.
+        changed: the backend only keeps the wanted rules for later. ``again``: the kernel may accept rules now
+        that it refused before.
         """
         before, plan = self._backend.plan, self._wanted.plan
-        if plan == before and not self._failed:
+        if plan == before and not self._failed and not again:
             return
         self._backend.plan = plan
         if not self._enforcer.enforcing:

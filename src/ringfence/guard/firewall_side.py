@@ -261,7 +261,8 @@ class FirewallSide:
     def configure(self, settings: Settings) -> None:
         """Apply a new configuration. Changed rules take effect at once, changed lists some time later.
 
-        The backend stays the one that was chosen at the start.
+        The backend stays the one that was chosen at the start. Rules that the kernel has refused are tried
+        again, because an administrator may have loaded a missing module.
         """
         if settings.proxies().networks != self.exempt.protected.proxies.networks:
             self.exempt.protected.proxies = settings.proxies()
@@ -273,7 +274,8 @@ class FirewallSide:
         self.kernel.wanted_rules.settings = settings
         for part in self.parts:
             part.configure(settings)
-        self.kernel.rules.update()
+        opened = self.kernel.enforcer.opened
+        self.kernel.rules.update(again=opened is not None and bool(opened.wire or opened.limits))
         self.exempt.exemptions.set_most(settings.firewall.max_bans)
         for listener in self.common.listeners:
             listener.on_fact(settings)

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Mapping
+from contextlib import closing
 from ipaddress import ip_network
 from itertools import chain
 
@@ -188,6 +189,24 @@ def test_refused_optional_rules_are_reported(
         assert list(backend.remembered(FLOODS)) == []
         run("nft", "flush", "chain", "inet", "ringfence", "output")
     backend.close()
+
+
+def test_rules_that_were_refused_are_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel accepts the log rules later, the next open() writes them, without other changes."""
+    real = nft_ruleset.ruleset_text
+
+    def ruleset_text(rules: Ruleset, **options: object) -> str:
+        return real(rules, **options).replace("log group", "unknown-to-all")  # type: ignore[arg-type]
+
+    with closing(NftablesBackend(FirewallPlan(log_group=7))) as backend:
+        with monkeypatch.context() as patch:
+            patch.setattr(nft_installation, "ruleset_text", ruleset_text)
+            for _ in range(2):
+                opened = backend.open()
+                assert opened.wire is not None
+                assert not opened.repaired
+        assert backend.open() == Opened(BOTH)
+        assert "log group 7" in run("nft", "list", "ruleset")
 
 
 def test_a_flush_while_rules_are_written_is_noticed(

@@ -302,14 +302,13 @@ _TRIES = 3
 class InstalledTable:
     """The table as it was installed last.
 
-    ``asked`` is the plan of the caller. ``plan`` is the same without the features that the kernel refused.
+    ``plan`` is the plan of the caller without the features that the kernel refused.
     ``state`` is the table as it was after the installation. ``wire`` is why the kernel refused the log rules,
     and ``limits`` why it refused what is optional; None if it did not. ``inner``: the rules use ``@ih``, the
     data after the TCP header (``ruleset.py``). ``fragments``: what happens to fragments of
     strangers.
     """
 
-    asked: FirewallPlan
     plan: FirewallPlan
     state: TableState
     wire: str | None
@@ -349,7 +348,8 @@ class Installation:
     def install(self, plan: FirewallPlan) -> InstallResult:
         """Write the table for ``plan``, and repair changes by other programs.
 
-        Nothing is written if this object has installed the same plan and the table has not changed since.
+        Nothing is written if this object has installed the same plan and the table has not changed since. If
+        the kernel refused a part of the plan, that part is tried again each time.
         Idempotent. Raise FirewallError if the table cannot be written, or if it has a set of another type
         with one of our names.
         """
@@ -362,7 +362,7 @@ class Installation:
                 require_own_sets(before)
                 if previous is None:
                     self.list_names = before.names
-            if previous is None or previous.asked != plan or previous.state != before:
+            if previous is None or previous.plan != plan or previous.state != before:
                 table = self._write_plan(plan, before)
             else:
                 table = previous
@@ -504,7 +504,6 @@ class Installation:
                 refused, before = refused or error, read_state(self._kernel, self.list_names)
             else:
                 return InstalledTable(
-                    plan,
                     tried,
                     state,
                     f"{refused}; {LOG_FIX}" if wire and refused else None,
