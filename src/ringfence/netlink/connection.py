@@ -296,8 +296,8 @@ class Refusal:
 class NetlinkConnection:
     """A socket to the kernel's nfnetlink, opened at the first request and again after a failure.
 
-    ``timeout`` is the limit for one request in seconds (more than 0). ``extended``: errors contain a position
-    and a text, and do not repeat the request. Not thread-safe.
+    ``timeout`` (seconds, more than 0) limits a request as a whole; in ``stream``, the wait for each answer.
+    ``extended``: errors contain a position and a text, and do not repeat the request. Not thread-safe.
     """
 
     def __init__(self, timeout: float = 2.0, *, extended: bool = False) -> None:

@@ -1,9 +1,9 @@
 """The programs of iptables: reading the installed rules, and writing ours, one transaction per table.
 
 ``iptables_rules.py`` defines the wanted rules. The installed rules are read with iptables-save and compared.
-If they are the wanted ones, nothing is written. Each write is one ``*TABLE ... COMMIT`` that contains only
-our chains. It works the same with iptables-nft and iptables-legacy. Rules of an earlier release are replaced
-in the same transaction.
+If they are the wanted ones, nothing is written. Each write is one ``*TABLE ... COMMIT`` that changes only our
+chains and our jumps to them. It works the same with iptables-nft and iptables-legacy. Rules of an earlier
+release are replaced in the same transaction.
 
 Our jumps stand first in their chains, because a rule of another program that accepts packets before them
 would defeat the bans.

@@ -9,8 +9,8 @@ in place.
 iptables-legacy sends no notification and has no netlink interface. But ``getsockopt`` on any socket of
 the IP version returns the number of rules in a table and their bytes (``IPT_SO_GET_INFO``,
 CAP_NET_ADMIN). It reads the table's name from the buffer for its answer. Python's own getsockopt cannot
-pass such a buffer, so ctypes calls the C function. If another program replaces a rule and neither number
-changes, this is not noticed.
+pass such a buffer, so ctypes calls the C function. If another program replaces a rule, or moves one before
+ours, and neither number changes, this is not noticed.
 
 Matches and targets are queried by nfnetlink if the kernel has nft_compat, else by ``getsockopt`` too.
 """

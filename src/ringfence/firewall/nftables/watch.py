@@ -249,8 +249,9 @@ class ForeignChanges:
 
         The caller adds its transactions to ``commits``. If the kernel has counted more, another program may
         have changed our table, and this is recorded. The kernel does not count a transaction that changes
-        nothing. Uses may overlap: the last one to end compares. Listening goes on during :meth:`deferred`:
-        the transaction of the process is not in ``commits`` yet.
+        nothing. Uses may overlap: the last one to end compares. While a process of ringfence runs
+        (:meth:`deferred`), it keeps listening, because ``commits`` does not count that process's transaction
+        yet.
         """
         if self._monitor is None or self._deferred:
             yield
