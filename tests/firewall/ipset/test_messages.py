@@ -32,17 +32,17 @@ GOLDEN = {
     "protocol": (messages.protocol(), "1c000000 01060500 00000000 00000000" + HEAD),
     # (sent before `ipset create`)
     "type": (
-        messages.type_query(4),
+        messages.type_query(messages.SET_TYPE),
         "34000000 0d060500 00000000 00000000" + HEAD + HASH_NET + "05000500 02000000",
     ),
     # ipset create ringfence4 hash:net family inet timeout 0 counters hashsize 4096 maxelem 262144
     "create": (
-        messages.create("ringfence4", 4, hashsize=4096, maxelem=262_144, revision=7),
+        messages.create("ringfence4", 4, hashsize=4096, maxelem=262_144),
         "70000000 02060506 00000000 00000000"
         + HEAD
         + SET4
         + HASH_NET
-        + "05000400 07000000 05000500 02000000 24000780 08000640 00000000 08000840 00000008"
+        + "05000400 03000000 05000500 02000000 24000780 08000640 00000000 08000840 00000008"
         "08001240 00001000 08001340 00040000",
     ),
     # ipset create ringfence6 hash:net family inet6 timeout 0 counters hashsize 1024 maxelem 65536
@@ -232,7 +232,6 @@ def test_a_header_is_parsed() -> None:
         version=4,
         timeout=True,
         counters=True,
-        maxelem=65_536,
         elements=2,
         references=0,
     )

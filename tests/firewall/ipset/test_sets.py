@@ -17,9 +17,7 @@ from ringfence.firewall.ipset.sets import (
 )
 from ringfence.values.ban import Scope
 
-HEAD = IpsetHeader(
-    "ringfence4", "hash:net", 4, timeout=True, counters=True, maxelem=1, elements=0, references=0
-)
+HEAD = IpsetHeader("ringfence4", "hash:net", 4, timeout=True, counters=True, elements=0, references=0)
 
 
 def test_the_previous_releases_sets_keep_their_names() -> None:

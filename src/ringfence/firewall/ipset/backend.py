@@ -330,10 +330,6 @@ class IpsetBackend:
             self._destroy_leftovers()
         self._families = families
         self._changes.samples.discard_missing(self._kernel)
-        for family in self._rules.values():
-            # With iptables-nft, each write of rules changes the kernel's generation number, also for the
-            # other IP version. check() stores the number, so our writes do not look like another program's.
-            family.check()
         self._listen()
         return Opened(
             families,
@@ -446,7 +442,7 @@ class IpsetBackend:
         self._looks += 1
         for version in self._guarded:
             family = self._rules[version]
-            damages.append(family.check()[0])
+            damages.append(family.check())
             for spec in set_specs(version):
                 if spec.name in self._empty:
                     continue
@@ -466,7 +462,7 @@ class IpsetBackend:
         Takes 0.02 ms with iptables-legacy, 0.1 ms with iptables-nft.
         """
         self._require_open()
-        return any(self._rules[version].check()[0] is not None for version in self._guarded)
+        return any(self._rules[version].check() is not None for version in self._guarded)
 
     def watch_fd(self) -> int | None:
         """Return a descriptor that becomes readable when another program changes rules of iptables-nft.

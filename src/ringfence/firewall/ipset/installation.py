@@ -62,12 +62,8 @@ class Family:
         # Whether the first reading found rules of ours; None before it.
         self.adopted: bool | None = None
 
-    def check(self) -> tuple[str | None, bool]:
-        """Check our rules, and return two values.
-
-        The first is a message about damage to our rules, None without damage. The second is whether any rule,
-        also of another program, changed since the last check.
-        """
+    def check(self) -> str | None:
+        """Return a message about damage to our rules, None without damage."""
         return self._watch.check()
 
     def install(self, plan: FirewallPlan, fragments: Fragments | None = None) -> InstalledRules:

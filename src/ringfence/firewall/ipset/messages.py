@@ -132,8 +132,8 @@ class IpsetHeader:
     """The properties of a set.
 
     ``version`` is the IP version (0 if the set has none). ``timeout``: the elements have timeouts.
-    ``counters``: the elements have counters. ``maxelem`` is the maximum number of elements. ``elements`` is
-    the number of elements with time left. ``references`` is the number of rules that use the set.
+    ``counters``: the elements have counters. ``elements`` is the number of elements with time left.
+    ``references`` is the number of rules that use the set.
     """
 
     name: str
@@ -141,7 +141,6 @@ class IpsetHeader:
     version: int
     timeout: bool
     counters: bool
-    maxelem: int
     elements: int
     references: int
 
@@ -156,9 +155,9 @@ def protocol() -> bytes:
     return _message(Command.PROTOCOL, 0)
 
 
-def type_query(version: int, name: str = SET_TYPE) -> bytes:
+def type_query(name: str) -> bytes:
     """Build the request for the revision of a set type; the error is ``Code.FIND_TYPE`` without this type."""
-    family = attribute(_Attr.FAMILY, bytes([FAMILIES[version]]))
+    family = attribute(_Attr.FAMILY, bytes([AF_INET]))
     return _message(Command.TYPE, 0, text(_Attr.TYPENAME, name), family)
 
 
@@ -174,9 +173,7 @@ def version_of(answer: bytes, asked: Command) -> int:
 _NEWEST = {Command.PROTOCOL: _Attr.PROTOCOL, Command.TYPE: _Attr.REVISION}
 
 
-def create(
-    name: str, version: int, *, hashsize: int, maxelem: int, revision: int = SET_REVISION, timed: bool = True
-) -> bytes:
+def create(name: str, version: int, *, hashsize: int, maxelem: int, timed: bool = True) -> bytes:
     """Build the request that makes a set of networks (``hash:net``) of IP ``version``.
 
     The error is EEXIST if the set exists. ``maxelem`` is the maximum number of elements. ``hashsize`` is the
@@ -184,7 +181,7 @@ def create(
     ``timed``: the set has timeouts and counters.
     """
     size = number(_Data.HASHSIZE, hashsize) + number(_Data.MAXELEM, maxelem)
-    return _create(name, SET_TYPE, revision, version, _TIMED + size if timed else size)
+    return _create(name, SET_TYPE, SET_REVISION, version, _TIMED + size if timed else size)
 
 
 def create_addresses(name: str, version: int, *, maxelem: int, prefix: int) -> bytes:
@@ -346,7 +343,6 @@ def _header(packed: bytes) -> IpsetHeader:
         version=_VERSIONS.get(integer(top, _Attr.FAMILY), 0),
         timeout=_Data.TIMEOUT in data,
         counters=bool(integer(data, _Data.CADT_FLAGS) & _WITH_COUNTERS),
-        maxelem=integer(data, _Data.MAXELEM),
         elements=integer(data, _Data.HEAD_ELEMENTS),
         references=integer(data, _Data.HEAD_REFERENCES),
     )

@@ -65,7 +65,7 @@ def require_ipset(kernel: NetlinkConnection) -> None:
         )
     for name, module, revision in _TYPES:
         try:
-            [answer] = kernel.request(messages.type_query(4, name))
+            [answer] = kernel.request(messages.type_query(name))
         except NetlinkError as error:
             raise FirewallUnsupportedError(
                 f"this kernel's ipset has no {name} (CONFIG_{module.upper()}); fix: `modprobe {module}`"

@@ -136,18 +136,13 @@ class NftWatch:
 
         return record
 
-    def check(self) -> tuple[str | None, bool]:
-        """Check our rules, and return two values.
-
-        The first is a message about damage to our rules, None without damage. The second is whether any rule,
-        also of another program, changed since the last check.
-        """
+    def check(self) -> str | None:
+        """Return a message about damage to our rules, None without damage."""
         number = self._number()
-        changed = number != self._generation
-        if changed:
+        if number != self._generation:
             self._damage = self._compare()
             self._generation = number
-        return self._damage, changed
+        return self._damage
 
     def _number(self) -> int | None:
         answers = self._kernel.request(nft_messages.get_generation())
@@ -184,7 +179,6 @@ class LegacyWatch:
     def __init__(self, version: int) -> None:
         self._version = version
         self._recorded: Mapping[str, Size | None] = {}
-        self._last: Mapping[str, Size | None] = {}
 
     def look(self, tables: Collection[str]) -> Callable[[], None]:
         """Read the sizes of ``tables``, and return a function that records them.
@@ -194,22 +188,17 @@ class LegacyWatch:
         sizes = self._sizes(tables)
 
         def record() -> None:
-            self._recorded = self._last = sizes
+            self._recorded = sizes
 
         return record
 
-    def check(self) -> tuple[str | None, bool]:
-        """Check the sizes of the tables, and return two values.
-
-        The first is a message about a table that no longer has its recorded size; None if there is none. The
-        second is whether any size changed since the last check.
-        """
+    def check(self) -> str | None:
+        """Return a message about a table that no longer has its recorded size; None if there is none."""
         now = self._sizes(self._recorded)
-        changed, self._last = now != self._last, now
         for table, size in self._recorded.items():
             if now[table] != size:
-                return f"the rules in table {table} of IPv{self._version} were changed", changed
-        return None, changed
+                return f"the rules in table {table} of IPv{self._version} were changed"
+        return None
 
     def _sizes(self, tables: Collection[str]) -> dict[str, Size | None]:
         return {table: table_size(self._version, table) for table in tables}

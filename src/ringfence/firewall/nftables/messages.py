@@ -196,22 +196,22 @@ def get_rules(table: str, chain: str = "", *, family: int = INET) -> bytes:
     return message(MessageType.GETRULE, NLM_F_DUMP, family, text(1, table), *named)
 
 
-def get_sets(table: str, *, family: int = INET) -> bytes:
+def get_sets(table: str) -> bytes:
     """Build the request for the headers of a table's sets; :func:`sets_of` parses the answers.
 
     The error is ENOENT if there is no such table.
     """
-    return message(MessageType.GETSET, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETSET, NLM_F_DUMP, INET, text(1, table))
 
 
-def get_counters(table: str, *, family: int = INET) -> bytes:
+def get_counters(table: str) -> bytes:
     """Build the request for a table's named counters; :func:`counters_of` parses the answers."""
-    return message(MessageType.GETOBJ, NLM_F_DUMP, family, text(1, table))
+    return message(MessageType.GETOBJ, NLM_F_DUMP, INET, text(1, table))
 
 
-def delete_table(name: str, *, family: int = INET) -> bytes:
+def delete_table(name: str) -> bytes:
     """Build the message that deletes a table with all its contents; the error is ENOENT if there is none."""
-    return message(MessageType.DELTABLE, 0, family, text(1, name))
+    return message(MessageType.DELTABLE, 0, INET, text(1, name))
 
 
 def delete_set(table: str, name: str) -> bytes:
