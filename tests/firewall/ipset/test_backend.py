@@ -24,11 +24,12 @@ from ringfence.errors import (
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists, requirements
 from ringfence.firewall.contract import Add, FirewallPlan, Health, Opened, Outcome
-from ringfence.firewall.ipset import installation, iptables
+from ringfence.firewall.ipset import installation, iptables, messages
 from ringfence.firewall.ipset import sets as ipset_kernel
 from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.probe import verify
+from ringfence.netlink.connection import NetlinkConnection
 from ringfence.values.ban import Scope
 from ringfence.values.network import VERSIONS
 
@@ -431,6 +432,21 @@ def test_a_set_in_foreign_use_stays(backend: IpsetBackend, monkeypatch: pytest.M
         backend.flush()
     run("iptables", "-F", "INPUT")
     monkeypatch.undo()
+    backend.flush()
+    assert run("ipset", "save") == ""
+
+
+def test_a_set_that_another_program_lists_stays(backend: IpsetBackend) -> None:
+    """While another program lists a set and does not read on, flush ends soon and names the cause."""
+    backend.apply([Add(network, 600) for network in LONG])
+    with NetlinkConnection() as other:
+        listing = other.stream(messages.list_elements("ringfence4"))
+        next(listing)
+        began = time.monotonic()
+        with pytest.raises(FirewallError, match="another program is listing it; fix: end that `ipset list`"):
+            backend.flush()
+        took = time.monotonic() - began
+    assert took < 2 * ipset_kernel._RELEASE
     backend.flush()
     assert run("ipset", "save") == ""
 

@@ -41,6 +41,9 @@ from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, ex
 
 # Seconds to wait until a set is free: the kernel frees removed rules of iptables-nft some milliseconds later.
 _RELEASE = 2.0
+# Seconds to wait if no rule uses the set: a program lists it, and the kernel keeps it until the list ends. A
+# pager may stop `ipset list` for ever. Ringfence itself lists 100 000 bans in 0.1 s.
+_LISTING = 0.5
 _TYPES = (
     (messages.SET_TYPE, "ip_set_hash_net", messages.SET_REVISION),
     (messages.ADDRESS_TYPE, "ip_set_hash_ip", messages.ADDRESS_REVISION),
@@ -145,8 +148,11 @@ def replace(kernel: NetlinkConnection, name: str, fresh: str, creation: bytes) -
 
 
 def destroy(kernel: NetlinkConnection, name: str) -> None:
-    """Destroy a set if it exists; raise FirewallError if a rule still uses it after two seconds."""
-    deadline = time.monotonic() + _RELEASE
+    """Destroy a set if it exists.
+
+    Raise FirewallError if a rule still uses it after two seconds, or if another program lists it.
+    """
+    begun = unused = time.monotonic()  # ``unused``: since when no rule uses the set
     while True:
         try:
             kernel.request(messages.destroy(name))
@@ -155,7 +161,15 @@ def destroy(kernel: NetlinkConnection, name: str) -> None:
                 return
             if error.code != Code.BUSY:
                 raise
-            if time.monotonic() > deadline:
+            now, head = time.monotonic(), read_header(kernel, name)
+            if head is not None and head.references:
+                unused = now
+            if now - unused > _LISTING:
+                raise FirewallError(
+                    f"set {name} cannot be destroyed: another program is listing it; fix: end that "
+                    "`ipset list`"
+                ) from error
+            if now - begun > _RELEASE:
                 raise FirewallError(
                     f"set {name} is used by a rule that is not ringfence's; fix: find and remove it with "
                     f"`iptables-save | grep {name}` (also iptables-legacy-save, ip6tables-save)"
