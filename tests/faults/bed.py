@@ -82,6 +82,7 @@ class Bed:
             firewall={"backend": backend},
             rules={"probe": {"enabled": True}},
             fence={"mode": "observe"},
+            may_fail=True,
         )
 
     def prepare(self) -> None:

@@ -1,6 +1,7 @@
 """The daemon as a process: its messages to systemd, its reloads, its refusals, and what it leaves behind."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.support.netns import run
 from tests.support.refused import WITHOUT_SOCK_DIAG
 
 from ringfence import control
+from ringfence.errors import DaemonUnreachableError
 
 CLAIMED = capture("asterisk-22", "wrong-password-register").ami.read_bytes()  # 3 by 198.18.1.101
 GUESSES = CLAIMED.replace(b"/UDP/", b"/TCP/")  # by TCP an address is proven
@@ -86,6 +88,18 @@ def test_the_start_does_not_wait_for_asterisk(tmp_path: Path) -> None:
 
     assert source["name"] == "pbx/ami"
     assert source["detail"] == "127.0.0.1:1: Connection refused"
+
+
+def test_a_daemon_that_ends_by_itself_is_a_failed_test(tmp_path: Path) -> None:
+    """If a test does not expect the end, its bans cannot be listed, and the end of the block raises."""
+    guard = Guard(tmp_path)
+    guard.start()
+    os.kill(guard.pid, signal.SIGKILL)
+    until(lambda: not guard.running, "its end")
+    with pytest.raises(DaemonUnreachableError):
+        guard.bans()
+    with pytest.raises(AssertionError, match="the daemon ended with -9"):
+        guard.__exit__()
 
 
 @pytest.fixture(name="guessed", scope="module")

@@ -66,6 +66,8 @@ class Guard:
     are in ``folder`` and the backend is memory by default. ``ami`` is short for one ``[[asterisk]]``
     named pbx. ``prefix`` stands before every command line, such as ``["ip", "netns", "exec", NAME]``.
     ``environ`` is added to the environment of all of them.
+
+    If the daemon ends by itself, the end of the block raises an AssertionError, unless it ``may_fail``.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Guard:
         prefix: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         ami: Mapping[str, object] | None = None,
+        may_fail: bool = False,
         **settings: Any,  # noqa: ANN401 - whatever TOML holds
     ) -> None:
         self.folder = folder
@@ -85,6 +88,8 @@ class Guard:
         self._notify = folder / "notify.sock"
         self._socket: socket.socket | None = None
         self._process: Process | subprocess.Popen[bytes] | None = None
+        self._may_fail = may_fail
+        self._end_is_expected = True
         self._environ = {
             **os.environ,
             "PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent),
@@ -113,11 +118,14 @@ class Guard:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         self._drain()
+        code = 0
         try:
             if self.running:
-                self.stop()
+                code = self.stop()
+            elif not self._end_is_expected:
+                code = self.wait()
         finally:
             if self.running:
                 self.kill()
@@ -125,6 +133,7 @@ class Guard:
                 self._socket.close()
                 self._socket = None
             self._notify.unlink(missing_ok=True)
+        assert code == 0 or kind is not None or self._may_fail, f"the daemon ended with {code}:\n{self.log}"
 
     def start(
         self, *options: str, ready: bool = True, log: IO[bytes] | None = None, stopped: bool = False
@@ -146,6 +155,7 @@ class Guard:
                 stderr=file if log is None else log,
                 stopped=stopped,
             )
+        self._end_is_expected = self._may_fail
         if ready:
             until(lambda: self.has_notified("READY=1") or not self.running, "READY")
             if not self.has_notified("READY=1"):
@@ -253,10 +263,12 @@ class Guard:
         return report
 
     def bans(self) -> list[dict[str, Any]]:
-        """Return what `bans --json` prints: the daemon's answer, or the output of the command without it."""
+        """Return what `bans --json` prints: the daemon's answer, or that of the command after its end."""
         try:
             rows: list[dict[str, Any]] = self.ask("bans", most=control.MOST_LISTED)
         except DaemonUnreachableError:
+            if not self.running and not self._end_is_expected:
+                raise
             rows = json.loads(self.must("bans", "--json"))
         return rows
 
@@ -282,6 +294,7 @@ class Guard:
 
     def wait(self) -> int:
         """Wait for the daemon's end; return its exit code, or the negative number of the signal."""
+        self._end_is_expected = True
         until(self._has_ended, "the daemon's end")
         return self.process.wait()
 

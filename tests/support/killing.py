@@ -78,6 +78,7 @@ def kill_often(
         ami={"port": pbx.port},
         firewall={"backend": backend},
         rules={"guess": {"attempts": THRESHOLD}},
+        may_fail=True,
     )
     banned: set[IPv4Network] = set()
     hand = random.Random(seed + 1)  # noqa: S311 - as above

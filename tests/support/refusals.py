@@ -53,7 +53,7 @@ def _with_refusal(folder: Path, pbx: ServedAmi, calls: str, number: int, setting
     trace = folder / "trace"
     inject = f"inject={calls}:error=EAGAIN:when={number}"
     strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", str(trace), "-e", f"trace={calls}"]
-    guard = Guard(folder, ami={"port": pbx.port}, prefix=[*strace, "-e", inject], **settings)
+    guard = Guard(folder, ami={"port": pbx.port}, prefix=[*strace, "-e", inject], may_fail=True, **settings)
     try:
         guard.start()
     except AssertionError:
