@@ -67,7 +67,8 @@ class Guard:
     named pbx. ``prefix`` stands before every command line, such as ``["ip", "netns", "exec", NAME]``.
     ``environ`` is added to the environment of all of them.
 
-    If the daemon ends by itself, the end of the block raises an AssertionError, unless it ``may_fail``.
+    If the daemon ends by itself or logs a traceback, the end of the block raises an AssertionError, unless
+    the daemon ``may_fail``.
     """
 
     def __init__(
@@ -133,7 +134,9 @@ class Guard:
                 self._socket.close()
                 self._socket = None
             self._notify.unlink(missing_ok=True)
-        assert code == 0 or kind is not None or self._may_fail, f"the daemon ended with {code}:\n{self.log}"
+        if kind is None and not self._may_fail:
+            assert code == 0, f"the daemon ended with {code}:\n{self.log}"
+            assert "Traceback (most recent call last)" not in self.log, self.log
 
     def start(
         self, *options: str, ready: bool = True, log: IO[bytes] | None = None, stopped: bool = False
