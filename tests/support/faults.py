@@ -19,40 +19,29 @@ from ringfence import control
 Log = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-@contextmanager
-def failing(pid: int, call: str, error: str, when: str, path: Path | None = None) -> Iterator[None]:
-    """Make system calls of a process fail while the block runs, as ``strace -e inject`` does.
-
-    ``when`` is the number of the call that fails, such as ``3``, or ``3+`` for all from this one. Only calls
-    for the file ``path`` count, if it is set.
-    """
-    with injected(pid, call, f"error={error}", when, path):
-        yield
-
-
 Injected = Callable[[], list[str]]
 """Returns strace's lines about the calls that it changed."""
 
 
 @contextmanager
 def injected(
-    pid: int, call: str, fault: str, when: str, path: Path | None = None, output: Path | None = None
+    pid: int, call: str, fault: str, when: str, output: Path, path: Path | None = None
 ) -> Iterator[Injected]:
     """Let strace do ``fault`` at system calls of a process while the block runs.
 
-    ``fault`` is ``error=ENOSPC`` or ``signal=KILL``, for example. ``when`` counts the calls of each thread.
-    ``when`` and ``path`` are as for :func:`failing`. strace writes to ``output``.
+    ``fault`` is ``error=ENOSPC`` or ``signal=KILL``, for example. ``when`` is the number of the call in its
+    thread, such as ``3``, or ``3+`` for all from this one. Only calls for the file ``path`` count, if it is
+    set. strace writes to ``output``.
     """
     inject = [f"--inject={call}:{fault}:when={when}", *(["-P", str(path)] if path is not None else [])]
-    written = os.devnull if output is None else str(output)
     tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-yy", "-o", written, "-p", str(pid), "-e", f"trace={call}", *inject],
+        ["strace", "-f", "-q", "-yy", "-o", str(output), "-p", str(pid), "-e", f"trace={call}", *inject],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
 
     def lines() -> list[str]:
-        text = "" if output is None else output.read_text("utf-8", "replace")
+        text = output.read_text("utf-8", "replace")
         return [line for line in text.split("\n") if line.endswith(("(INJECTED)", "killed by SIGKILL +++"))]
 
     try:
@@ -89,10 +78,11 @@ def opened_under_fault(path: Path, call: str, error: str, when: str) -> int:
 
     Return the number of its active bans that could be read.
     """
+    output = path.with_name("strace")
     files = [word for suffix in ("", "-wal") for word in ("-P", f"{path}{suffix}")]
     done = subprocess.run(
         [
-            *("strace", "-f", "-q", "-o", os.devnull, *files, "-e", f"trace={call}"),
+            *("strace", "-f", "-q", "-o", str(output), *files, "-e", f"trace={call}"),
             *(f"--inject={call}:error={error}:when={when}", sys.executable, "-c", _OPEN, str(path)),
         ],
         env=os.environ | {"PYTHONPATH": str(Path(str(ringfence.__file__)).parent.parent)},
@@ -100,7 +90,13 @@ def opened_under_fault(path: Path, call: str, error: str, when: str) -> int:
         text=True,
         check=True,
     )
+    assert not _has_missed(when, output), f"no {call} failed"
     return int(done.stdout.split("\n")[-2])
+
+
+def _has_missed(when: str, output: Path) -> bool:
+    """Whether no call failed, by the output of strace, although the first call should."""
+    return when.rstrip("+") == "1" and "(INJECTED)" not in output.read_text("utf-8", "replace")
 
 
 def _is_traced(pid: int) -> bool:
@@ -194,12 +190,15 @@ def change_under_fault(folder: Path, change: str, when: str, backend: str = "mem
     with Guard(folder, firewall={"backend": backend}) as guard:
         guard.ask("ban", networks=list(MANY), seconds=3_600.0)
         reasons: list[str] = []
-        with failing(guard.pid, "pwrite64", "ENOSPC", when, folder / "ringfence.db-wal"):
+        output = folder / "strace"
+        with injected(guard.pid, "pwrite64", "error=ENOSPC", when, output, folder / "ringfence.db-wal"):
             socket, do = Path(guard.settings["control"]["socket"]), change.partition(" ")[0]
             control.ask(socket, do, unrecorded=reasons, **CHANGES[change])
             banned = guard.banned()
             if not reasons:
                 guard.kill()
+        if _has_missed(when, output):
+            return "no write failed"
         if reasons and not wait_for(10.0, lambda: "store.not_recorded" not in str(guard.status()["alarms"])):
             return "not recorded later"
         if guard.running:
