@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from ipaddress import ip_network
 from pathlib import Path
@@ -64,17 +65,18 @@ class Stream:
             *(self._sender(source, _PORT) for source in BANNED),
             *(self._sender(source, _PORT + 1) for source in STRANGERS),
         ]
-        self._thread = threading.Thread(target=self._send, name="stream")
+        self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._sending = self._pool.submit(self._send)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._pool.shutdown()
         for one in (*self._senders, *self._receivers.values()):
             one.close()
+        self._sending.result()
 
     def received(self, kind: int) -> int:
         """Return the number of packets since the last call: of banned senders (0) or of strangers (1)."""

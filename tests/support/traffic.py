@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -35,19 +36,20 @@ class Traffic:
         for sender, address in zip(self._senders, senders, strict=True):
             sender.bind((address, 0))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="traffic")
+        self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._running = self._pool.submit(self._run)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._pool.shutdown()
         for own in (self._receiver, *self._senders):
             own.close()
+        self._running.result()
 
     def _run(self) -> None:
         last = dict.fromkeys(self._readers, time.monotonic())
