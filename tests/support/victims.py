@@ -75,7 +75,7 @@ def office_with_a_page(scene: Scene, guard: Guard | None) -> Done:
     with phones_at(scene.lab, scene.at(1), ["desk502", "desk503"]) as office:
         for phone in office:
             _befriended(guard, scene.at(1), phone.register(expires=600))
-        _page(scene, 20)
+        _page(scene, guard, 20)
         with calling(scene.lab, scene.at(1)) as caller:
             call = request_of(b"INVITE", b"desk502")
             statuses = [caller.guess(call, PASSWORD, 3.0)]
@@ -88,17 +88,21 @@ def office_with_a_page(scene: Scene, guard: Guard | None) -> Done:
 def administrator_with_a_page(scene: Scene, guard: Guard | None) -> Done:
     """Open the page at an administrator's home, where no phone is; then log in by SSH."""
     with _ssh(scene):
-        _page(scene, 20)
+        _page(scene, guard, 20)
+        if guard is not None:
+            until(lambda: scene.at(1) in guard.banned(), "the ban of the page")
         reached = _reaches_ssh(scene)
     return Done(1, int(not reached))
 
 
-def _page(scene: Scene, accounts: int) -> None:
-    """Try accounts from a page, until nothing comes back."""
+def _page(scene: Scene, guard: Guard | None, accounts: int) -> None:
+    """Try accounts from a page, until nothing comes back; wait until the daemon has counted an attempt."""
     with calling(scene.lab, scene.at(1), "WS", protocol=_OF_A_PAGE) as caller:
         for number in range(accounts):
             if not caller.guess(Raw(from_user=b"page%d" % number), "wrong", 1.0):
                 break
+    if guard is not None:
+        until(lambda: guard.ask("why", network=scene.at(1))["attempts"], "the attempts of the page")
     time.sleep(_NOTICED)
 
 
