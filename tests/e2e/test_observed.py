@@ -109,7 +109,8 @@ def test_a_phone_with_a_hundred_lamps_makes_no_attempt(open16: Lab, tmp_path: Pa
         with calling(open16, source) as caller:
             lamp = request_of(b"SUBSCRIBE", b"phone5")
             statuses = [caller.guess(lamp, PASSWORD, 2.0) for _ in range(100)]
-        print("statuses", set(statuses))
+        assert set(statuses) == {489}, set(statuses)
+        until(lambda: source in listed(open16, network_lists.OBSERVED), "the observed phone")
         time.sleep(2.0)
         assert guard.attempts_of(source) == []
         assert guard.banned() == set()
