@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tests.e2e.test_framing import settle
 from tests.support import checked
 from tests.support.asterisk_files import CERTIFICATE_NAME
 from tests.support.checked import Trial, pipelined, traced
@@ -12,6 +13,8 @@ from tests.support.guarded import SharedGuard, shared, until_asking, until_known
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, PBX_IPV6
 from tests.support.sip_raw import Raw, calling
+
+from ringfence.alarm_codes import is_about_setup
 
 pytestmark = pytest.mark.asterisk
 
@@ -138,7 +141,10 @@ def test_being_asked_leaves_no_trace(odd16: Lab, odd22: Lab) -> None:
     """To find out what a port speaks causes no security event, no attempt and no alarm."""
     for lab in (odd16, odd22):
         with rationed(lab, "nftables", ODD["TLS"]) as guard:
+            settle(guard)
             events = (lab.asterisk.logs / "ringfence").read_text("utf-8", "replace")
             assert "ringfence@" not in events
             assert 'RemoteAddress="IPV4/TLS/198.18.0.1' not in events
             assert guard.attempts_of(PBX_IPV4) == []
+            alarms = [one for one in guard.status()["alarms"] if not is_about_setup(one["code"])]
+            assert PBX_IPV4 not in str(alarms)
