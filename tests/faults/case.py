@@ -126,7 +126,7 @@ class _Case:
         began = time.monotonic()
         answer = self._operation.act(self._bed)
         took = time.monotonic() - began
-        if took > SAID_WITHIN and answer.text != "":
+        if took > SAID_WITHIN and (answer.outcome is Outcome.DONE or answer.text):
             self._find(f"slow: {took:.1f} s")
         if answer.outcome is not Outcome.DONE and not answer.text and self._row.error != KILL:
             self._find("silent: no answer")
