@@ -63,9 +63,9 @@ def test_a_guess_behind_a_long_via_at_chan_sip_counts(open16: Lab) -> None:
     request = evolve(request_of(b"SUBSCRIBE", b"carol"), via=b";rport;x=" + b"y" * 600)
     with shared(open16) as guard:
         with calling(open16, source) as caller:
-            statuses = [caller.guess(request, "wrong", 2.0) for _ in range(8)]
+            for _ in range(8):
+                caller.guess(request, "wrong", 2.0)
         until(lambda: source in guard.banned(), "the ban")
-        assert len([status for status in statuses if status]) <= 8
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["reported", "hidden"])
