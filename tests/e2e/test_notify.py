@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.message import EmailMessage
@@ -187,13 +188,14 @@ def test_a_storm_with_channels_that_hang_is_three_messages_at_most(tmp_path: Pat
             state = guard.status()["notify"]
             assert [(one["sent"], one["waiting"]) for one in state] == [(0, storm)] * 3
             until(lambda: "notify.failing" in str(guard.status()["alarms"]), "the alarm", 40, pause=0.2)
+            began = time.monotonic()
             guard.stop()
+            assert time.monotonic() - began < 3 * GRACE  # a busy machine is slow
 
         started = [len((tmp_path / f"{name}.started").read_text("ascii")) for name in ("apprise", "hook")]
     assert max(*started, len(connections)) <= 4  # tries of at most three messages
     assert guard.log.count("event=ban.placed") == storm
     assert guard.log.count("event=notify.dropped") == 3
-    assert GRACE < 10
 
 
 def test_attempts_are_judged_until_the_last_message_is_sent(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.daemon import until
 from tests.support.programs import program_service
 
 from ringfence.features.notify import runner
@@ -86,15 +87,17 @@ def test_a_program_that_hangs_is_an_error(channel: dict[str, Any]) -> None:
 
 def test_a_client_that_goes_ends_its_program(channel: dict[str, Any], tmp_path: Path) -> None:
     """When the daemon has ended an attempt, the program does not continue."""
-    job = {"command": ["sh", "-c", f"sleep 2; touch {tmp_path}/late"], "input": "", "variables": {}}
+    started, late = tmp_path / "started", tmp_path / "late"
+    command = ["sh", "-c", f"touch {started}; sleep 2; touch {late}"]
+    job = {"command": command, "input": "", "variables": {}}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(channel["socket"])
         connection.sendall(json.dumps({**job, "config": None, "config_query": "", "timeout": 60.0}).encode())
         connection.shutdown(socket.SHUT_WR)
-        time.sleep(1.0)
+        until(started.exists, "the program")
     time.sleep(3.0)
 
-    assert not (tmp_path / "late").exists()
+    assert not late.exists()
 
 
 def test_without_the_service_no_program_runs(tmp_path: Path) -> None:
