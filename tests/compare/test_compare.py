@@ -11,6 +11,7 @@ from tests.compare.guards import ALL_PORTS, Guard, guards
 from tests.compare.page import BEGIN, END, README, Compared, page, readme
 from tests.compare.rows import ROWS, TRIALS, Row, guarded
 from tests.docs import pages
+from tests.support.daemon import until
 
 MOST_LINES = 200
 GUESSES = 60
@@ -107,6 +108,7 @@ def test_each_guard_stops_a_guesser(guard: Guard) -> None:
     with guarded(guard) as (lab, running):
         answered = lab.attack("guess", "--number", str(GUESSES), "--sources", source).answered
         running.settle()
+        until(lambda: source in running.banned(), "the ban")
 
         assert running.pids
         assert answered < GUESSES or running.banned()[source] == ALL_PORTS
