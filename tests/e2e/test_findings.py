@@ -3,7 +3,6 @@
 `make bench` measures the number of answers; here the machine may be busy.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ import pytest
 from tests.e2e.test_uncounted import scopes
 from tests.support import uncounted
 from tests.support.daemon import until
-from tests.support.guarded import SharedGuard, guarded, shared
+from tests.support.guarded import SharedGuard, guarded, shared, until_known
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.asterisk
@@ -33,7 +32,7 @@ def pbx() -> Iterator[tuple[Lab, SharedGuard]]:
     ):
         uncounted.add_second_address(lab)
         until(lambda: "5070" in lab.run("ss", "-lun"), "the port at every address")
-        time.sleep(3.0)  # the daemon looks for Asterisk's ports every few seconds
+        until_known(guard, 5070)
         yield lab, guard
 
 
