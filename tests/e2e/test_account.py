@@ -20,16 +20,6 @@ CHAN_SIP, PJSIP_OF_16, PJSIP = ("16", 5060, "nftables"), ("16", 5080, "ipset"), 
 """Releases of Asterisk, ports, and firewall backends."""
 
 
-def alarms(guard: Guard) -> set[str]:
-    """Return the codes of the alarms."""
-    return {alarm["code"] for alarm in guard.ask("alarms")}
-
-
-def friends(guard: Guard) -> set[str]:
-    """Return the addresses of the friends."""
-    return {row["address"] for row in guard.ask("friends")}
-
-
 def grades(guard: Guard) -> list[str]:
     """Return the grades of the places of the account."""
     return [place["grade"] for place in guard.ask("account", account="phone1")["places"]]
@@ -38,9 +28,9 @@ def grades(guard: Guard) -> list[str]:
 def assert_restricted(guard: Guard, thief: Phone, elsewhere: Elsewhere) -> None:
     """Check what became of the address of a login elsewhere."""
     if elsewhere is Elsewhere.NOTIFY:
-        until(lambda: THIEF in friends(guard), "the friend")
+        until(lambda: THIEF in guard.friends(), "the friend")
         return
-    until(lambda: THIEF not in friends(guard), "the stranger")
+    until(lambda: THIEF not in guard.friends(), "the stranger")
     if elsewhere is Elsewhere.STRANGER:
         assert thief.ping() != 0
         assert guard.bans() == []
@@ -74,21 +64,21 @@ def test_a_stolen_password(
         phones_at(lab, THIEF, ["phone1"], target) as [thief],
     ):
         assert owner.register() == 200
-        until(lambda: HOME in friends(guard), "the friend at home")
+        until(lambda: HOME in guard.friends(), "the friend at home")
         assert grades(guard) == ["learned"]
         # Asterisk reports a login before it answers, so the ban may drop the answer.
         assert thief.register() in ({200, 0} if elsewhere is Elsewhere.BLOCK else {200})
-        until(lambda: "account.elsewhere" in alarms(guard), "the alarm")
+        until(lambda: "account.elsewhere" in guard.alarm_codes(), "the alarm")
         thief.patience = 2.0
         assert_restricted(guard, thief, elsewhere)
         assert owner.register() == 200
-        assert HOME in friends(guard)
+        assert HOME in guard.friends()
 
         assert len(guard.ask("account_confirm", account="phone1")) == 1
-        assert "account.elsewhere" not in alarms(guard)
+        assert "account.elsewhere" not in guard.alarm_codes()
         until(lambda: guard.bans() == [], "the end of the ban")
         assert thief.register() == 200
-        until(lambda: THIEF in friends(guard), "the friend")
+        until(lambda: THIEF in guard.friends(), "the friend")
         assert sorted(grades(guard)) == ["confirmed", "learned"]
 
 
@@ -111,4 +101,4 @@ def test_phones_at_home_are_not_blocked(tmp_path: Path, release: str, port: int,
         day = a_day(lab, "198.19.90", port)
         assert day.wrong == {}
         assert guard.bans() == []
-        assert "account.elsewhere" not in alarms(guard)
+        assert "account.elsewhere" not in guard.alarm_codes()

@@ -53,11 +53,6 @@ def state(guard: Guard) -> dict[str, Any]:
     return found
 
 
-def friends(guard: Guard) -> set[str]:
-    """Return the addresses of the friends."""
-    return {row["address"] for row in guard.ask("friends")}
-
-
 def without_name(guard: Guard) -> set[str]:
     """Return the addresses of the friends that asked for a bare address."""
     return {row["address"] for row in state(guard)["friends"]}
@@ -93,7 +88,7 @@ def test_a_phone_with_the_name_is_never_hit(open_lab: Lab, release: str, transpo
         until_asking(guard)
         with calling(open_lab, source, transport) as phone:
             assert phone.guess(Named(from_user=account, contact=account), PASSWORD) == 200
-            until(lambda: source in friends(guard), "the friend")
+            until(lambda: source in guard.friends(), "the friend")
             assert phone.ask(request_of(b"OPTIONS", account)) is not None
             until(lambda: source in without_name(guard), "its request for the address")
             assert phone.ask(request_of(b"OPTIONS", account)) is not None
@@ -130,7 +125,7 @@ def test_it_observes(open_lab: Lab, transport: str) -> None:
         assert phone.ask(request_of(b"OPTIONS", b"nobody")) is not None
         until(lambda: guard.ask("status")["bare_requests"] > before, "the attempt")
         assert phone.guess(request_of(b"REGISTER", b"alice"), PASSWORD) == 200
-        until(lambda: source in friends(guard), "the friend")
+        until(lambda: source in guard.friends(), "the friend")
         assert phone.ask(request_of(b"OPTIONS", b"alice")) is not None
         until(lambda: source in without_name(guard), "its request for the address")
         [friend] = [row for row in state(guard)["friends"] if row["address"] == source]

@@ -115,7 +115,7 @@ def test_a_first_header_hides_no_guess_and_no_proof(open22: Lab, before: bytes) 
                 statuses.append(caller.guess(request, "wrong", 0.5))
                 caller.send(Raw(via=NOWHERE))
                 time.sleep(0.05)
-        until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
+        until(lambda: guard.scopes() == {source: "sip"}, "the ban")
         assert len([status for status in statuses if status]) <= 14  # a busy machine judges late
 
 
@@ -136,7 +136,7 @@ def test_an_urgent_byte_hides_no_guess(open22: Lab) -> None:
                 caller.send_urgent(request.answering(challenge, "wrong"), b"Authorization")
                 statuses.append(status_of(caller.answer(2.0) or b""))
                 guard.take_turn()
-        until(lambda: {row["address"]: row["scope"] for row in guard.bans()} == {source: "sip"}, "the ban")
+        until(lambda: guard.scopes() == {source: "sip"}, "the ban")
         assert statuses[0] == 401
         assert len([status for status in statuses if status]) <= 8
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from tests.e2e.test_uncounted import HIDDEN, PAUSE, THRESHOLD, scopes
+from tests.e2e.test_uncounted import HIDDEN, PAUSE, THRESHOLD
 from tests.support import open_pbx
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
@@ -46,7 +46,7 @@ def test_hidden_guesses_end(lab: Lab, tmp_path: Path, transport: str, host: int,
             until(lambda: source in guard.banned(), "the ban")
             assert not caller.guess(Raw(call_id=HIDDEN), "wrong", 1.0)
         assert len(guard.attempts_of(source)) == THRESHOLD
-        assert scopes(guard) == {source: "sip"}
+        assert guard.scopes() == {source: "sip"}
 
 
 @BY
@@ -114,4 +114,4 @@ def test_a_suppressed_export_is_reported(lab: Lab) -> None:
         with calling(lab, source, "TLS") as caller:
             # So long a request counts like many. Its sender may be banned before the second answer.
             assert caller.guess(request, "wrong", 3.0) in (0, 401)
-        until(lambda: "hep.missing" in {one["code"] for one in guard.status()["alarms"]}, "the alarm")
+        until(lambda: "hep.missing" in guard.alarm_codes(), "the alarm")

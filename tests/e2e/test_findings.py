@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from tests.e2e.test_uncounted import scopes
 from tests.support import uncounted
 from tests.support.daemon import until
 from tests.support.guarded import SharedGuard, guarded, shared, until_known
@@ -42,7 +41,7 @@ def test_blind_guesses_end_without_another_sender(pbx: tuple[Lab, SharedGuard]) 
     source = "198.19.2.1"
     sent = uncounted.blind(lab, source, BLIND, lambda: source in guard.banned())
     assert sent < BLIND - 1
-    assert scopes(guard)[source] == "sip"
+    assert guard.scopes()[source] == "sip"
 
 
 @pytest.mark.parametrize("method", ["BYE", "CANCEL"])
@@ -56,14 +55,14 @@ def test_no_answer_to_another_request_accepts_a_blind_guess(
         lab, source, BLIND, lambda: source in guard.banned(), uncounted.HIDDEN.call_id, method.encode()
     )
     assert sent < BLIND - 1
-    assert scopes(guard)[source] == "sip"
+    assert guard.scopes()[source] == "sip"
 
 
 def test_guesses_paid_by_events_end(pbx: tuple[Lab, SharedGuard]) -> None:
     """An event without a challenge does not excuse a hidden guess."""
     lab, guard = pbx
     assert uncounted.paid_by_events(lab, "198.19.3.1", MANY) <= SOON
-    until(lambda: scopes(guard).get("198.19.3.1") == "sip", "the full ban")
+    until(lambda: guard.scopes().get("198.19.3.1") == "sip", "the full ban")
 
 
 @pytest.mark.parametrize("hidden", [False, True], ids=["plain", "hidden"])
@@ -72,14 +71,14 @@ def test_guesses_at_a_second_address_end(pbx: tuple[Lab, SharedGuard], *, hidden
     lab, guard = pbx
     source = f"198.19.{4 + hidden}.1"
     assert uncounted.at_second_address(lab, source, MANY, hidden=hidden) <= SOON
-    until(lambda: scopes(guard).get(source) == "sip", "the full ban")
+    until(lambda: guard.scopes().get(source) == "sip", "the full ban")
 
 
 def test_guesses_in_turn_end(pbx: tuple[Lab, SharedGuard]) -> None:
     """Guesses under one Call-ID count once each, whichever sources report them."""
     lab, guard = pbx
     assert uncounted.in_turn(lab, "198.19.6.1", MANY) <= SOON
-    until(lambda: scopes(guard).get("198.19.6.1") == "sip", "the full ban")
+    until(lambda: guard.scopes().get("198.19.6.1") == "sip", "the full ban")
 
 
 def test_guesses_behind_garbage_are_proven(pbx: tuple[Lab, SharedGuard]) -> None:
@@ -87,10 +86,7 @@ def test_guesses_behind_garbage_are_proven(pbx: tuple[Lab, SharedGuard]) -> None
     lab, guard = pbx
     assert uncounted.rotate_behind_garbage(lab) <= 2 * SOON
 
-    def alarms() -> set[str]:
-        return {alarm["code"] for alarm in guard.status()["alarms"]}
-
-    until(lambda: {"attack.distributed", "password.guessed"} <= alarms(), "the alarms")
+    until(lambda: {"attack.distributed", "password.guessed"} <= guard.alarm_codes(), "the alarms")
     assert "198.19.200.0/24" in guard.banned()
 
 
@@ -103,4 +99,4 @@ def test_guesses_with_an_invented_nonce_end(open16: Lab, method: bytes, transpor
     source = f"198.19.12{len(method)}.{1 + (transport == 'TCP')}"
     with shared(open16) as guard:
         assert uncounted.with_invented_nonce(open16, source, MANY, method, transport) <= SOON
-        until(lambda: scopes(guard).get(source) == scope, "the ban")
+        until(lambda: guard.scopes().get(source) == scope, "the ban")

@@ -273,12 +273,12 @@ def test_a_proxy_that_forwards_responses_is_not_banned_in_full(open22: Lab, *, f
         if friend:
             with phones_at(open22, proxy, ["phone2"]) as [phone]:
                 assert phone.register() == 200
-            until(lambda: proxy in {row["address"] for row in guard.ask("friends")}, "the friend")
+            until(lambda: proxy in guard.friends(), "the friend")
         with udp_socket(open22, proxy) as there, udp_socket(open22, attacker) as back:
             assert reflect(there, back) >= SENDS - 1  # a narrow ban may end it at the threshold
         settle(guard)
 
-        found = {row["address"]: row["scope"] for row in guard.bans()}
+        found = guard.scopes()
         assert found in ({}, {proxy: "sip-udp"}, {proxy: "sip"}) if not friend else found == {}
 
 
@@ -344,7 +344,7 @@ def test_a_nonce_that_chan_sip_repeats_for_a_bystander_proves_no_bystander(
                 time.sleep(0.2)
         settle(guard)
 
-        scopes = {row["address"]: row["scope"] for row in guard.bans()}
+        scopes = guard.scopes()
         assert scopes.get(bystander) == ("sip-udp" if forges_source else None)
 
 
@@ -370,4 +370,4 @@ def test_a_nonce_that_pjsip_repeats_for_a_bystander_proves_no_bystander(open22: 
                 time.sleep(0.2)
         settle(guard)
 
-        assert {row["address"]: row["scope"] for row in guard.bans()} == {bystander: "sip-udp"}
+        assert guard.scopes() == {bystander: "sip-udp"}

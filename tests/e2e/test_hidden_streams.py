@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_uncounted import scopes
 from tests.support.daemon import until
 from tests.support.guarded import guarded
 from tests.support.lab import Lab
@@ -24,4 +23,4 @@ def test_answers_within_segments_count(open22: Lab, tmp_path: Path, backend: str
         answered = answered_within_segments(open22, source)
         until(lambda: source in guard.banned(), "the ban")
         assert answered < SEGMENT_GUESSES  # how many depends on the machine's speed
-        assert scopes(guard)[source] == "sip"
+        assert guard.scopes()[source] == "sip"

@@ -99,11 +99,6 @@ def manager_conf(*, web: bool, filtered: bool = False) -> str:
     return general + (f"\n[{MANAGER_USER}](+)\n{EVENT_FILTER}\n" if filtered else "")
 
 
-def alarms(guard: Guard) -> set[str]:
-    """Return the codes of the active alarms."""
-    return {alarm["code"] for alarm in guard.status()["alarms"]}
-
-
 def counted(guard: Guard) -> set[str]:
     """Return the listed addresses that have attempts which count."""
     return {row["address"] for row in guard.status()["watched"] if row["standing"] != "unconfirmed"}
@@ -127,7 +122,7 @@ def test_logins_over_http_frame_no_address(
         for user in forgeries():
             log_in_over_http(open_lab, user)
         if not filtered:
-            until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
+            until(lambda: "evidence.forgeable" in guard.alarm_codes(), "the alarm")
         assert guard.banned() <= {SENDER}
         assert VICTIM not in counted(guard)
         # A true event afterwards counts in full again.
@@ -138,7 +133,7 @@ def test_logins_over_http_frame_no_address(
 
         assert guard.banned() <= {SENDER, "198.19.23.1"}
         assert VICTIM not in counted(guard)
-        assert ("evidence.forgeable" in alarms(guard)) is not filtered
+        assert ("evidence.forgeable" in guard.alarm_codes()) is not filtered
         weak = "AMI is also served over HTTP (webenabled = yes)"
         until(lambda: weak in guard.status()["sources"][0]["detail"], "the weakness in the status")
         check = guard.command("check").stdout
@@ -151,7 +146,7 @@ def test_http_that_is_enabled_later_frames_no_address(open_lab: Lab, tmp_path: P
     with guarded(open_lab, tmp_path, **ALONE) as guard, open_lab.manager_conf(manager_conf(web=True)):
         for user in forgeries():
             log_in_over_http(open_lab, user)
-        until(lambda: "evidence.forgeable" in alarms(guard), "the alarm")
+        until(lambda: "evidence.forgeable" in guard.alarm_codes(), "the alarm")
 
         assert guard.banned() <= {SENDER}
         assert VICTIM not in counted(guard)
@@ -183,5 +178,5 @@ def test_three_wrong_logins_are_a_proven_ban(open_lab: Lab, user: str) -> None:
         assert set(rows) <= {source, other}
         row = rows[source]
         assert (row["rule"], row["scope"], row["attempts"], row["proven"]) == ("manager", "full", 3, 3)
-        assert "evidence.forgeable" not in alarms(guard)
+        assert "evidence.forgeable" not in guard.alarm_codes()
         assert guard.ami_is("listening")

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_uncounted import friend_at, friends
+from tests.e2e.test_uncounted import friend_at
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
 from tests.support.guarded import NO_LOGS, guarded
@@ -27,7 +27,7 @@ PAUSE = 0.05
 
 def contacts_in(network: Network, guard: Guard) -> set[str]:
     """Return the daemon's friends in a network."""
-    return {one for one in friends(guard) if ip_address(one) in network}
+    return {one for one in guard.friends() if ip_address(one) in network}
 
 
 def start_a_week_later(guard: Guard) -> None:
@@ -59,7 +59,7 @@ def test_a_login_after_each_hidden_guess_hides_none(open22: Lab, tmp_path: Path)
         own = Raw(from_user=b"phone5", call_id=b"one-call")
         hidden = Raw(from_user=b"phone6", call_id=b"one-call", digest=Digest(before=OTHER_REALM))
         assert caller.guess(own, PASSWORD, 2.0) == 200
-        until(lambda: source in friends(guard), "the friend")
+        until(lambda: source in guard.friends(), "the friend")
         start_a_week_later(guard)
         while answered < 150 and source not in guard.banned():
             statuses = caller.guess(hidden, f"wrong-{answered}", 1.0), caller.guess(own, PASSWORD, 1.0)
@@ -78,7 +78,7 @@ def test_a_phone_that_logs_in_often_is_not_observed(
     lab, source = request.getfixturevalue(release), "198.19.78.6"
     with guarded(lab, tmp_path) as guard, calling(lab, source) as caller:
         assert caller.guess(Raw(from_user=b"phone5"), PASSWORD, 2.0) == 200
-        until(lambda: source in friends(guard), "the friend")
+        until(lambda: source in guard.friends(), "the friend")
         start_a_week_later(guard)
         before = reported_by_ami(guard)
         for number in range(40):
@@ -125,5 +125,5 @@ def test_one_register_with_ninety_contacts_makes_64_friends(open22: Lab, tmp_pat
         assert open22.asterisk.cli("pjsip show contacts").count("[2001:db8:78::") == 90
         until(lambda: len(contacts_in(network, guard)) >= 64, "the friends")
         assert caller.guess(Raw(contact=b"alice@192.0.2.78"), PASSWORD) == 200
-        until(lambda: "192.0.2.78" in friends(guard), "a later contact")
+        until(lambda: "192.0.2.78" in guard.friends(), "a later contact")
         assert len(contacts_in(network, guard)) == 64

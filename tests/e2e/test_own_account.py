@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_uncounted import HIDDEN, friend_at, friends
+from tests.e2e.test_uncounted import HIDDEN, friend_at
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import Guard, until
 from tests.support.guarded import NO_LOGS, guarded
@@ -45,12 +45,7 @@ def tries(caller: Caller, guard: Guard, account: bytes, number: int, call_id: by
 def log_in(caller: Caller, guard: Guard, account: bytes, address: str) -> None:
     """Log in, and wait until the address is a friend."""
     assert caller.guess(Raw(from_user=account), PASSWORD, 2.0) == 200
-    until(lambda: address in friends(guard), "the friend")
-
-
-def alarms(guard: Guard) -> set[str]:
-    """Return the codes of the alarms."""
-    return {alarm["code"] for alarm in guard.status()["alarms"]}
+    until(lambda: address in guard.friends(), "the friend")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +71,7 @@ def test_a_friend_guesses_twenty_times_at_another_account(
         checked = tries(caller, guard, b"phone6", MANY, call_id)
         until(lambda: source in guard.banned(), "the ban")
         [ban] = guard.bans()
-        until(lambda: {"friend.banned", "friend.guessing"} <= alarms(guard), "the alarms")
+        until(lambda: {"friend.banned", "friend.guessing"} <= guard.alarm_codes(), "the alarms")
     print("checked", checked)
     assert checked <= LIMIT + UNDER_WAY
     assert ban["scope"] in {"sip-udp" if transport == "UDP" else "sip-tcp", "sip"}
@@ -97,9 +92,9 @@ def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp
                     break
                 assert status == 200
                 if host == 11:
-                    until(lambda source=source: source in friends(guard), "the friend")  # type: ignore[misc]
+                    until(lambda source=source: source in guard.friends(), "the friend")  # type: ignore[misc]
                 checked += tries(caller, guard, b"phone6", 29)
-        assert not {one for one in friends(guard) if one.startswith("198.19.80.")}
+        assert not {one for one in guard.friends() if one.startswith("198.19.80.")}
     print("checked", checked)
     assert checked <= LIMIT + 4 + UNDER_WAY
 
@@ -116,8 +111,8 @@ def test_a_restart_gives_an_account_no_more_friends(open22: Lab, tmp_path: Path)
         until(lambda: guard.source_is("listening"), "all sources")
         with calling(open22, sources[-1], "TCP") as caller:
             assert caller.guess(Raw(from_user=b"phone7"), PASSWORD, 10.0) == 200
-        until(lambda: "friend.too_many" in alarms(guard), "the alarm")
-        assert sources[-1] not in friends(guard)
+        until(lambda: "friend.too_many" in guard.alarm_codes(), "the alarm")
+        assert sources[-1] not in guard.friends()
 
 
 @pytest.mark.parametrize(("transport", "host"), [("UDP", 31), ("TLS", 32)])
@@ -133,7 +128,7 @@ def test_a_login_that_asterisk_refuses_makes_no_friend(
         print("statuses", statuses)
         assert set(statuses) <= {403, 404}
         time.sleep(1.0)
-        assert source not in friends(guard)
+        assert source not in guard.friends()
         log_in(caller, guard, b"phone5", source)
 
 
@@ -171,7 +166,7 @@ def test_forged_packets_take_no_registration_from_a_friend(open22: Lab, tmp_path
                 made_up = OWN_CHALLENGE
                 request = Raw(from_user=b"phone9").named(f"forged-{number}").answering(made_up, "wrong")
                 assert forger.ask(request) is not None
-        until(lambda: "evidence.unprovable" in alarms(guard), "the alarm")
+        until(lambda: "evidence.unprovable" in guard.alarm_codes(), "the alarm")
         time.sleep(1.0)  # the lists in the kernel are written
         with flooding(open22, source, 3_000):
             statuses = [phone.register(expires=600) for _ in range(9)]

@@ -1,7 +1,6 @@
 """A web page that makes a browser guess by WebSocket, at a real Asterisk."""
 
 import pytest
-from tests.e2e.test_uncounted import scopes
 from tests.support.daemon import until
 from tests.support.guarded import shared
 from tests.support.lab import Lab
@@ -27,7 +26,7 @@ def test_a_page_of_another_site_closes_its_transport_only(open22: Lab, origin: s
     with shared(open22) as guard:
         with calling(open22, source, "WS", origin=origin) as caller:
             guess_until(caller, Raw(from_user=b"alice"), lambda: source in guard.banned(), "a ban")
-        until(lambda: scopes(guard).get(source) == scope, "the ban")
+        until(lambda: guard.scopes().get(source) == scope, "the ban")
         if scope == "sip-tcp":
             assert "for a web page of another site" in " ".join(guard.ask("why", network=source)["evidence"])
             with calling(open22, source) as caller:

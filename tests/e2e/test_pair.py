@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.support.asterisk import Asterisk, tree_of
 from tests.support.asterisk_files import PASSWORD
-from tests.support.daemon import Guard, until
+from tests.support.daemon import until
 from tests.support.guarded import guarded, passing
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, Network, inside
@@ -96,11 +96,6 @@ def desks(lab: Lab, phones: int) -> Iterator[Sequence[Phone]]:
         ]
 
 
-def friends_of(guard: Guard) -> set[str]:
-    """Return the addresses of the friends."""
-    return {row["address"] for row in guard.ask("friends")}
-
-
 @pytest.mark.parametrize(
     ("backend", "number"),
     [
@@ -123,13 +118,13 @@ def test_after_a_failover_no_phone_is_a_stranger(tmp_path: Path, backend: str, n
         until(lambda: not standby.ask("status")["limiter_waits"], "the limiter at the second server")
         phones = stack.enter_context(desks(pair.active, number))
         assert together(phones, Phone.register) == [200] * number
-        until(lambda: len(friends_of(active)) == number, "every phone a friend at the first server")
+        until(lambda: len(active.friends()) == number, "every phone a friend at the first server")
 
-        assert friends_of(standby) == set()
+        assert standby.friends() == set()
         exported = active.must("friends", "export")
         assert standby.must("friends", "import", "-", text=exported).startswith("imported: ")
-        assert friends_of(standby) == friends_of(active)
-        until(lambda: passing(pair.standby, backend) >= friends_of(active), "the friends in the kernel")
+        assert standby.friends() == active.friends()
+        until(lambda: passing(pair.standby, backend) >= active.friends(), "the friends in the kernel")
         pair.fail_over()
         for phone in phones:
             phone.reboot()

@@ -142,10 +142,7 @@ def test_a_client_that_logs_in_is_a_friend(asterisk22: Lab, front: Front, option
     with front.guarded(asterisk22) as guard:
         source = f"{front.network()}.1"
         asterisk22.attack("register", "--sources", source, *TARGET, *options)
-        until(
-            lambda: source in {row["address"] for row in guard.ask("friends")},
-            "the phone to become a friend",
-        )
+        until(lambda: source in guard.friends(), "the phone to become a friend")
 
 
 def test_a_guesser_at_the_address_of_a_phone_is_banned(asterisk22: Lab, front: Front) -> None:
@@ -156,7 +153,7 @@ def test_a_guesser_at_the_address_of_a_phone_is_banned(asterisk22: Lab, front: F
     with front.guarded(asterisk22, **DATAGRAMS) as guard:
         source = f"{front.network()}.1"
         asterisk22.attack("register", "--sources", source, *TARGET)
-        until(lambda: source in {row["address"] for row in guard.ask("friends")}, "the friend")
+        until(lambda: source in guard.friends(), "the friend")
         guess = ("--number", MANY, "--silences", "3", "--sources", source, "--account", "nobody{}")
         assert asterisk22.attack("guess", *guess, *TARGET).stopped == "silence"
         until(lambda: source in guard.banned(), "the ban")

@@ -40,24 +40,14 @@ HIDDEN = b"\xff{}"
 """A Call-ID that is not UTF-8: Asterisk writes no security event about its request."""
 
 
-def friends(guard: Guard) -> set[str]:
-    """Return the addresses of the daemon's friends."""
-    return {row["address"] for row in guard.ask("friends")}
-
-
 @contextmanager
 def friend_at(lab: Lab, guard: Guard, address: str, account: str) -> Iterator[Phone]:
     """Register a phone, and wait until it is a friend of the daemon."""
     with phones_at(lab, address, [account]) as [phone]:
         assert phone.register(expires=600) == 200
-        until(lambda: address in friends(guard), "the friend")
+        until(lambda: address in guard.friends(), "the friend")
         until(lambda: address in passing(lab, "ipset"), "the friend in the kernel")
         yield phone
-
-
-def scopes(guard: Guard) -> dict[str, str]:
-    """Return the scope of each ban."""
-    return {row["address"]: row["scope"] for row in guard.bans()}
 
 
 # -- B.4
@@ -73,7 +63,7 @@ def test_the_neighbours_of_a_friend_in_a_64_are_counted_as_one(open22: Lab, tmp_
     with guarded(open22, tmp_path) as guard:
         # IPv6 loses packets in the first seconds of the network (neighbour discovery).
         until(lambda: open22.attack(*phone).statuses == {"200": 1}, "the registration")
-        until(lambda: "fd00:19::4:1" in friends(guard), "the friend")
+        until(lambda: "fd00:19::4:1" in guard.friends(), "the friend")
         for number in range(1, 300):
             with calling(open22, f"fd00:19::5:{number:x}", host="fd00:18::1") as caller:
                 came = caller.guess(Raw(), "wrong", 0.2) != 0
@@ -192,7 +182,7 @@ def test_guesses_at_chan_sip_end_with_a_full_ban(open16: Lab, method: bytes, tra
             statuses = guesses(caller, request, MANY, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
-        until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
+        until(lambda: guard.scopes() == {source: "sip"}, "the full ban")
 
 
 def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
@@ -204,7 +194,7 @@ def test_calls_to_unknown_extensions_by_tcp_end(open16: Lab) -> None:
             statuses = guesses(caller, request, MANY, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
-        assert scopes(guard) == {source: "sip-tcp"}
+        assert guard.scopes() == {source: "sip-tcp"}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +242,7 @@ def test_hidden_guesses_end_after_a_hang_up_too(
                 statuses += guesses(caller, hidden, most, pause=PAUSE, between=guard.take_turn)
 
         assert len(statuses) <= SOON, statuses
-        until(lambda: scopes(guard) == {source: "sip"}, "the full ban")
+        until(lambda: guard.scopes() == {source: "sip"}, "the full ban")
 
 
 def test_a_rotation_of_hidden_guesses_over_a_network_ends(open22: Lab) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support import netns
 from tests.support.asterisk_files import PASSWORD
-from tests.support.daemon import Guard, until
+from tests.support.daemon import until
 from tests.support.guarded import NO_LOGS, SharedGuard, guarded, shared
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
@@ -29,11 +29,6 @@ OFFICE = 50
 LIMIT = {"backend": "ipset", "limit": {"mode": "observe"}}
 
 
-def scopes(guard: Guard) -> dict[str, str]:
-    """Return the scope of each ban."""
-    return {row["address"]: row["scope"] for row in guard.bans()}
-
-
 @pytest.mark.parametrize(
     ("transport", "host", "protocol"), [("TLS", 1, "sip"), ("WSS", 2, "sip"), ("WSS", 12, LONGER)]
 )
@@ -49,7 +44,7 @@ def test_hidden_guesses_end_without_a_log(open22: Lab, transport: str, host: int
                 answered += len(guesses(caller, HIDDEN, most, pause=PAUSE, between=guard.take_turn))
 
         assert answered <= MOST
-        until(lambda: scopes(guard) == {source: "sip-tcp"}, "the ban")
+        until(lambda: guard.scopes() == {source: "sip-tcp"}, "the ban")
         [ban] = guard.bans()
         assert ban["rule"] == "unexplained"
         assert {one["kind"] for one in guard.attempts_of(source)} == {"unexplained"}
@@ -61,7 +56,7 @@ def test_a_new_connection_for_each_guess(open22: Lab, transport: str, host: int)
     source = f"198.19.140.{host}"
     with shared(open22, logs=NO_LOGS) as guard:
         assert on_new_connections(open22, source, transport, HIDDEN, 4 * MANY) <= 2 * MOST
-        until(lambda: scopes(guard) == {source: "sip-tcp"}, "the ban")
+        until(lambda: guard.scopes() == {source: "sip-tcp"}, "the ban")
 
 
 @pytest.mark.parametrize(("transport", "host"), [("TLS", 3), ("WSS", 4)])

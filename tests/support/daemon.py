@@ -279,6 +279,18 @@ class Guard:
         """Return the banned addresses and networks."""
         return {row["address"] for row in self.bans()}
 
+    def scopes(self) -> dict[str, str]:
+        """Return the scope of each ban by its address or network."""
+        return {row["address"]: row["scope"] for row in self.bans()}
+
+    def friends(self) -> set[str]:
+        """Return the addresses of the friends."""
+        return {row["address"] for row in self.ask("friends")}
+
+    def alarm_codes(self) -> set[str]:
+        """Return the codes of the active alarms."""
+        return {alarm["code"] for alarm in self.status()["alarms"]}
+
     def states(self) -> dict[str, str]:
         """Return the state of each source by its name."""
         return {source["name"]: source["state"] for source in self.status()["sources"]}
