@@ -26,6 +26,7 @@ from ringfence.features.feeds.guard import FeedReporter
 from ringfence.features.fence.guard import FenceRequests
 from ringfence.features.fleet.denied import DecidedNetworks
 from ringfence.features.fleet.guard import Fleet
+from ringfence.features.fleet.shared import SharedBans
 from ringfence.features.history.guard import History
 from ringfence.features.notify.guard import Notifier
 from ringfence.features.tops.guard import Tops
@@ -116,7 +117,8 @@ def _handlers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, co
         [feeds] = (other for other in side.exempt.lists.others if isinstance(other, Feeds))
         apply = partial(DecidedNetworks(Settings()).apply, side.exempt.lists)
         store, clock = made.store, made.clock
-        fleet = Fleet(None, store.records, side.detector.bans, clock, made.alarms, apply, 1_000)
+        shared = SharedBans(store.connection, store.best_effort)
+        fleet = Fleet(None, shared, side.detector.bans, clock, made.alarms, apply, 1_000)
         features = (
             FenceRequests(side),
             FeedReporter(side.exempt.lists, feeds, clock.wall),

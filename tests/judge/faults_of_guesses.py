@@ -150,7 +150,7 @@ FAULTS_OF_GUESSES = (
     Fault(
         "a late log",
         "A log line that comes after ten seconds counts again.",
-        "ringfence.detect.confirmation:Confirmation.is_overdue",
+        "ringfence.detect.confirmation:Confirmation.take_overdue",
         _never,
         (Act("guesses", _A, late=11.0),),
     ),

@@ -223,29 +223,6 @@ def test_a_copy_in_place_of_the_log_is_not_read_again(log: Log, numbers: Numbers
     assert numbers.read == upto(6)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_an_edited_log_is_not_read_again(log: Log, numbers: Numbers, *, in_place: bool) -> None:
-    """After `sed -i` or an editor removed a line, only later lines are read."""
-    rotating = RotatingLog(log.path, numbers, NOWHERE)
-    log.write(20)
-    read_all(rotating)
-    lines = log.path.read_bytes().split(b"\n")
-    edited = b"\n".join(lines[:9] + lines[10:])
-    if in_place:
-        log.path.write_bytes(edited)
-    else:
-        copy = log.path.with_name("copy")
-        copy.write_bytes(edited)
-        copy.replace(log.path)
-    read_all(rotating)
-    log.reopen()
-    log.write()
-    read_all(rotating)
-    rotating.close()
-
-    assert numbers.read == upto(21)
-
-
 def test_a_copy_under_a_name_of_the_rotation_is_not_read(log: Log, numbers: Numbers) -> None:
     """After `cp ringfence ringfence.20260806`, no later rotation lets the copy be read."""
     rotating = RotatingLog(log.path, numbers, NOWHERE)

@@ -29,6 +29,7 @@ from ringfence.clock import Clock
 from ringfence.features.fleet.denied import Decisions
 from ringfence.features.fleet.guard import Fleet
 from ringfence.features.fleet.settings import Access, Sharing
+from ringfence.features.fleet.shared import SharedBans
 from ringfence.ledger import Ledger
 from ringfence.store.database import Store
 from ringfence.values.network import unpack
@@ -119,9 +120,8 @@ async def _play(folder: Path, url: str, first: int, end: int) -> None:
             )
             node = Node(name)
             clock = Clock()
-            node.fleet = Fleet(
-                Sharing(access, INTERVAL), store.records, Ledger(), clock, Alarms(clock), node.apply, MOST
-            )
+            sharing, shared = Sharing(access, INTERVAL), SharedBans(store.connection, store.best_effort)
+            node.fleet = Fleet(sharing, shared, Ledger(), clock, Alarms(clock), node.apply, MOST)
             nodes.append(node)
         here = Nodes(nodes, first)
         async with asyncio.TaskGroup() as group:

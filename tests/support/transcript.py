@@ -338,7 +338,7 @@ class Player:
             return
         times = self._wall, self._wall, self._wall + HOUR
         friend = Friend(contact.asterisk, contact.address, contact.account, FriendReason.REGISTERED, *times)
-        if self._detector.friends.admits(friend):
+        if self._detector.friends.admit(friend):
             self._detector.friends.add(friend)
 
     def _ban(self, network: Network, seconds: float, scope: Scope) -> None:

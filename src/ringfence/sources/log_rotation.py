@@ -12,7 +12,7 @@ rotation, at any time:
 - A truncated file is read again from its start. Before that, its unread rest is read from the copy that
   ``copytruncate`` made. Lines written between that copy and the truncation are lost for every reader, as
   logrotate's manual states.
-- A copy of the file is not read again, neither in its place (``cp`` and ``mv``, ``sed -i``) nor under a name
+- A copy of the file is not read again, neither in its place (``cp`` and ``mv``) nor under a name
   of the rotation. Of a copy in its place only later lines are read.
 - At a start with a stored position, reading continues in the file of that position, even if it was
   renamed. While no file exists, the position is kept, because the disk of the log may be mounted later. If
@@ -205,15 +205,13 @@ class Tail:
         self.go_to(offset + os.pread(self.fd, CHUNK, offset).find(b"\n") + 1)
 
     def skip_copied(self, original: "Tail") -> None:
-        """Continue after the lines that were read of ``original``, if this file is a copy of that file.
-
-        If the copy was also edited (``sed -i``), the position in ``original`` does not fit it. Then all lines
-        that it has now are skipped.
-        """
-        if original.offset and self.fits(original.position):
+        """Continue after the lines that were read of ``original``, if this file is a copy of that file."""
+        if self.copies(original):
             self.go_to(original.offset)
-        elif self.whole_name() == original.name:
-            self.go_to_last_line()
+
+    def copies(self, original: "Tail") -> bool:
+        """Whether this file has what was read of ``original``, so it is a copy of that file."""
+        return original.offset > 0 and self.fits(original.position)
 
     def whole_name(self) -> str:
         """Return a digest of the file's first ``HEAD`` bytes, whether they were read or not."""
@@ -502,7 +500,6 @@ class RotatingLog:
         Return None if there is no such file. A file that cannot be read is left out. ``newest`` identifies
         the file that is at the path now, and so was not rotated.
         """
-        known = self._done | {present.name}  # an administrator may have copied the present file
         others = {present.key, newest}
         try:
             since = present.changed
@@ -510,7 +507,8 @@ class RotatingLog:
             return None
         for tail in open_tails(rotated_files(self.path, since)):
             with suppress(OSError):
-                if tail.key not in others and tail.size and tail.whole_name() not in known:
+                new = tail.key not in others and tail.size and tail.whole_name() not in self._done
+                if new and not tail.copies(present):  # an administrator may have copied the present file
                     return tail
             tail.close()
         return None
@@ -532,17 +530,15 @@ class RotatingLog:
         """Continue after a truncation of ``present``.
 
         First the unread lines are read from the copy of the old content, if there is one, and then the file
-        from its start. A file that was only edited begins as before: the lines that it has now are skipped.
+        from its start.
         """
         copy = self._find_position(present.position)
         self._finish(present)
-        if copy is not None:
+        if copy is None:
+            present.go_to(0)
+        else:
             self.present = copy
             present.close()
-        elif present.whole_name() == present.name:
-            present.go_to_last_line()
-        else:
-            present.go_to(0)
         self._reader.cut()
 
     def _finish(self, tail: Tail) -> None:

@@ -41,7 +41,7 @@ class Watched:
         self.made.now += 1
         now = self.side.kernel.enforcer.now()  # as the pipeline does before events
         friend = evolve(PHONE, address=address, account=account, seen=now, until=now + 7_200)
-        befriends = proven and self.friends.friends.admits(friend)
+        befriends = proven and self.friends.friends.admit(friend)
         login = Login(friend, befriends=befriends, guessed=guessed, proven=proven)
         self.watch.on_login(login)
         if login.befriends:

@@ -665,7 +665,7 @@ def test_a_reload_makes_room_for_decisions(server: FakeApi, store: Store) -> Non
 def test_without_an_api_nothing_happens(store: Store) -> None:
     """Without the table in the configuration there is no request, no alarm, and no report."""
     made = Host()
-    fleet = Fleet(None, store.records, Ledger(), Clock(), made.alarms, made.apply, MOST)
+    fleet = Fleet(None, shared_of(store), Ledger(), Clock(), made.alarms, made.apply, MOST)
     fleet.on_fact(Placed([ban("198.51.100.7")], announced=True))
     fleet.on_fact(Over(ip_network("198.51.100.7"), Scope.FULL, BanEnd.REMOVED))
     asyncio.run(fleet.run())
