@@ -257,17 +257,6 @@ def test_a_packet_passing_nftables_is_reported(tables: NftablesBackend, damage: 
 
 
 @pytest.mark.kernel
-def test_a_packet_passing_nftables_with_named_interfaces_is_reported(tables: NftablesBackend) -> None:
-    """With nftables, bans of named interfaces apply to loopback too: a passing packet is an error."""
-    tables.plan = FirewallPlan(interfaces=("eth0",))
-    tables.open()
-    run("nft", "flush chain inet ringfence prerouting")
-
-    with pytest.raises(ProbeError, match=r"a packet from .*IPv4\) got through"):
-        verify(tables, {4: None})
-
-
-@pytest.mark.kernel
 def test_bans_without_the_loopback_interface_are_not_tried(backend: IpsetBackend) -> None:
     """If bans apply to named interfaces only, nothing is tried; the note states it, without an error."""
     backend.plan = FirewallPlan(interfaces=("eth7",))

@@ -79,7 +79,6 @@ class KernelBackend:
 
     name = "simulated"
     enforces = True
-    drops_on_loopback = False
 
     def __init__(
         self, kernel: Kernel, plan: FirewallPlan, schedule: Schedule, is_alive: Callable[[], bool]

@@ -150,9 +150,8 @@ class FirewallPlan:
 
     ``every_port``: a full ban covers all ports, otherwise only ``sip_ports``. Bans of the scopes ``SIP``,
     ``SIP_UDP`` and ``SIP_TCP`` always cover ``sip_ports`` only. ``interfaces``: the network interfaces on
-    which packets are dropped; an empty tuple means all. A backend may add the loopback interface
-    (``Backend.drops_on_loopback``). ``log``: the kernel logs a few dropped packets a second, with the prefix
-    ``ringfence: ``.
+    which packets are dropped; an empty tuple means all. ``log``: the kernel logs a few dropped packets a
+    second, with the prefix ``ringfence: ``.
 
     ``sender_rate`` is the maximum number of requests that are copied of one source in a second; 0: there is
     only the limit of all sources together.
@@ -445,13 +444,10 @@ class Backend(Protocol):
 
     ``enforces``: packets are really dropped; if not, ``probe.py`` has nothing to verify. ``plan`` is the
     configuration of the rules. The caller may assign another plan at any time; the next ``open`` installs it.
-    ``drops_on_loopback``: if the plan names interfaces, bans apply to packets over the loopback interface
-    too.
     """
 
     name: str
     enforces: bool
-    drops_on_loopback: bool
     plan: FirewallPlan
 
     def requirements(self) -> Sequence[Requirement]:

@@ -43,7 +43,6 @@ class MemoryBackend:
 
     name = "memory"
     enforces = False
-    drops_on_loopback = False
 
     def __init__(self, plan: FirewallPlan | None = None, *, clock: Clock | None = None) -> None:
         self.plan = plan if plan is not None else FirewallPlan()

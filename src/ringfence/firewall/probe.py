@@ -14,9 +14,8 @@ the datagram. If a rule before ours drops it (bogon filters drop 2001:db8::/32),
 result is "not tried", with the reason. Only one result is fatal: a datagram passes although its source or
 target is banned. Each datagram has random contents, so a late or forged one is not mistaken for it.
 
-If a full ban covers the SIP ports only, the probe uses PROBE_PORT, which such a ban covers too. With ipset,
-nothing can be tested if bans apply to named interfaces without the loopback interface. With nftables, bans
-always apply to the loopback interface too (``Backend.drops_on_loopback``).
+If a full ban covers the SIP ports only, the probe uses PROBE_PORT, which such a ban covers too. If bans apply
+to named interfaces without the loopback interface, nothing can be tested.
 
 For each IP version the probe waits at most eight times for 0.1 s, and exchanges a few messages with the
 kernel. It always removes the test ban. If that fails, the ban ends by its timeout.
@@ -144,7 +143,7 @@ def _verify_family(backend: Backend, version: int) -> list[Check]:
         return _untried(version, _why_no_datagram(port, error))
     except ProbeError:
         interfaces = backend.plan.interfaces
-        if backend.drops_on_loopback or not interfaces or "lo" in interfaces:
+        if not interfaces or "lo" in interfaces:
             raise
         return _untried(version, f"not tried: bans apply to {', '.join(interfaces)}, not to lo")
 

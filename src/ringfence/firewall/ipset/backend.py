@@ -251,7 +251,6 @@ class IpsetBackend:
 
     name = "ipset"
     enforces = True
-    drops_on_loopback = False
 
     def __init__(
         self,

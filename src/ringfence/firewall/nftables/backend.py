@@ -386,7 +386,6 @@ class NftablesBackend:
 
     name = "nftables"
     enforces = True
-    drops_on_loopback = True
 
     def __init__(
         self, plan: FirewallPlan | None = None, *, proc: Path = Path("/proc"), release: str | None = None
