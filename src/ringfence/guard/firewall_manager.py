@@ -206,13 +206,14 @@ class RuleUpdates:
         self._backend.plan = plan
         if not self._enforcer.enforcing:
             return
+        failed = self._failed
         try:
             # Damage may have emptied the lists, so they are written again when it is repaired. This is also
             # done after a failed change: it may have repaired damage without writing the lists.
             opened = self._enforcer.reopen()
             if opened is None:  # `ringfence off` could not reach this daemon
                 return
-            if opened.repaired or self._failed:
+            if opened.repaired or failed:
                 self._enforcer.filler.refill()
         except (FirewallError, StoreError) as error:
             self._failed = True
@@ -220,7 +221,8 @@ class RuleUpdates:
         else:
             self._failed = False
             self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
-            self._log.info("firewall.changed", what=plan.changed_keys(before))
+            if plan != before or failed:
+                self._log.info("firewall.changed", what=plan.changed_keys(before))
 
     async def run(self) -> None:
         """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""

@@ -164,7 +164,7 @@ def test_a_full_set_costs_a_few_transactions(
     assert [one.error is None for one in outcomes] == [True] * 100 + [False] * 9900 + [True]
     assert {type(one.error) for one in outcomes[100:-1]} == {SetFullError}
     assert len(listed(kernel, SMALL)) == 100
-    assert len(sent) <= (2 * 9 + 1 if changes.positions else 1000)
+    assert len(sent) <= (2 * 9 + 1 if changes.positions else 60)
     assert len(listed(kernel, V6)) == 1
 
 

@@ -42,8 +42,8 @@ from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, ex
 # Seconds to wait until a set is free: the kernel frees removed rules of iptables-nft some milliseconds later.
 _RELEASE = 2.0
 # Seconds to wait if no rule uses the set: a program lists it, and the kernel keeps it until the list ends. A
-# pager may stop `ipset list` for ever. Ringfence itself lists 100 000 bans in 0.1 s.
-_LISTING = 0.5
+# pager may stop `ipset list` for ever. Ringfence's own list of so many bans a second may go on meanwhile.
+_LISTING, _LISTED = 0.5, 250_000
 _TYPES = (
     (messages.SET_TYPE, "ip_set_hash_net", messages.SET_REVISION),
     (messages.ADDRESS_TYPE, "ip_set_hash_ip", messages.ADDRESS_REVISION),
@@ -164,15 +164,15 @@ def destroy(kernel: NetlinkConnection, name: str) -> None:
             now, head = time.monotonic(), read_header(kernel, name)
             if head is not None and head.references:
                 unused = now
-            if now - unused > _LISTING:
+                if now - begun > _RELEASE:
+                    raise FirewallError(
+                        f"set {name} is used by a rule that is not ringfence's; fix: find and remove it with "
+                        f"`iptables-save | grep {name}` (also iptables-legacy-save, ip6tables-save)"
+                    ) from error
+            elif now - unused > _LISTING + (head.elements / _LISTED if head is not None else 0.0):
                 raise FirewallError(
                     f"set {name} cannot be destroyed: another program is listing it; fix: end that "
                     "`ipset list`"
-                ) from error
-            if now - begun > _RELEASE:
-                raise FirewallError(
-                    f"set {name} is used by a rule that is not ringfence's; fix: find and remove it with "
-                    f"`iptables-save | grep {name}` (also iptables-legacy-save, ip6tables-save)"
                 ) from error
             time.sleep(0.01)
         else:

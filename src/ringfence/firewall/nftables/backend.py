@@ -280,12 +280,25 @@ class Changes:
             group, _ = sent[refusal.index]
             first.setdefault(id(group), refusal)
         rest: list[ChangeGroup] = []
+        divided, full = set[BanSet](), set[BanSet]()
         for group in groups:
             refused = first.get(id(group))
             if refused is None:
                 rest.append(group)
+                continue
+            request = sent[refused.index][1]
+            unknown = refused.code == errno.ENFILE and elements.refused_index(request, refused.offset) is None
+            if unknown and group.ban in divided:
+                rest.append(group)  # perhaps an earlier group took the room
+            elif unknown and group.ban not in full and len(group.numbers) > 1:
+                divided.add(group.ban)
+                middle = (len(group.numbers) + 1) // 2
+                for part in (group.numbers[:1], group.numbers[1:middle], group.numbers[middle:]):
+                    rest += group.only(part)
             else:
-                rest += self._after_refusal(group, sent[refused.index][1], refused)
+                if unknown:  # the first change without room: those after it have none either
+                    full.add(group.ban)
+                rest += self._after_refusal(group, request, refused)
         return rest
 
     def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:
@@ -298,8 +311,6 @@ class Changes:
             return [ChangeGroup(group.ban, group.numbers, group.adds, replace=True)]
         index = elements.refused_index(request, refusal.offset)
         if index is None and refusal.code == errno.ENFILE:
-            if len(group.numbers) > 1:
-                return [one for half in _halves([group]) for one in half]
             index = 0
         if index is None or index >= len(group.numbers):
             self._refuse(group.numbers, _explain(group.ban, refusal))

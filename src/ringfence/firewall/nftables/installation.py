@@ -479,24 +479,34 @@ class Installation:
         self._foreign.commits += 1
         return port
 
+    def _ban_sets(self, before: TableState | None) -> frozenset[BanSet]:
+        """Return the default sets of bans, and those of ``before`` that are not empty.
+
+        A set stays if the kernel does not count its elements (before 6.16).
+        """
+        bans = default_ban_sets()
+        if before is not None:
+            filled = {head.name for head in read_sets(self._kernel) if head.elements != 0}
+            bans |= {one for one in before.bans if one.name in filled}
+        return bans
+
     def _write_plan(self, plan: FirewallPlan, before: TableState | None) -> InstalledTable:
         """Write the rules of ``plan``, without optional features that this kernel refuses.
 
         ``before`` is the present state of the table, None if it does not exist. Raise FirewallError if the
         kernel refuses the rules also without these features.
         """
-        bans = default_ban_sets()
-        if before is not None:  # a set stays if the kernel does not count its elements (before 6.16)
-            filled = {head.name for head in read_sets(self._kernel) if head.elements != 0}
-            bans |= {one for one in before.bans if one.name in filled}
         if self._fragments is not Fragments.REASSEMBLED:
             self._fragments = _fragments(find_nft())
         fragments = self._fragments
         refused: FirewallError | None = None
         for tried, inner, wire, limits in variants(plan):
             try:
+                bans = self._ban_sets(before)
                 rules = ruleset(tried, bans, inner=inner, fragments=fragments, names=self.list_names)
-                unused = before.replaceable(bans) if before is not None else ()
+                unused = before.replaceable(bans) if before is not None else set[str]()
+                if self.table is not None and before is not None:
+                    unused -= before.unused  # a list may be filling it
                 state = _complete(self._write(rules, before, unused))
             except (FirewallUnsupportedError, FirewallToolError):
                 raise
