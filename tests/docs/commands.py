@@ -21,7 +21,7 @@ _HEAD = """\
 
 Run the commands as root, or as a user that [`admins`](configuration.md#control) names. Other users in the
 group `ringfence` [may only read](operating.md#who-may-do-what). While the daemon is down, every command that
-still works needs root.
+uses its database or the kernel needs root.
 
 - Every command has `--help`. `ringfence --version` prints the version.
 - `--config FILE` names another configuration file. The environment variable `RINGFENCE_CONFIG` does the same.

@@ -15,7 +15,7 @@ from tests.support.blames import (
     configured,
     contained,
 )
-from tests.support.guarded import guarded, shared
+from tests.support.guarded import end_shared, guarded, shared
 from tests.support.lab import Lab
 
 pytestmark = pytest.mark.asterisk
@@ -40,6 +40,8 @@ def labs() -> Iterator[dict[str, Lab]]:
     """Yield both laboratories, with the lamps and numbers of the recipes."""
     with Lab.made("22", configured("22")) as lab22, Lab.made("16", configured("16")) as lab16:
         yield {"22": lab22, "16": lab16}
+        end_shared(lab22)
+        end_shared(lab16)
 
 
 @pytest.mark.parametrize(("release", "number", "recipe"), RECIPES)

@@ -10,7 +10,7 @@ from tests.e2e.test_uncounted import HIDDEN, PAUSE, THRESHOLD
 from tests.support import open_pbx
 from tests.support.asterisk_files import PASSWORD
 from tests.support.daemon import until
-from tests.support.guarded import NO_LOGS, SharedGuard, guarded, shared
+from tests.support.guarded import NO_LOGS, SharedGuard, end_shared, guarded, shared
 from tests.support.lab import Lab
 from tests.support.sip_raw import Raw, calling, guesses
 from tests.support.sip_wire import status_of
@@ -26,6 +26,7 @@ def lab() -> Iterator[Lab]:
     """Yield an Asterisk 22 that exports its messages."""
     with Lab.made("22", open_pbx.exporting("22")) as made:
         yield made
+        end_shared(made)
 
 
 def exported(guard: SharedGuard) -> int:

@@ -6,7 +6,7 @@ import pytest
 from tests.support import open_pbx
 from tests.support.asterisk_files import pjsip_account
 from tests.support.daemon import until
-from tests.support.guarded import shared
+from tests.support.guarded import end_shared, shared
 from tests.support.lab import Lab
 from tests.support.sip_raw import Raw, calling
 
@@ -23,6 +23,7 @@ def made_pbx() -> Iterator[Lab]:
     texts["pjsip.conf"] += "".join(map(pjsip_account, ACCOUNTS))
     with Lab.made("22", texts) as lab:
         yield lab
+        end_shared(lab)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -9,7 +9,7 @@ from tests.support import checked
 from tests.support.asterisk_files import CERTIFICATE_NAME
 from tests.support.checked import Trial, pipelined, traced
 from tests.support.daemon import until
-from tests.support.guarded import SharedGuard, shared, until_asking, until_known
+from tests.support.guarded import SharedGuard, end_shared, shared, until_asking, until_known
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4, PBX_IPV6
 from tests.support.sip_raw import Raw, calling
@@ -56,6 +56,7 @@ def odd22() -> Iterator[Lab]:
     with Lab.made("22", configured("22")) as lab:
         checked.route(lab)
         yield lab
+        end_shared(lab)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,7 @@ def odd16() -> Iterator[Lab]:
     with Lab.made("16", configured("16")) as lab:
         checked.route(lab)
         yield lab
+        end_shared(lab)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from ringfence.control import MOST_ENDED, MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.plurals import counted
 from ringfence.values.ban import COLUMNS, cell_of
-from ringfence.values.network import format_network
+from ringfence.values.network import format_network, parse_network
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -162,18 +162,19 @@ def unban(
     if everything == bool(addresses) or (everything and allow):
         raise typer.BadParameter("name addresses, or --all without --allow")
     networks = networks_from(addresses or [])
-    settings, code = settings_or_defaults(config), 0
+    settings, code, accepted = settings_or_defaults(config), 0, list[str]()
     if allow:  # before the unban: otherwise a new ban could be placed between the two
-        code = allow_entries(config, [format_network(network) for network in networks], "unban --allow")
-    allowed = allow and code in {0, Exit.UNREACHABLE}
+        wanted = [format_network(network) for network in networks]
+        code, accepted = allow_entries(config, wanted, "unban --allow")
+    allowed = {str(parse_network(text)) for text in accepted}
     with errors_reported():
         if everything:
             echo(f"{counted(_unban(settings, all=True), 'ban')} ended")
             return
-        answer = _unban(settings, networks=[str(network) for network in networks], allowed=allowed)
-        problems = list(answer["problems"])
-        if not allowed:  # otherwise it is no problem if an address was not banned
-            problems += [f"{network}: is not banned" for network in answer["not_banned"]]
+        answer = _unban(settings, networks=[str(network) for network in networks], allowed=bool(allowed))
+        # It is no problem if an address that is allowed now was not banned.
+        missing = [network for network in answer["not_banned"] if network not in allowed]
+        problems = [*answer["problems"], *(f"{network}: is not banned" for network in missing)]
         echo_stderr(*answer["notes"])
         _print_outcome("unbanned", addresses or [], [str(network) for network in networks], problems)
     if code:

@@ -127,13 +127,22 @@ DENY_TEXTS = ListTexts(
 allow, deny = list_group(ALLOW_TEXTS), list_group(DENY_TEXTS)
 
 
-def allow_entries(path: Path, entries: list[str], note: str) -> int:
-    """Add entries to the allow list as the command `allow add` does; return the exit code of that command."""
+def allow_entries(path: Path, entries: list[str], note: str) -> tuple[int, list[str]]:
+    """Add entries to the allow list as the command `allow add` does.
+
+    Return the exit code of that command, and the entries that the list accepted.
+    """
+    accepted: list[str] = []
     try:
-        _add(path, ALLOW, entries, note, "")
+        with errors_reported():
+            answer, absent = ask_or_read(
+                path, f"{ALLOW}_add", what=entries, note=note, seconds=None, force=False
+            )
+            accepted = answer["done"]
+            _print_added(path, ALLOW, answer, absent)
     except typer.Exit as end:
-        return end.exit_code
-    return 0
+        return end.exit_code, accepted
+    return 0, accepted
 
 
 def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
@@ -141,11 +150,20 @@ def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, f
     with errors_reported():
         do = f"{side}_add"
         answer, absent = ask_or_read(path, do, what=entries, note=note, seconds=seconds, force=force)
-        if not absent:
-            _warn_about_entries(path, side, answer["done"])
-        _print_outcome(
-            f"on the {side} list" + (f" for {format_duration(seconds)}" if seconds else ""), answer, absent
-        )
+        _print_added(path, side, answer, absent, f" for {format_duration(seconds)}" if seconds else "")
+
+
+def _print_added(
+    path: Path,
+    side: str,
+    answer: Any,  # noqa: ANN401 - the daemon's JSON
+    absent: str,
+    time: str = "",
+) -> None:
+    """Print the ``answer`` to a request to add entries. ``absent`` is why no daemon gave it, or ""."""
+    if not absent:
+        _warn_about_entries(path, side, answer["done"])
+    _print_outcome(f"on the {side} list{time}", answer, absent)
 
 
 def _warn_about_entries(path: Path, side: str, done: Sequence[str]) -> None:
