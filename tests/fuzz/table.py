@@ -33,6 +33,7 @@ LEFT_OUT: Mapping[str, str] = {
     "features/fleet/cscli.py": "root's own program wrote it",
     "features/notify/sender.py": "the daemon wrote the request",
     "features/notify/runner.py": "the daemon wrote the request",
+    "features/fleet/decisions.py": "numbers that the daemon itself has packed",
     "features/fence/services.py": _COMPARED,
     "features/setup/proof.py": _COMPARED,
     "firewall/probe.py": _COMPARED,

@@ -54,8 +54,8 @@ CUSTOMERS = (60, 56, 52)
 """The prefix lengths by which a /48 may be divided."""
 
 EXCEPTIONS = {
-    "blind": "ringfence counts such a guess after eight seconds, when a stranger who asked within the next "
-    "minute was answered",
+    "blind": "ringfence counts it after eight seconds, if Asterisk has answered any stranger who asked "
+    "within the next minute.",
     "lost": "A guess among them that neither AMI nor the log reports is not counted. A call that chan_sip "
     "refuses after a lost `100 Trying` counts as a guess.",
     "container": "Hidden guesses by TLS, and attempts by TCP or TLS that only the log reports, are only "

@@ -1028,12 +1028,14 @@ def test_no_header_can_be_forged(wired: Lab) -> None:
         true = b"true%d" % place
         sent = request(true, name=forged), request(true + b"v", via=b";rport;x=" + forged)
         to = request(true + b"t").replace(b"To: ", b"To: " + forged)
-        own = b'forged" ' if wired.asterisk.kind is Kind.CHAN_SIP and text == b"\n" else b"true"
-        found = ask(wired, request(b"first"), *sent, to, number=1 if b"\0" in text else 2)
-        for seen in found:
+        for seen in ask(wired, request(b"first"), *sent, to):
+            own = (
+                wired.asterisk.kind is Kind.CHAN_SIP
+                and text == b"\n"
+                and seen.call_id.startswith(b'forged" ')
+            )
             refused = seen.status in (401, 403)  # chan_sip answers 4xx to a NUL, without the Call-ID
-            assert not refused or seen.call_id.startswith((own, b"true", b"first")), text
-        assert b"\0" in text or any(seen.call_id.startswith(own) for seen in found), text
+            assert own or not refused or seen.call_id.startswith((b"true", b"first")), text
 
 
 @pytest.mark.asterisk

@@ -61,6 +61,11 @@ def key_of(packed: int, scenario: str) -> Key:
     return packed.to_bytes(_KEY_BYTES, "big"), scenario
 
 
+def packed_of(network: bytes) -> int:
+    """Return the packed network (an integer) of a key."""
+    return int.from_bytes(network, "big")
+
+
 class Ends:
     """A queue of decisions by their ends. One may have several ends; the caller checks which one counts."""
 
@@ -267,12 +272,12 @@ class KeptDecisions:
 
 def _version(key: Key) -> int:
     """Return the IP version of the network in the key of a decision."""
-    return code_from(int.from_bytes(key[0], "big"))[0]
+    return code_from(packed_of(key[0]))[0]
 
 
 def _wide_addresses(key: Key) -> int:
     """Return the number of addresses of a decision's network if wider than a /24 or IPv6 /48; else 0."""
-    version, code = code_from(int.from_bytes(key[0], "big"))
+    version, code = code_from(packed_of(key[0]))
     length = code & 0xFF
     return 1 << (BITS[version] - length) if length < WIDE[version] else 0
 

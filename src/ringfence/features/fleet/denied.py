@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ringfence.config.schema import Settings
+from ringfence.features.fleet.decisions import packed_of
 from ringfence.features.fleet.network_list import LIST
 from ringfence.lists.manager import Holder, Lists, OtherNetworks
 from ringfence.lists.prefixes import Prefixes, code_of, text_of
@@ -24,7 +25,7 @@ class DecidedNetworks(OtherNetworks):
 
     async def apply(self, lists: Lists, decisions: Decisions) -> None:
         """Deny the networks of ``decisions``, and no longer those of the last call."""
-        packed = (int.from_bytes(one, "big") for one, _ in decisions)
+        packed = (packed_of(one) for one, _ in decisions)
         networks = await lists.in_thread(Prefixes.of_packed, packed)
         self._decisions, self._networks = decisions, networks
         await lists.renew(self)
@@ -36,7 +37,7 @@ class DecidedNetworks(OtherNetworks):
     def holding(self, network: Network, now: float) -> Iterator[Holder]:
         """Yield an entry of the deny list for each decision that contains ``network``."""
         for packed, scenario in self._decisions:
-            denied = unpack(int.from_bytes(packed, "big"))
+            denied = unpack(packed_of(packed))
             if contains(denied, network):
                 text = text_of(*code_of(denied))
                 entry = ListEntry(ListKind.DENY, text, "", now, None, f"decision {scenario}")

@@ -37,6 +37,7 @@ from ringfence.features.fleet.decisions import (
     KeptDecisions,
     Key,
     key_of,
+    packed_of,
 )
 from ringfence.features.fleet.lapi import DecisionPage, LapiDecision
 from ringfence.features.fleet.messages import Facts, scenario_of
@@ -574,7 +575,7 @@ class Sync:
 
 
 def _withdraw(key: Key) -> Withdraw:
-    return Withdraw(unpack(int.from_bytes(key[0], "big")), key[1])
+    return Withdraw(unpack(packed_of(key[0])), key[1])
 
 
 def _only_key(request: Withdraw | Push | Beat) -> Key | None:
