@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -78,6 +79,18 @@ def inside(name: str) -> Iterator[None]:
     finally:
         os.close(there)
         os.close(before)
+
+
+def wait_until_up(device: str, *namespace: str) -> None:
+    """Wait until the kernel carries packets by ``device``: just after both ends are up, it drops them.
+
+    ``namespace``: the options of `ip` that name the namespace of the device.
+    """
+    for _ in range(1_000):
+        if " state UP " in run("ip", *namespace, "-oneline", "link", "show", device):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{device} is not up after ten seconds")
 
 
 def run(*command: str, text: str = "") -> str:

@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from tests.support.cable import CABLES, WAIT, Cable, all_received, received
 from tests.support.daemon import PATIENCE
 from tests.support.flavours import finder
-from tests.support.netns import inside, neighbour, run
+from tests.support.netns import inside, neighbour, run, wait_until_up
 
 from ringfence.features.limiter.stage import Limit
 from ringfence.firewall.contract import Add, Backend, BanAction, FirewallPlan
@@ -149,6 +149,8 @@ def behind(far: str) -> Iterator[str]:
             f"neighbour replace 10.9.9.1 lladdr {_NEAR} dev far1\n",
         )
         run("ip", "-n", far, "route", "add", "10.9.9.0/24", "via", "198.18.0.1")
+        wait_until_up("near1")
+        wait_until_up("far1", "-n", container)
         yield container
 
 
