@@ -56,8 +56,8 @@ WAYS = (
     # guard that reads the wire costs more, and it does so only under attack, until the ban. The limits are
     # those of another program in Python, in the same run. Of Asterisk's own CPU the shares were 28, 82 and
     # 87 % on one machine, and 47, 120 and 120 % on it on another day, because Python and Asterisk suffer
-    # unequally from a slow one; fail2ban's were 56 and 67 %. On another processor they were 37, 110 and
-    # 110 %, and fail2ban's 52 %. The log adds nothing to the wire, so both have one limit.
+    # unequally from a slow one; fail2ban's were 56 and 67 %. On another processor, three runs gave 37 or 38,
+    # 99 to 110 and 110 to 131 %, and fail2ban's were 51 to 55 %.
     Sources("AMI alone", {"logs": NO_LOGS, "wire": NO_WIRE}, 1.0, 61 * MEGABYTE),
     Sources("AMI and the wire", {"logs": NO_LOGS}, 2.25),
     Sources("all three sources", {}, 2.25, 63 * MEGABYTE),
