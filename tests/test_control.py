@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import select
+import signal
 import socket
 import stat
 import threading
@@ -753,6 +754,36 @@ def test_a_command_follows_until_the_daemon_ends(path: Path) -> None:
         return found
 
     asyncio.run(main())
+
+
+def test_ctrl_c_ends_a_command_that_follows(path: Path) -> None:
+    """It ends the command also if it comes just before a read, which then begins nevertheless."""
+    ended = threading.Event()
+
+    def serve_silence(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(b'{"ok": true}\n{"number": 1}\n')
+            ended.wait(10)
+
+    # The kernel begins the read again after the signal, as if the signal had come before.
+    signal.siginterrupt(signal.SIGINT, False)  # noqa: FBT003 - positional only
+    try:
+        with closing(socket.socket(socket.AF_UNIX)) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            thread = threading.Thread(target=serve_silence, args=(listener,))
+            thread.start()
+            lines = follow(path, "follow")
+            assert next(lines) == {"number": 1}
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                next(lines)
+            assert thread.is_alive()
+            ended.set()
+            thread.join()
+    finally:
+        signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - positional only
 
 
 def test_half_a_line_is_the_end_of_the_daemon(path: Path) -> None:

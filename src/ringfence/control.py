@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ringfence.errors import ControlError, DaemonUnreachableError, HangingError, NoAnswerError
 
@@ -43,6 +43,7 @@ LINE_KINDS = ("event", "attempt", "ban", "alarm")
 ANSWER_TIMEOUT = 30.0  # seconds that a command waits for its answer while the daemon works on it
 SILENCE = 2.0
 """Seconds in which the daemon sends no byte and uses no processor, after which a client calls it hung."""
+_PART = 65_536  # bytes of a stream that are read at once
 _LOOK = 0.3  # seconds in which a daemon that works uses the processor
 
 
@@ -81,22 +82,37 @@ def follow(path: Path, do: str, **arguments: object) -> Iterator[dict[str, Any]]
     The stream never ends normally: raise DaemonUnreachableError when the daemon ends. If the request fails,
     raise the same errors as :func:`ask`.
     """
-    with _connect(path) as connection, connection.makefile("rb") as lines:
+    with _connect(path) as connection:
+        lines = _lines(connection)
         with _errors_named(path, connection):
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            first = lines.readline(MAX_REQUEST)
+            if (first := next(lines, b"")) is None:
+                raise TimeoutError
         _result(first, path)
-        connection.settimeout(None)
-        while (line := _next_line(lines)).endswith(b"\n"):  # a killed daemon may leave half a line
-            yield json.loads(line)
+        with suppress(OSError):
+            for line in lines:
+                if line:
+                    yield json.loads(line)
     raise DaemonUnreachableError(f"the daemon at {path} has ended")
 
 
-def _next_line(lines: BinaryIO) -> bytes:
-    try:
-        return lines.readline(MAX_REQUEST)
-    except OSError:
-        return b""
+def _lines(connection: socket.socket) -> Iterator[bytes | None]:
+    """Yield each whole line that arrives, and None whenever nothing arrives within ``SILENCE`` seconds.
+
+    A read may not wait for ever: if Ctrl-C comes just before a read waits, Python handles it after the read.
+    """
+    connection.settimeout(SILENCE)
+    rest = b""  # a killed daemon may leave half a line
+    while len(rest) < MAX_REQUEST:
+        try:
+            part = connection.recv(_PART)
+        except TimeoutError:
+            yield None
+            continue
+        if not part:
+            return
+        *lines, rest = (rest + part).split(b"\n")
+        yield from lines
 
 
 def _exchange(path: Path, do: str, arguments: Mapping[str, object], timeout: float = ANSWER_TIMEOUT) -> bytes:

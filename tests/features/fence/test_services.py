@@ -170,6 +170,21 @@ def test_the_port_of_ssh_is_refused(tmp_path: Path) -> None:
 @pytest.mark.kernel
 @pytest.mark.usefixtures("netns")
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_a_connection_of_this_host_to_itself_is_left_out(family: str) -> None:
+    """The daemon connects to a port to find SSH there; this is no visitor, at any address of the host."""
+    cable = CABLES[family]
+    with (
+        far_end() as far,
+        stream(cable, far, 443),
+        socket.create_server((cable.here, 8443), family=cable.family) as here,
+        socket.create_connection(here.getsockname()[:2]),
+    ):
+        assert connections_to({443, 8443}) == {Connection(ip_address(cable.banned), 443)}
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
 @pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
 def test_strangers_do_not_reach_other_services(tmp_path: Path, family: str, backend: str) -> None:
     """Only those inside connect to the web interface; observe names who would be cut, and a trial ends."""

@@ -90,7 +90,7 @@ def _established(family: socket.AddressFamily, ports: Collection[int]) -> Iterat
     for one in sockets(family, socket.IPPROTO_TCP, 1 << _ESTABLISHED):
         if (port := port_of(one.local_port)) in ports:
             address = address_of(one.remote[:width])
-            if not address.is_loopback:
+            if not address.is_loopback and one.remote != one.local:
                 yield Connection(address, port)
 
 
