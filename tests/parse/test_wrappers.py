@@ -209,9 +209,9 @@ def test_the_first_message_shows_the_form_of_a_log() -> None:
     for lines, form in (
         ([b"x", DATED, b"asterisk: " + DATED], Form(is_console=True)),
         ([b"\x00\x00" + DATED], Form(is_console=True)),
-        ([b"asterisk: " + DATED], Form(is_console=True, is_shared=True)),
+        ([b"asterisk: " + DATED], Form(is_console=True, is_shared=True, is_named=True)),
         (fields, Form(is_console=True, is_shared=True)),
-        ([journal], Form(1, is_console=True, is_shared=True)),
+        ([journal], Form(1, is_console=True, is_shared=True, is_named=True)),
         ([b"[2026-11-20 06:05:22] NOTICE[1] manager.c: x"], Form()),
     ):
         cleaner = LineCleaner()
@@ -255,3 +255,49 @@ def test_no_bytes_raise(line: bytes) -> None:
 def test_it_takes_linear_time(filler: bytes) -> None:
     """Only the beginning and the end of a long line are examined."""
     assert is_linear(clean, b"", filler)
+
+
+def test_a_message_that_rsyslog_repeats_counts_each_time() -> None:
+    """Of equal messages rsyslog writes the first one, and then one line with their number."""
+    head = b"Nov 20 06:05:22 pbx asterisk[812]: "
+    guess = (
+        b"NOTICE[901]: chan_sip.c:29060 in handle_request_register: Registration from "
+        b"'\"201\" <sip:201@pbx>' failed for '203.0.113.8:5071' - Wrong password"
+    )
+    results, counts = read(head + guess, head + b"message repeated 4 times: [ " + guess + b"]")
+    assert (counts.events, counts.tampered) == (5, 0)
+    assert {result.event.account for result in results if result.event is not None} == {"201"}
+
+
+@pytest.mark.parametrize("host", [b"pbx", b"asterisk", b"asterisk-01", b"asterisk.example.org", b"docker"])
+def test_the_name_of_a_host_is_no_program(host: bytes) -> None:
+    """Lines of other programs revoke nothing, whatever the host is called."""
+    head = b"Nov 20 06:05:22 " + host + b" "
+    guess = (
+        b"[2026-11-20 06:05:22] NOTICE[901] chan_sip.c: Registration from '\"201\" <sip:201@pbx>' "
+        b"failed for '203.0.113.8:5071' - Wrong password"
+    )
+    other = head + b"sshd[2300]: Connection closed by 192.0.2.77 port 4242 [preauth]"
+    _, counts = read(head + b"asterisk: " + guess, other, head + b"asterisk: " + guess, other)
+    assert (counts.events, counts.tampered) == (2, 0)
+
+    other = b"<30>1 2026-11-20T06:05:22Z " + host + b" sshd 2300 - - Connection closed by 192.0.2.77"
+    first = b"<133>1 2026-11-20T06:05:22Z " + host + b" asterisk 12 - - " + guess
+    _, counts = read(first, other, first, other)
+    assert (counts.events, counts.tampered) == (2, 0)
+
+    head = b"2026-11-20T06:05:22.123456+00:00 " + host + b" "  # rsyslog in Debian 12
+    other = head + b"sshd[2300]: Connection closed by 192.0.2.77 port 4242 [preauth]"
+    _, counts = read(head + b"asterisk[12]: " + guess, other, head + b"asterisk[12]: " + guess, other)
+    assert (counts.events, counts.tampered) == (2, 0)
+
+
+def test_a_date_before_a_line_without_a_program_names_none() -> None:
+    """With the dates of a container's log, text that looks like a program's may be a caller's."""
+    stamp = b"2026-11-20T06:05:22.123456Z "
+    guess = (
+        b"[2026-11-20 06:05:22] NOTICE[901] chan_sip.c: Registration from '\"201\" <sip:201@pbx>' "
+        b"failed for '203.0.113.8:5071' - Wrong password"
+    )
+    _, counts = read(stamp + guess, stamp + b"pbx sshd[2300]: the rest of a message")
+    assert (counts.events, counts.tampered) == (0, 1)

@@ -16,6 +16,8 @@ Bounds: a date has at most 48 bytes, and at most 512 parsed dates are cached.
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
+from ringfence.values.text import LAST
+
 _AHEAD = 86_400.0  # seconds that a date may be ahead of now, because clocks and time zones differ
 _YEARS_BACK = 8  # years back that a missing year is searched: two 29ths of February may be so far apart
 _REMEMBERED = 512
@@ -76,7 +78,8 @@ class DateReader:
         if simple and (not fraction or (fraction.isdigit() and len(text) <= _LONGEST)):
             minute = self._remembered(text[:cut] + b"00", now)
             if minute is not None:
-                return minute + int(whole) + (int(fraction) / 10 ** len(fraction) if fraction else 0)
+                found = minute + int(whole) + (int(fraction) / 10 ** len(fraction) if fraction else 0)
+                return found if found < LAST else None
         return self._remembered(text, now)
 
     def _remembered(self, text: bytes, now: float) -> float | None:
@@ -138,7 +141,9 @@ class DateReader:
         except (ValueError, OverflowError):
             return []
         # A leap second (60) becomes the first second of the next minute.
-        return [seconds + int(fields.get("s", 0)) + int(fraction) / 1e6 for seconds in sorted(both)]
+        second = int(fields.get("s", 0)) + int(fraction) / 1e6
+        # A time zone may lead out of the years that can be written.
+        return [seconds + second for seconds in sorted(both) if 0.0 <= seconds + second < LAST]
 
     def _zone_of(self, written: bytes | None) -> tzinfo | None:
         if written in (b"Z", b"UTC", b"GMT"):

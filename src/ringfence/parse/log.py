@@ -157,7 +157,16 @@ class LogReader:
         self.counts.lines += batch.skipped
         self.counts.standby += batch.skipped
         self._count(batch.results, batch.plain)
-        return batch.results
+        return self._with_repetitions(batch) if self._cleaner.repeats else batch.results
+
+    def _with_repetitions(self, batch: LineBatch) -> list[LineResult]:
+        """Return the results of a batch, each event as often as a syslog daemon says that it was repeated."""
+        found: list[LineResult] = []
+        for result, times in zip(batch.results, batch.times, strict=True):
+            again = times - 1 if result.event is not None else 0
+            found += [result] * (1 + again)
+            self.counts.events += again
+        return found
 
     def _count(self, results: list[LineResult], plain_events: int) -> None:
         self.counts.lines += len(results)

@@ -80,6 +80,12 @@ class LineBatch:
         """Return the number that the line at ``index`` has in the log."""
         return self._number + index - self._split_lines
 
+    @property
+    def times(self) -> list[int]:
+        """For each result, how often Asterisk wrote its line one after the other."""
+        first = (self._lines[at] for at in self._lines_of)
+        return [line.times if isinstance(line, CleanLine) else 1 for line in first]
+
     def run(self, *, held_back: bool) -> int:
         """Parse the lines; return the index of the first one that has to wait.
 

@@ -47,7 +47,11 @@ _STAMP = (
 )
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
 _PROCESS = rb"(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?"
-_FIELDS_5424 = rb"(?: [\w.-]{1,128}+){2} (?:-|\[[^\]\n]{0,256}+\]) (?:\xef\xbb\xbf)?"
+_FIELDS_5424 = rb" (?:\d{1,10}+|-) [\w.-]{1,128}+ (?:-|\[[^\]\n]{0,256}+\]) (?:\xef\xbb\xbf)?"
+# A blank without a colon may follow the name, but not the name of a program: that is then behind the host's.
+_BLANK = (
+    rb" (?:(?=[A-Z][A-Z0-9_]{2,15}+\[)|(?![\w.@/-]{1,128}+(?:(?:\[\d{1,10}+\])?: |" + _FIELDS_5424 + rb")))"
+)
 _IDENT = rb"(?:safe_)?asterisk(?:[-.][\w.-]{1,40}+)?|docker|podman|conmon|[0-9a-f]{12}"
 _OUTER = re.compile(
     # docker compose logs, docker service logs
@@ -60,15 +64,17 @@ _OUTER = re.compile(
     # syslog, the journal; RFC 5424 has more fields after the name
     + rb"|(?:<\d{1,3}>(?:1 )?)?(?:("
     + _STAMP
-    + rb") {0,2}+)?(?:[\w.-]{1,255}+ )?(?:"
+    + rb") {0,2}+)?(?:[\w.-]{1,255}+ )?(?P<ident>"
     + _IDENT
     + rb")"
     + _PROCESS
     + rb"(?:"
     + _FIELDS_5424
-    + rb"|:? )"
+    + rb"|: |"
+    + _BLANK
+    + rb")"
     # the prefix of containerd, and of docker logs -t
-    + rb"|("
+    + rb"|(?P<bare>"
     + _ISO
     + rb") (?:std(?:out|err) [FP] )?"
 )
@@ -133,7 +139,7 @@ def parse_prefix(line: bytes) -> Prefix | None:
         outer = _OUTER.match(line)
         if outer is not None:
             start = outer.end()
-            stamp = outer[1] or outer[2] or outer[3]
+            stamp = outer[1] or outer[2] or outer["bare"]
         found = PLAIN.match(line, start) or _COLOURED.match(line, start)
     if found is None:
         start = end_of_added(line)
@@ -143,17 +149,39 @@ def parse_prefix(line: bytes) -> Prefix | None:
     return _prefix_of(found, stamp)
 
 
-def strip_added(line: bytes) -> tuple[bytes, bool]:
+def names_program(line: bytes) -> bool:
+    """Whether the text that another program added to ``line`` names the program that wrote the line."""
+    found, other = _OUTER.match(line), _ANY_OUTER.match(line)
+    return (found is not None and bool(found["ident"])) or (
+        other is not None and bool(other["name"] or other["alone"])
+    )
+
+
+def strip_added(line: bytes, *, named: bool = False) -> tuple[bytes, bool]:
     """Remove text that another program added to a line without a prefix; return also if the line is foreign.
 
     A foreign line is one of another program than Asterisk. Such a line is unchanged, as is one that may be
-    Asterisk's.
+    Asterisk's. ``named``: the messages of this log name their program, so a date alone is no added text.
     """
     found = _OUTER.match(line)
-    if found is not None:
+    if found is not None and not (named and found["bare"]):
         return line[found.end() :], False
     found = _ANY_OUTER.match(line)
     return line, found is not None and found["name"] is not None and not _may_be_asterisk(found)
+
+
+MOST_REPEATED = 100
+"""The maximum number of times that a repeated message counts: more than any rule needs of a stranger."""
+_REPEATED = re.compile(rb"message repeated (\d{1,9}+) times: \[ ?")
+
+
+def unrepeated(line: bytes) -> tuple[bytes, int]:
+    """Return the message that rsyslog repeats, with its prefix, and how often; else ``line`` and 1."""
+    outer = _OUTER.match(line) if b": message repeated " in line else None
+    found = _REPEATED.match(line, outer.end()) if outer is not None else None
+    if found is None or not line.endswith(b"]"):
+        return line, 1
+    return line[: found.start()] + line[found.end() : -1], min(int(found[1]), MOST_REPEATED)
 
 
 def end_of_added(line: bytes) -> int:

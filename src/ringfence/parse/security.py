@@ -39,6 +39,7 @@ from ringfence.values.event import (
 )
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
+from ringfence.values.text import LAST
 
 EOL = b"\r\n"
 
@@ -350,9 +351,10 @@ def event_seconds(text: bytes) -> float | None:
     if len(whole) == _EPOCH_DIGITS and whole.isdigit() and micro.isdigit() and len(micro) <= _MICRO_DIGITS:
         return int(whole) + int(micro) / 1e6
     try:
-        return datetime.fromisoformat(text.decode("ascii")).timestamp()
-    except ValueError:  # the date does not exist
+        seconds = datetime.fromisoformat(text.decode("ascii")).timestamp()
+    except (ValueError, OverflowError):  # the date does not exist
         return None
+    return seconds if 0.0 <= seconds < LAST else None
 
 
 # -- SECURITY lines: ``SecurityEvent="InvalidPassword",EventTV="…",…`` (``res/res_security_log.c``)

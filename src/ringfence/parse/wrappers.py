@@ -13,6 +13,7 @@ wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything 
   Asterisk's own is missing.
 - **A terminal.** A console writes CR LF, colours, and its prompt before a line.
 - **Ends.** CR, blanks, and the escaped line ends of syslog (``#012``, ``#015``).
+- **Repetitions.** Of equal messages rsyslog writes the first, and then ``message repeated 4 times: [ … ]``.
 
 The first message shows the form of the log, and untrusted text cannot change it: no later line is taken out
 of more nested JSON objects. Only the log of a console, or a shared log, has foreign lines.
@@ -23,7 +24,16 @@ import re
 
 from attrs import frozen
 
-from ringfence.parse.prefix import DIALPLAN, PLAIN, own_prefix, parse_prefix, strip_added, without_added
+from ringfence.parse.prefix import (
+    DIALPLAN,
+    PLAIN,
+    names_program,
+    own_prefix,
+    parse_prefix,
+    strip_added,
+    unrepeated,
+    without_added,
+)
 
 
 @frozen
@@ -41,20 +51,21 @@ class CleanLine(bytes):
 
     ``lost`` is the number of bytes that were removed from the line's end. ``added`` is the number of bytes of
     a date that Asterisk did not write. ``is_foreign``: another program wrote it, or a console wrote it
-    between messages.
+    between messages. ``times``: how often Asterisk wrote it one after the other.
     """
 
     lost = 0
     added = 0
     is_foreign = False
+    times = 1
 
     @classmethod
-    def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False) -> bytes:
+    def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False, times: int = 1) -> bytes:
         """Return ``line`` as a CleanLine with these attributes; unchanged if all have their defaults."""
-        if not (lost or added or is_foreign):
+        if not (lost or added or is_foreign or times > 1):
             return line
         found = cls(line)
-        found.lost, found.added, found.is_foreign = lost, added, is_foreign
+        found.lost, found.added, found.is_foreign, found.times = lost, added, is_foreign, times
         return found
 
 
@@ -86,22 +97,26 @@ class Form:
 
     ``objects`` is the number of JSON objects around the message. ``is_json``: the last of them is Asterisk's.
     ``is_console``: the message has the form of a console. ``is_shared``: a prefix was added to it.
+    ``is_named``: this prefix names the program.
     """
 
     objects: int = 0
     is_json: bool = False
     is_console: bool = False
     is_shared: bool = False
+    is_named: bool = False
 
 
 class LineCleaner:
     """Removes what other programs (Docker, syslog, the journal) added to the lines of one log.
 
     ``clean`` accepts any bytes, a line without its LF. ``form`` is None before the first message.
+    ``repeats``: a line was a repetition, so the log may have more of them.
     """
 
     def __init__(self) -> None:
         self.form: Form | None = None
+        self.repeats = False
         self._time = b""  # of the present entry in the journal's export format
 
     def clean(self, line: bytes) -> Line:
@@ -110,7 +125,9 @@ class LineCleaner:
         If the line begins a message, the result begins with Asterisk's own prefix. A line that Asterisk did
         not write is marked as foreign (:class:`CleanLine`).
         """
-        form, raw = self.form, line
+        form = self.form
+        line, times = unrepeated(line)
+        raw, self.repeats = line, self.repeats or times > 1
         foreign, shared, lost, objects = False, False, 0, 0
         for _ in range(_MOST_WRAPPERS):
             size = len(line)
@@ -129,7 +146,8 @@ class LineCleaner:
                 if form is None:
                     self._learn(objects, line, found, shared=shared)
                 own = found is line and not (objects or self._time)
-                return CleanLine.of(found, lost, added=0 if own else _date_added(raw, found))
+                added = 0 if own else _date_added(raw, found)
+                return CleanLine.of(found, lost, added=added, times=times)
             inner, foreign = self._once(line)
             if foreign or inner == line:
                 break
@@ -144,7 +162,8 @@ class LineCleaner:
         """Record how the log wraps lines; its first message ``line`` was inside ``objects`` JSON objects."""
         prefix, own = parse_prefix(line), own_prefix(clean)
         shared = shared or bool(self._time) or (prefix is not None and prefix.start > 0)
-        self.form = Form(objects, is_console=own is not None and own.is_of_console, is_shared=shared)
+        is_console = own is not None and own.is_of_console
+        self.form = Form(objects, is_console=is_console, is_shared=shared, is_named=names_program(line))
 
     def _message(self, message: JsonMessage | None, objects: int) -> JsonMessage | None:
         """Return ``message`` if this log's first message was Asterisk's JSON too, else None."""
@@ -167,7 +186,7 @@ class LineCleaner:
             if line.startswith(_TIME):
                 self._time = _seconds(line[len(_TIME) :])
             return line, True
-        return strip_added(line)
+        return strip_added(line, named=self.form is not None and self.form.is_named)
 
 
 def _date_added(raw: bytes, line: bytes) -> int:

@@ -15,6 +15,7 @@ from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Origin, Scope
 from ringfence.values.event import EventKind, Service, Transport
 from ringfence.values.network import Address, Network
+from ringfence.values.text import LAST
 
 Execute = Callable[..., Cursor]
 
@@ -29,9 +30,6 @@ INVALID_ROW = (ValueError, KeyError, TypeError, OverflowError, OSError)
 
 Such a row was edited by hand, or damaged in a way that SQLite does not detect.
 """
-
-LAST = 253_402_300_799.0
-"""The last second of the year 9999, because later times cannot be formatted."""
 
 
 def shortened(text: str, most: int) -> str:

@@ -33,6 +33,10 @@ def shown(text: str, most: int) -> str:
     return printable(text if len(text) <= most else f"{text[:most]}…")
 
 
+LAST = 253_402_300_799.0
+"""The last second of the year 9999, because later times cannot be formatted (seconds since the epoch)."""
+
+
 def rfc3339(seconds: float) -> str:
     """Format a time in seconds since the epoch by RFC 3339, in UTC, to the second."""
     # strftime takes twice as long, and a list of bans can contain 200,000 times.

@@ -299,3 +299,11 @@ def test_the_progress_bar(tmp_path: Path, *, terminal: bool) -> None:
     assert process.wait() == 0
     assert json.loads(out.read_bytes())["lines"] == 10_000
     assert bool(shown) == terminal
+
+
+@pytest.mark.parametrize("date", [b"9999-12-31 23:59:59 -2359", b"9999-12-31 23:59:60"])
+def test_a_date_that_no_calendar_has_is_no_date(tmp_path: Path, date: bytes) -> None:
+    """A time zone can move the last day of 9999 into the year 10000, which cannot be written."""
+    line = unregistered().partition(b"] ")[2]
+    log = b"[" + date + b"] " + line + unregistered()
+    assert report("--timezone", "UTC", file(tmp_path, "log", log))["events"] == 2

@@ -152,3 +152,10 @@ def test_a_failed_manager_login_in_a_recording(tmp_path: Path) -> None:
     assert [batch.warnings for batch in plain if batch.warnings] == []
     [[warning]] = [batch.warnings for batch in failed if batch.warnings]
     assert "AMI over HTTP" in warning
+
+
+def test_a_recording_that_has_lost_its_carriage_returns(tmp_path: Path) -> None:
+    """An editor or a paste leaves LF alone; the events are the same."""
+    recorded = capture("asterisk-22", "wrong-password-register").ami.read_bytes().replace(b"\r\n", b"\n")
+    batches = list(read_batches(replay_input(inspected(tmp_path, "tap", recorded), "ami")))
+    assert Counter(event.kind for event in events(batches)) == {CHALLENGE: 3, FAILED: 3}

@@ -50,6 +50,7 @@ _UNREAD = {
 """The first bytes of kinds of files that cannot be read, each with a text: what it is, and the fix."""
 _TAR, _TAR_AT = b"ustar", 257
 _IS_TAR = "is an archive; fix: unpack it with tar -xf, and give the logs in it"
+_EOL = b"\r\n"
 _AMI = (BANNER, b"Event: ", b"Response: ")
 _ROTATED = re.compile(r"(.+?)(?:\.(\d{1,14})|-\d{8,14}(?:[-_.]\d{2,10})?)(\.log|\.ami)?")
 _CONTROLS = bytes({*range(1, 32)} - {*b"\t\n\v\f\r\x1b"})
@@ -200,7 +201,8 @@ def _age(files: Iterable[File]) -> Callable[[File], float]:
 
 def _first_of_ami(head: bytes) -> tuple[bool, float | None]:
     decoder = AmiDecoder(_NO_SOURCE)
-    greeting = b"" if head.startswith(BANNER) else BANNER + b"\r\n"
+    head = head if _EOL in head else head.replace(b"\n", _EOL)
+    greeting = b"" if head.startswith(BANNER) else BANNER + _EOL
     items = [*decoder.receive(greeting + head, 0.0), *decoder.tick(1.0)]
     return True, next((one.time for one in items if isinstance(one, SecurityEvent)), None)
 
@@ -354,11 +356,11 @@ class _Recording:
 
     The decoder holds some events for a moment, because their text may continue in the next packet. A
     recording does not show when bytes arrived. So here such an event is held until the next security event,
-    or the end.
+    or the end. An editor, or a copy through a terminal, may have left LF in place of CR LF.
     """
 
     def __init__(self, source: SourceId) -> None:
-        self._greeted = False
+        self._greeted = self._has_lf_alone = False
         self._decoder = AmiDecoder(source, recorded=True)
 
     @property
@@ -371,9 +373,13 @@ class _Recording:
         return self._decoder.counts.tampered
 
     def receive(self, data: bytes, _: float) -> list[SecurityEvent]:
-        if not self._greeted and not data.startswith(BANNER):
-            self._decoder.receive(BANNER + b"\r\n", _LONG_AGO)
+        if not self._greeted:
+            self._has_lf_alone = _EOL not in data
+            if not data.startswith(BANNER):
+                self._decoder.receive(BANNER + _EOL, _LONG_AGO)
         self._greeted = True
+        if self._has_lf_alone:
+            data = data.replace(b"\n", _EOL)
         return _events(self._decoder.receive(data, _LONG_AGO))
 
     def end(self, _: float) -> list[SecurityEvent]:

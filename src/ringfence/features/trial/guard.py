@@ -25,9 +25,8 @@ from ringfence.guard.process import every
 from ringfence.guard.request_fields import NONE, only
 from ringfence.guard.trial_end import start_trial_end
 from ringfence.store.database import Store
-from ringfence.store.rows import LAST
 from ringfence.store.tables import SavedState
-from ringfence.values.text import rfc3339
+from ringfence.values.text import LAST, rfc3339
 
 REQUESTS = {"confirm": only(NONE)}
 _FACT = "trial"
