@@ -640,3 +640,16 @@ def test_an_exempt_address_is_unbanned_without_the_disk(world: World) -> None:
         recorded.set()
 
     assert world.in_store() == {}
+
+
+def test_a_login_ends_a_claimed_ban_for_calls_without_credentials(world: World) -> None:
+    """Their address is proven, but they show no attacker, so such a ban never hits a friend."""
+    friend = ip_network("192.0.2.1")
+    made = tuple(
+        evolve(one, proof=Proof.HANDSHAKE, credentials=False)
+        for one in attempts(3, str(friend.network_address))
+    )
+    world.enforcer.carry_out(Decision(friend, RULE, made, world.now, Scope.SIP_TCP, 600.0))
+    address = friend.network_address
+    unban_claims(world.enforcer, Friend("pbx", address, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e12))
+    assert world.in_kernel() == {}

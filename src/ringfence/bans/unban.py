@@ -105,8 +105,8 @@ def unban_claims(enforcer: Enforcer, friend: Friend) -> None:
     """Remove bans on unproven evidence of an address from which a phone has logged in.
 
     Such evidence may be forged, and such a ban never affects a friend (a known phone). A ban of a /64 stays:
-    the kernel lets its friends pass. So does a ban on proven attempts: a login does not undo a friend's
-    guesses.
+    the kernel lets its friends pass. So does a ban on proven attempts with credentials: a login does not undo
+    a friend's guesses.
     """
     if not is_one_host(friend.address):
         return
@@ -140,7 +140,8 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                 found = dict.fromkeys(foreign.adopt(enforcer, network))
             if not found:
                 not_banned.append(str(network))
-            keys, begun = [*found], _CommandTime.now(enforcer)
+            keys = [*found]
+            begun = _CommandTime.now(enforcer, keys)
             for part in in_parts(keys):
                 for key in part:
                     failed, note = _keep_rest(enforcer, key, network)
@@ -181,10 +182,15 @@ class _CommandTime:
     offset: float
 
     @classmethod
-    def now(cls, enforcer: Enforcer) -> Self:
-        """Return the present time, for a command that begins."""
+    def now(cls, enforcer: Enforcer, keys: Iterable[int] = ()) -> Self:
+        """Return the present time, for a command that begins, and that ends the bans ``keys``.
+
+        If the clock was set back by less than ``CLOCK_STEP``, the begin of the latest of them is later.
+        """
         when = enforcer.now()  # if the clock was set, this moves the ledger's offset
-        return cls(when, enforcer.ledger.offset)
+        records = map(enforcer.ledger.get, keys)
+        begins = (one.since for one in records if one is not None)
+        return cls(max([when, *begins]), enforcer.ledger.offset)
 
     def by_clock(self, enforcer: Enforcer) -> float:
         """Return ``when`` by the clock that the times of all bans have now: it may have been set since."""

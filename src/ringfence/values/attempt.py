@@ -91,8 +91,9 @@ class Attempt:
 
 
 class AttemptCounts(NamedTuple):
-    """The number of attempts that led to a ban, and how many of them have a proven address.
+    """The number of attempts that led to a ban, and how many of them prove an attacker at their address.
 
+    Such an attempt has a proven address and credentials: a call without credentials may be a phone's.
     ``accounts`` is the number of different accounts. ``account`` is the one that was tried most often, "" if
     no attempt names an account.
     """
@@ -104,17 +105,17 @@ class AttemptCounts(NamedTuple):
 
     @property
     def are_proven(self) -> bool:
-        """Whether all attempts are proven, or all but one. Then no sender can have forged the address."""
+        """Whether all attempts prove an attacker, or all but one. Then no login ends the ban."""
         return self.proven >= max(1, self.attempts - 1)
 
     @classmethod
     def of(cls, attempts: Sequence[Attempt]) -> "AttemptCounts":
-        """Return how many ``attempts`` there are, how many are proven, and how many accounts they name."""
+        """Return the numbers of ``attempts``, of those that prove an attacker, and of their accounts."""
         if not attempts:
             return _NO_ATTEMPTS
         accounts = Counter(attempt.account for attempt in attempts if attempt.account)
         account = accounts.most_common(1)[0][0] if accounts else ""
-        proven = sum(attempt.proof is not Proof.CLAIMED for attempt in attempts)
+        proven = sum(attempt.credentials and attempt.proof is not Proof.CLAIMED for attempt in attempts)
         return cls(len(attempts), proven, len(accounts), account)
 
 

@@ -13,6 +13,7 @@ from tests.parse.test_answers import ipv4, udp
 from tests.support.kept import PHONE, Kept, kept, settings
 from tests.support.tables import with_tables
 
+from ringfence.bans.unban import unban_claims, unban_friends
 from ringfence.config.converters import HostName, PerMinute
 from ringfence.config.schema import ClaimedSettings, Settings
 from ringfence.detect.judgement import Disposition, Judgement
@@ -245,3 +246,24 @@ def test_a_mode_needs_domains() -> None:
     assert problems(BareAddressSettings(ENFORCE, (HostName("pbx.example.org"),)), {}) == []
     [problem] = problems(BareAddressSettings(OBSERVE), {})
     assert problem.startswith("bare_address.domains: ")
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+@pytest.mark.parametrize("by_login", [True, False])
+def test_a_new_friend_is_not_hit_any_more(
+    tmp_path: Path,
+    transport: Transport,
+    by_login: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """The first login of a phone at a banned address, and its contact, end the ban, as other claimed ones."""
+    with judging(tmp_path) as found:
+        found.connected.add(Endpoint(STRANGER, 5062, Transport.TCP))
+        assert found.ask(transport=transport) == [Disposition.COUNTED]
+        assert len(found.bans) == 1
+        friend = evolve(PHONE, address=STRANGER)
+        found.friends.on_login(friend)
+        if by_login:
+            unban_claims(found.made.enforcer, friend)
+        else:
+            unban_friends(found.made.enforcer, [STRANGER])
+        assert found.bans == []
