@@ -1,6 +1,7 @@
 """A detector whose effects a test can look at one kind at a time."""
 
 from collections.abc import Iterable
+from math import inf
 
 from ringfence.detect.confirmation import NOT_CONNECTED, Listening
 from ringfence.detect.detector import Detector
@@ -14,9 +15,9 @@ from ringfence.values.packet import CopiedAnswer, CopiedRequest
 class Driven(Detector):
     """A detector that returns judgements alone, and learns friends from logins."""
 
-    def observe(self, event: SecurityEvent, now: float) -> list[Judgement]:
+    def observe(self, event: SecurityEvent, now: float, ahead: float = inf) -> list[Judgement]:
         """Handle an event."""
-        return self._judgements(super().observe(event, now))
+        return self._judgements(super().observe(event, now, ahead))
 
     def observe_answers(
         self, answers: Iterable[CopiedAnswer], now: float, wall: float, asterisk: str

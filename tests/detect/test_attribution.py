@@ -287,3 +287,20 @@ def test_chan_sips_event_of_a_stream_counts_with_its_connection() -> None:
         assert [(j.decision is not None, j.attempt.proof) for j in judged] == [
             (True, Proof.HANDSHAKE)
         ] * counts
+
+
+def test_questions_that_count_late_are_a_ban_from_the_last_one_on() -> None:
+    """Ten accounts in nine minutes are an enumeration when the tenth is asked for."""
+    detector, judged = Driven(RULES), []
+    for number in range(10):
+        now = 60.0 * number
+        asked = event(
+            EventKind.INVALID_ACCOUNT_ID,
+            now,
+            account=f"{number}",
+            session=b"%d" % number,
+            transport=Transport.TCP,
+        )
+        judged += detector.observe(asked, now)
+    [decision] = [one.decision for one in judged if one.decision is not None]
+    assert decision.at == 540.0

@@ -12,7 +12,7 @@ from ringfence.detect.friends import Friends
 from ringfence.detect.history import History, Subjects
 from ringfence.detect.judgement import Counts
 from ringfence.detect.rules import HOUR, RULES
-from ringfence.values.attempt import Attempt, AttemptKind, Proof
+from ringfence.values.attempt import Attempt, AttemptCounts, AttemptKind, Proof
 from ringfence.values.event import EventKind, Transport
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import NetworkSet
@@ -126,3 +126,44 @@ def test_the_tables_are_bounded() -> None:
         office.subjects.friends.add(Friend("pbx", address, "204", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9))
         office.attempts.on_unprovable(address, 0.0)
     assert len(office.attempts.unshielded(0.0)) == MOST
+
+
+def test_a_friends_ban_is_on_proven_attempts_also_without_the_wire() -> None:
+    """Two claims, of a broken phone there, must not let a login end the ban for guesses by TLS."""
+    office = Office(sees_wire=False)
+    for number in range(2):
+        office.fails(evolve(GUESS, account="204"), 0.1 * number)
+    guess = evolve(GUESS, transport=Transport.TLS, proof=Proof.HANDSHAKE)
+    subject, decisions = office.subjects.find(GUESS.address), []
+    for number in range(22):
+        now = 1.0 + 0.1 * number
+        office.history.add(subject.key, guess, now)
+        decision, _ = office.attempts.on_attempt(subject, guess, now)
+        decisions += [decision] if decision is not None else []
+    [decision] = decisions
+    assert AttemptCounts.of(decision.attempts).are_proven
+
+
+def test_a_guess_that_did_not_count_takes_back_no_other() -> None:
+    """Otherwise each guess could be followed by a datagram with an invented nonce that cancels it."""
+    office = Office()
+    subject, banned = office.subjects.find(GUESS.address), list[str | None]()
+    for number in range(22):
+        banned.append(office.fails(PROVEN, 0.2 * number))
+        office.fails(GUESS, 0.2 * number + 0.1)
+        office.attempts.take_back(subject, GUESS)
+    assert banned == [None] * 21 + ["guess"]
+
+
+def test_one_of_two_guesses_at_an_account_is_taken_back() -> None:
+    """The other one still counts, for each limit and as a value."""
+    office, rule = Office(), BY_NAME["enumeration"]
+    subject = office.subjects.find(GUESS.address)
+    office.attempts.take_back(subject, PROVEN)
+    for number in range(2):
+        office.fails(PROVEN, 0.1 * number)
+    have = []
+    for _ in range(2):
+        office.attempts.take_back(subject, PROVEN)
+        have.append(office.attempts.nearest(rule, subject, 1.0).have)
+    assert have == [1, 0]

@@ -407,7 +407,7 @@ class Confirmation:
     packet, so addresses can be proven. ``wire_sees_all``: at present the kernel copies every challenge.
     ``wire_asterisk``: the assumed Asterisk of copied requests, "" until the first one. ``lost_at``: when
     copied packets were lost last (monotonic seconds). ``ahead``: the wall clock minus the monotonic clock
-    (seconds).
+    (seconds) at the last tick, or less if the clock was set back since.
     """
 
     def __init__(
@@ -570,10 +570,11 @@ class Confirmation:
         of these must hold. Other sources have reported attempts of this sender that AMI has not (for a report
         of AMI). The kernel has copied a request of this sender since, so it copies all of them to the
         wire's Asterisk. AMI was connected at the time of a log line. (AMI does not report every attempt at
-        chan_sip.)
+        chan_sip.) A packet, and a call to an unknown extension of PJSIP, never come too late.
         """
         happened = event.time - self.ahead
-        if event.source.name == WIRE:
+        # Only the log reports a call to an unknown extension of PJSIP, so there is no faster source.
+        if event.source.name == WIRE or (event.service is _PJSIP and role_of(event) is Role.PROBE):
             return False
         if happened > max(now - HORIZON, self._senders.forgotten_until(event.remote.address)):
             return False

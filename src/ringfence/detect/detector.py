@@ -22,7 +22,14 @@ from attrs import frozen
 from ringfence import ban_facts
 from ringfence.alarm_codes import AlarmCode
 from ringfence.detect.attribution import REFUSALS, Attribution, sender_of_request
-from ringfence.detect.confirmation import NOT_CONNECTED, Connections, KnownSources, Listening, Query
+from ringfence.detect.confirmation import (
+    NOT_CONNECTED,
+    PATIENCE,
+    Connections,
+    KnownSources,
+    Listening,
+    Query,
+)
 from ringfence.detect.distributed import scope_of_ban
 from ringfence.detect.findings import (
     AttributedAttempt,
@@ -33,7 +40,7 @@ from ringfence.detect.findings import (
     UnprovableGuess,
     WrongAnswer,
 )
-from ringfence.detect.friend_attempts import FriendAttempts, is_guess_elsewhere
+from ringfence.detect.friend_attempts import Consequence, FriendAttempts, is_guess_elsewhere
 from ringfence.detect.friends import Friends, account_of, friend_from, identity_of
 from ringfence.detect.history import (
     MAX_ATTEMPTS,
@@ -239,8 +246,15 @@ class Detector:
 
     # -- input of the sources ---------------------------------------------------------------------------
 
-    def observe(self, event: SecurityEvent, now: float) -> Sequence[Effect]:
-        """Handle an event that arrived at ``now`` (monotonic seconds); return what follows, such as a ban."""
+    def observe(self, event: SecurityEvent, now: float, ahead: float = inf) -> Sequence[Effect]:
+        """Handle an event that arrived at ``now`` (monotonic seconds); return what follows, such as a ban.
+
+        ``ahead`` is the wall clock minus the monotonic clock (seconds), if known. If the clock was set back
+        since the last tick, it counts at once: otherwise a new report would look overdue. One that is set
+        forward counts at the next tick, because reports from before are still on their way.
+        """
+        confirmation = self._attribution.confirmation
+        confirmation.ahead = min(confirmation.ahead, ahead)
         login = event.kind is _SUCCESS and not self._attribution.proxies.names(event)
         effects = self._on_success(event, now) if login else []
         challenged = event.kind is _CHALLENGE and event.source.name == AMI and not event.tampered
@@ -378,6 +392,9 @@ class Detector:
                     effects.append(effect)
                     if isinstance(effect, Judgement) and effect.decision is not None:
                         decision = effect.decision
+                        if now - decision.at > PATIENCE:  # attempts that count late, whose sender goes on
+                            decision = evolve_decision(decision, at=now)
+                            effects[-1] = evolve(effect, decision=decision)
                         self._decided.add((decision.subject, decision.scope))
                         if decision.accounts >= OFFICE:
                             effects.append(office_banned(decision.subject, decision.accounts))
@@ -413,7 +430,8 @@ class Detector:
             alarms = () if forged is None else (forged_by(finding.address, forged),)
             if learned is None:
                 return alarms
-            return (*alarms, *self._on_reason(subject), *self._judge_again(subject, *learned, now))
+            again = self._judge_again(subject, *learned, now, decides=finding.decides)
+            return (*alarms, *self._on_reason(subject), *again)
         if isinstance(finding, NewProof):
             return self._on_proof(finding, now)
         if isinstance(finding, WrongAnswer):
@@ -424,40 +442,67 @@ class Detector:
         return (self._friend_attempts.on_unprovable(finding.address, now),)
 
     def _judge_again(
-        self, subject: Subject, before: bytes, after: bytes, now: float
+        self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool
     ) -> Iterator[Judgement | AlarmChange | Estranged]:
-        """Judge an attempt again if it turns out to count for more; yield the ban and the alarms.
+        """Judge an attempt again if it turns out to be another one; yield the ban and the alarms.
 
         ``before`` is the packed attempt as it was first reported, and ``after`` as it is known now. It counts
         for more if it is on an account that does not exist, or if it is a guess that had the limits for
-        failures of the phone itself.
+        failures of the phone itself. It no longer counts at its first account if AMI (``decides``) names
+        another one, or reports that there is none.
         """
         if subject.exempt:
             return
-        was, fact = fact_of(before), fact_of(after)
-        same = was.account == fact.account and not was.unknown and not fact.unknown
-        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
-        banned, works = self._scopes_of(subject, now), self._friend_attempts.works
-        decision: Decision | None = None
-        follows: Sequence[AlarmChange | Estranged] = ()
+        new = self._history.attempt_of(after, subject.network)
         if subject.friend or self._is_tainted(new.address, new.time):
-            guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
-            if guessed != [False, True] or scope_of_ban(new.transport) in banned:
-                return
-            judge = self._friend_attempts.on_reason if subject.friend else self._friend_attempts.on_tainted
-            decision, follows = judge(subject, new, now)
-            if subject.friend:
-                follows = (*follows, *self._count_friend(subject, new, fact))
+            judge = self._judge_friend_again
         elif not self._works_near(new):
-            near = self._works_near(old)
-            if fact.proven and fact.credentials and (near or not same):
-                follows = self._judge.count_for_account(subject, new.asterisk, fact)
-            if near or fact.unknown:
-                kept = self._history.packed(subject.key)
-                decision = self._judge.decide(subject, kept, new, now, narrowed=bool(banned))
+            judge = self._judge_stranger_again
+        else:
+            return
+        decision, follows = judge(subject, before, after, now, decides=decides)
         if decision is not None:
             yield Judgement(new, subject.network, Disposition.COUNTED_BEFORE, decision)
         yield from follows
+
+    def _judge_friend_again(
+        self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool
+    ) -> Consequence:
+        """Judge an attempt again of a friend, or of an address where an account works that guessed before."""
+        was, fact = fact_of(before), fact_of(after)
+        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        works = self._friend_attempts.works
+        guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
+        if guessed == [True, False] and decides and subject.friend:
+            self._friend_attempts.take_back(subject, old)
+            if was.proven:
+                self._judge.take_back(subject, old.asterisk, was)
+        elif guessed != [False, True]:
+            return None, ()
+        if scope_of_ban(new.transport) in self._scopes_of(subject, now):
+            return None, ()
+        if not subject.friend:
+            return self._friend_attempts.on_tainted(subject, new, now)
+        decision, follows = self._friend_attempts.on_reason(subject, new, now)
+        return decision, (*follows, *self._count_friend(subject, new, fact))
+
+    def _judge_stranger_again(
+        self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool
+    ) -> Consequence:
+        """Judge an attempt of a stranger again."""
+        was, fact = fact_of(before), fact_of(after)
+        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        same = was.account == fact.account and not was.unknown and not fact.unknown
+        near = self._works_near(old)
+        follows: Sequence[AlarmChange | Estranged] = ()
+        if decides and was.proven and not was.unknown and not same:
+            self._judge.take_back(subject, old.asterisk, was)
+        if fact.proven and fact.credentials and (near or not same):
+            follows = self._judge.count_for_account(subject, new.asterisk, fact)
+        if not near and not fact.unknown:
+            return None, follows
+        kept, narrowed = self._history.packed(subject.key), bool(self._scopes_of(subject, now))
+        return self._judge.decide(subject, kept, new, now, narrowed=narrowed), follows
 
     def _on_proof(self, proof: NewProof, now: float) -> list[Effect]:
         """Record that an address itself sent a session's attempts; return what follows, such as a ban."""

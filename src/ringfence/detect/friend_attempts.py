@@ -21,6 +21,7 @@ Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times ar
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
+from typing import NamedTuple
 
 from attrs import Factory, define
 
@@ -65,21 +66,36 @@ Consequence = tuple[Decision | None, Sequence[AlarmChange | Estranged]]
 """The ban that follows from a friend's attempt, or None; and the alarms and ended friendships."""
 
 
-_Failure = tuple[float, str | None]
-"""The time of an attempt (monotonic seconds) and its account, None if Asterisk's events do not show it."""
+class _Failure(NamedTuple):
+    """An attempt that counts for a limit, at ``at`` (monotonic seconds).
+
+    ``account`` is None if Asterisk's events do not show it. ``replaces``: an earlier one at this account made
+    room for it.
+    """
+
+    at: float
+    account: str | None
+    replaces: bool = False
+
+
+class _Tried(NamedTuple):
+    """The time of the latest failure with one value (monotonic seconds), and the number of failures."""
+
+    at: float
+    times: int
 
 
 @define
 class _Failures:
     """The failed attempts of a known phone (IPv6: of all phones in its /64).
 
-    ``latest`` has them by rule and limit. ``values`` has, by rule, the time of the latest failure with each
-    value of the field that the rule counts, ``banned`` that of the latest ban of each address and scope.
+    ``latest`` has them by rule and limit. ``values`` has, by rule, the failures with each value of the field
+    that the rule counts, ``banned`` the time of the latest ban of each address and scope.
     ``made_by`` has, by account, the latest banned address that it made a friend, and when that was banned.
     """
 
     latest: dict[tuple[str, FriendLimit], deque[_Failure]] = Factory(dict)
-    values: dict[str, OrderedDict[object, float]] = Factory(dict)
+    values: dict[str, OrderedDict[object, _Tried]] = Factory(dict)
     banned: OrderedDict[tuple[Address, Scope], float] = Factory(OrderedDict)
     made_by: OrderedDict[AccountKey, tuple[Address, float]] = Factory(OrderedDict)
 
@@ -93,6 +109,20 @@ class _Failures:
         """Whether an earlier ban (within an hour) was of another address of the /64 or another scope only."""
         lately = any(now - at < HOUR for at in self.banned.values())
         return lately and now - self.banned.get((address, scope), -inf) >= HOUR
+
+    def take_back(self, rule: Rule, account: str) -> None:
+        """Count the latest failure at ``account`` no more, by ``rule``."""
+        for limit in rule.for_friends:
+            latest = self.latest.get((rule.name, limit), deque())
+            mine = [one for one in latest if one.account == account]
+            if mine and not mine[-1].replaces:
+                latest.remove(mine[-1])
+        tried = self.values.get(rule.name, OrderedDict())
+        known = tried.get(account)
+        if known is not None and known.times > 1:
+            tried[account] = _Tried(known.at, known.times - 1)  # it keeps its place in the order of times
+        elif known is not None:
+            del tried[account]
 
     def is_second_ban(self, account: AccountKey, address: Address, now: float) -> bool:
         """Record a ban, at ``now`` (monotonic), of an address that ``account`` made a friend.
@@ -111,7 +141,7 @@ def is_guess_elsewhere(attempt: Attempt) -> bool:
 
 def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
     """Return how many attempts reach ``limit``, which depends on the number of accounts in ``latest``."""
-    return limit.needed(len({account for _, account in latest} - {None}))
+    return limit.needed(len({one.account for one in latest} - {None}))
 
 
 def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str | None) -> None:
@@ -119,12 +149,13 @@ def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str |
 
     If ``limit`` counts only some attempts at each account, the new one replaces the oldest at ``account``.
     """
-    while latest and now - latest[0][0] >= limit.window:
+    while latest and now - latest[0].at >= limit.window:
         latest.popleft()
-    mine = [one for one in latest if one[1] == account] if limit.each and account is not None else []
-    if mine and len(mine) >= limit.each:
+    mine = [one for one in latest if one.account == account] if limit.each and account is not None else []
+    replaces = bool(mine) and len(mine) >= limit.each
+    if replaces:
         latest.remove(mine[0])
-    latest.append((now, account))
+    latest.append(_Failure(now, account, replaces))
 
 
 class FriendAttempts:
@@ -287,8 +318,7 @@ class FriendAttempts:
         attempts = self._history.attempts(subject.key)
         proven = tuple(one for one in attempts if one.trusted and is_proven(one.proof))
         self._history.consume(subject.key)
-        shown = proven if self.sees_wire else attempts
-        return Decision(subject.network, rule, shown, now, scope_of_ban(attempt.transport), rule.ban_for(0))
+        return Decision(subject.network, rule, proven, now, scope_of_ban(attempt.transport), rule.ban_for(0))
 
     def forget(self, subject: Network) -> None:
         """Forget the failures of the friend at this address or /64, because its ban ended early."""
@@ -319,11 +349,29 @@ class FriendAttempts:
         """
         limit, value = rule.for_friends[0], getattr(attempt, rule.of.field)
         tried = self._of(subject).values.setdefault(rule.name, OrderedDict())
-        tried[value] = now
+        known = tried.get(value)
+        tried[value] = _Tried(now, 1 + (known.times if known is not None else 0))
         tried.move_to_end(value)
-        while len(tried) > _MOST_VALUES or now - next(iter(tried.values())) >= limit.window:
+        while len(tried) > _MOST_VALUES or now - next(iter(tried.values())).at >= limit.window:
             tried.popitem(last=False)
         return len(tried) >= limit.number
+
+    def take_back(self, subject: Subject, attempt: Attempt) -> None:
+        """Count a guess no more: AMI reports it at another account, or that its account does not exist.
+
+        What the sender guessed at that account before still counts. An attempt that did not count takes
+        nothing back: otherwise its sender could cancel one that counts.
+        """
+        uncounted = self.sees_wire and not is_proven(attempt.proof)
+        if uncounted or self._is_forgiven(subject, attempt):
+            return
+        self._phones.take_back(attempt)
+        for account in self._friends.accounts_at(subject.address):
+            self._friends.new.take_back(account, sender_of(subject.address), attempt.account)
+        failures = self._of(subject)
+        for rule in self._rules:
+            if attempt.kind in rule.counts:
+                failures.take_back(rule, attempt.account)
 
     def _of(self, subject: Subject) -> _Failures:
         """Return the recorded failures of a friend, which all addresses of an IPv6 /64 share."""
@@ -341,11 +389,11 @@ class FriendAttempts:
         counts = []
         for limit in rule.for_friends:
             kept = failures.latest.get((rule.name, limit), ())
-            latest = [one for one in kept if now - one[0] < limit.window]
-            times = [at for at, _ in latest]
+            latest = [one for one in kept if now - one.at < limit.window]
+            times = [one.at for one in latest]
             if rule.of.field:
                 tried = failures.values.get(rule.name, OrderedDict())
-                times = [at for at in tried.values() if now - at < limit.window]
+                times = [one.at for one in tried.values() if now - one.at < limit.window]
             ends = min(times) + limit.window if times else None
             number, have = _needed(limit, latest), len(times)
             counts.append(Count(rule, number, have, have, ends, limit.window, limit.each))

@@ -68,6 +68,13 @@ class GroupCounts(Generic[_Group]):
         self._prune(count, now)
         return count
 
+    def take_back(self, what: _Group, subject: Key) -> None:
+        """Count the only attempt of the sender ``subject`` for ``what`` no more."""
+        count = self._group_counts.get(what)
+        at = count.subjects.pop(subject, None) if count is not None else None
+        if count is not None and at is not None and at in count.times:
+            count.times.remove(at)
+
     def get(self, what: _Group, now: float) -> GroupCount | None:
         """Return the count of a prefix or account, without expired attempts; None if there is no count."""
         count = self._group_counts.get(what)

@@ -445,6 +445,16 @@ class Judge:
         self.attacked[account] = fact.at + self._claims.terms.ban[0]
         return (distributed(*account),)
 
+    def take_back(self, subject: Subject, asterisk: str, fact: Fact) -> None:
+        """Count an attempt no more for its account: AMI reports another account, or that there is none.
+
+        The history of its sender has it as AMI reports it. If that has other proven attempts at the account,
+        also some that have led to a ban, they count on.
+        """
+        facts = map(fact_of, self._history.packed(subject.key))
+        if not any(one.account == fact.account and one.proven and not one.unknown for one in facts):
+            self._accounts.take_back((asterisk, fact.account.decode("utf-8", "replace")), subject.key)
+
     def _is_attack(self, rule: Rule, account: AccountKey, count: GroupCount) -> bool:
         """Whether ``count`` is a distributed attack on ``account``: enough senders, or enough failures."""
         subjects = len(count.subjects)

@@ -22,9 +22,10 @@ class Decision:
     """The decision to ban ``subject`` by ``rule``, because of ``attempts`` (oldest first).
 
     The ban begins at ``at``, the time of the last attempt (monotonic seconds), even if the attempt was read
-    late. ``seconds`` is the duration of a ban on unproven evidence. None means the duration of the rule,
-    which is longer for repeated bans. ``accounts`` is the number of existing accounts for which the subject
-    had wrong passwords, as far as it was known at the decision; 0 for a ban on unproven evidence.
+    late. If attempts count late, it begins when the last of them counted. ``seconds`` is the duration of a
+    ban on unproven evidence. None means the duration of the rule, which is longer for repeated bans.
+    ``accounts`` is the number of existing accounts for which the subject had wrong passwords, as far as it
+    was known at the decision; 0 for a ban on unproven evidence.
     """
 
     subject: Network

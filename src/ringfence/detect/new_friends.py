@@ -161,6 +161,13 @@ class NewFriends:
         many = len(mine.guesses) == MOST_GUESSES and now - mine.guesses[0][0] < HOUR
         return (many and _are_spread(mine.guesses)) or (alone and _is_hurried(mine.guesses))
 
+    def take_back(self, account: AccountKey, sender: Network, tried: str) -> None:
+        """Blame ``account`` no more for the latest guess at ``tried`` by ``sender``."""
+        mine = self._accounts.get(account)
+        found = [one for one in mine.guesses if one[1:] == (sender, tried)] if mine is not None else []
+        if mine is not None and found:
+            mine.guesses.remove(found[-1])
+
     def is_guilty(self, account: AccountKey, now: float) -> bool:
         """Whether ``account`` is guilty at ``now`` (epoch seconds)."""
         mine = self._accounts.get(account)

@@ -119,6 +119,15 @@ class Phones:
     def _failing(self) -> int:
         return max(len(self._accounts), len(self._unknown_at))
 
+    def take_back(self, attempt: Attempt) -> None:
+        """Count a failure elsewhere no more: AMI reports it at another account, or that there is none."""
+        phone = attempt.asterisk, attempt.address, attempt.account
+        number, began = self._elsewhere.get(phone, (0, 0.0))
+        if number > 1:
+            self._elsewhere[phone] = number - 1, began
+        else:
+            self._elsewhere.pop(phone, None)
+
     def on_failure_elsewhere(self, attempt: Attempt, now: float) -> Iterator[AlarmChange]:
         """Record that a known phone's address fails on an account that never worked there.
 

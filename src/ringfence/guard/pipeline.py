@@ -304,6 +304,7 @@ class Pipeline(WireSink):
         """
         if self.wire is not None and not self.wire.drain():
             self._detector.observe_backlog(now)
+        ahead = self._clock.wall() - now
         for listener in self.listeners:
             listener.on_events(events)
         for event in events:
@@ -318,7 +319,7 @@ class Pipeline(WireSink):
             if event.remote.transport is not _UDP or event.readings:
                 for remote, least_bytes in self._detector.queries(event, now):
                     self._refresh(remote, least_bytes)
-            self._effects.carry_out(self._detector.observe(event, now))
+            self._effects.carry_out(self._detector.observe(event, now, ahead))
             if event.tampered or event.forgeable:
                 self._effects.warn_of(event)
 

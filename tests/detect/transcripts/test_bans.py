@@ -934,3 +934,45 @@ def test_the_phone_of_an_account_under_distributed_attack_is_no_stranger() -> No
     guard = Player()
     guard.play(at(0, friend()), *distributed_attack())
     assert guard.play(*(at(10 + n, guess(PHONE)) for n in range(10))).bans == []
+
+
+@pytest.mark.parametrize("late", [0.0, 30.0, 3_600.0], ids=["right", "no seconds", "another time zone"])
+def test_a_call_to_nowhere_counts_whatever_time_its_line_has(late: float) -> None:
+    """Only the log reports it, and the wire's 404 confirms it; the log of a container may be in UTC."""
+    line = report(
+        EventKind.FAILED_ACL, call=b"", by=NOTICE, acl="no_extension_match", account="anonymous", late=late
+    )
+    steps = []
+    for number in range(3):
+        call = b"nowhere-%d" % number
+        steps.append(at(number, copied(call=call, sequence=1), sent(call=call, status=404, sequence=1), line))
+    assert Player().play(*steps).bans == ["probe bans 192.0.2.7/32 by sip-udp for 600 s after 3"]
+
+
+def test_a_copied_guess_puts_no_account_that_does_not_exist_under_attack() -> None:
+    """The nonce comes from another Call-ID, so AMI names the missing account only after the copy."""
+    guard = Player()
+    alarms: list[str] = []
+    for number in range(12):
+        address, call, nonce = f"198.51.{number}.1", b"d%d" % number, b"1/%d" % number
+        challenge = sent(address, b"q%d" % number, nonce=nonce)
+        asked = copied(address, call, nonce=nonce, registers="100")
+        refusal = sent(address, call, sequence=2)
+        question = probed(address, call, account="100", method="")
+        wrong_answer = failed(address, call, account="<unknown>", nonce=nonce, response=b"r")
+        happened = guard.play(at(number, challenge, asked, refusal, question, wrong_answer))
+        alarms += [*happened.alarms, *happened.bans]
+    assert alarms == []
+
+
+def test_user_names_of_phones_are_under_no_attack() -> None:
+    """The copy names the user 204, and AMI then the endpoint, of twelve broken phones at twelve places."""
+    guard, alarms = Player(), list[str]()
+    for number in range(12):
+        address, call, nonce = f"198.51.{number}.1", b"e%d" % number, b"1/%d" % number
+        challenge, refusal = sent(address, call, nonce=nonce), sent(address, call, sequence=2)
+        asked = copied(address, call, nonce=nonce, registers="204")
+        told = failed(address, call, account=f"204@{number}.example", nonce=nonce, response=b"r")
+        happened = guard.play(at(number, challenge, asked, refusal, told))
+        alarms += [*happened.alarms, *happened.bans]
+    assert alarms == []

@@ -1112,3 +1112,32 @@ def test_a_dialled_number_excuses_no_guess_at_chan_sip() -> None:
         22,
         [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 22"],
     )
+
+
+def copied_failures(endpoint: str, user: str, number: int, now: float) -> Step:
+    """Return a wrong password of PHONE: the copy names the user of its credentials, AMI the endpoint."""
+    call, nonce = b"n%d" % number, b"1/%d" % number
+    asked = copied(PHONE, call, nonce=nonce, registers=user)
+    challenge, refusal = sent(PHONE, call, nonce=nonce), sent(PHONE, call, sequence=2)
+    return at(
+        now, challenge, asked, refusal, failed(PHONE, call, nonce=nonce, response=b"r", account=endpoint)
+    )
+
+
+def test_a_broken_phone_with_another_user_name_bans_no_office() -> None:
+    """AMI names the endpoint, which works there; the copy that comes first names the user alone."""
+    guard = with_friend("204@pbx.example")
+    steps = [copied_failures("204@pbx.example", "204", number, 1.0 + number) for number in range(60)]
+    assert banned_after(guard, steps) is None
+
+
+def test_ten_broken_phones_with_other_user_names_ban_no_office() -> None:
+    """An office has ten phones with old passwords, which try again each minute, and twenty that work."""
+    accounts = [str(200 + number) for number in range(30)]
+    guard = with_friend(*(f"{account}@pbx.example" for account in accounts))
+    steps = [
+        copied_failures(f"{account}@pbx.example", account, 10 * turn + index, 60.0 * turn + index)
+        for turn in range(5)
+        for index, account in enumerate(accounts[:10])
+    ]
+    assert banned_after(guard, steps) is None
