@@ -231,13 +231,19 @@ class Friends:
                     yield reasons
 
     def bar(self, account: AccountKey, prefix: Network) -> list[Friend]:
-        """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made."""
+        """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made.
+
+        Former reasons are among them.
+        """
         remember(self.barred, (account, prefix), None, self._most)
-        current, _ = self.of_account(account[1])
-        made = [one for one in current if account_of(one) == account and one.reason not in _NOT_LEARNED]
-        made = [one for one in made if prefix_of(one.address) == prefix]
+        current, former = self.of_account(account[1])
+        made = [one for one in (*current, *former) if account_of(one) == account]
+        made = [one for one in made if one.reason not in _NOT_LEARNED and prefix_of(one.address) == prefix]
         for one in made:
             self.revoke(identity_of(one))
+            if self._former.entries.get((one.address, one.account)) is one:
+                self._former.drop((one.address, one.account))
+                self.changes += 1
         return made
 
     def restore_new(self, now: float) -> list[Friend]:

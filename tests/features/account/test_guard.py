@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -293,3 +293,30 @@ def test_waiting_logins_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             found.watch.on_login(Login(evolve(PHONE, address=ip_address(address))))
         found.work()
         assert len(found.ask("account")["places"]) == 2
+
+
+@pytest.mark.parametrize("elsewhere", Elsewhere)
+def test_a_new_database_makes_no_login_at_home_one_from_abroad(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    """The homes of an account are located before a login at a new place is compared with them."""
+    with watched(tmp_path, elsewhere) as found:
+        record = {"country": {"iso_code": "DE"}}
+        found.side.common.locator.configure([write(tmp_path / "geo.mmdb", [("192.0.0.0/16", record)])])
+        found.login(NEAR)
+        assert (found.alarms(), found.bans(), found.is_friend(NEAR)) == ([], [], True)
+        assert [one["grade"] for one in found.ask("account")["places"]] == ["new network", "learned"]
+
+
+def test_a_stranger_is_no_former_friend_either(tmp_path: Path) -> None:
+    """An address that was a friend before the setting changed is not admitted by the fence any more."""
+    with watched(tmp_path, Elsewhere.NOTIFY) as found:
+        found.login(HOME)
+        found.login(ABROAD)
+        found.made.now += 7_200
+        found.friends.expire()
+        assert not found.is_friend(ABROAD)
+        lists = found.side.kernel.lists
+        assert lists.passes(ip_network(ABROAD))
+        strict = with_tables(settings(), account=AccountSettings(Elsewhere.STRANGER))
+        found.watch.on_fact(strict)
+        assert not lists.passes(ip_network(ABROAD))
+        assert lists.passes(ip_network(HOME))

@@ -216,3 +216,12 @@ def test_a_login_is_not_written_each_time(logins: Logins) -> None:
         logins(HOME, DE, now)
         changed.append(bool(logins.accounts.take_changed()))
     assert changed == [True, False, True, False, True]
+
+
+def test_a_country_that_is_known_to_be_its_own_later_ends_elsewhere(logins: Logins) -> None:
+    """A place was compared with homes whose country nobody knew; by now it is the account's own."""
+    place = logins("203.0.113.1", DE, key=BOB)
+    assert (place.grade, place.home) == (Grade.ELSEWHERE, False)
+    [(key, home)] = logins.accounts.unlocated()
+    logins.accounts.locate(key, home, DE)
+    assert logins("203.0.113.1", DE, key=BOB).home

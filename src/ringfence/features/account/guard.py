@@ -8,7 +8,7 @@ office whose network has changed at night must not have a stranger's limits for 
 import asyncio
 import shlex
 from collections import deque
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ringfence.alarm_codes import Alarm, AlarmCode
@@ -132,7 +132,12 @@ class LoginWatch(Feature):
                     self._side.common.alarms.activate(AlarmCode.TASK_FAILED, "account", text)
 
     async def _grade(self, arrivals: list[_Arrival]) -> None:
-        """Look up the locations of logins at new places, and grade these."""
+        """Look up the locations of logins at new places, and grade these.
+
+        Before that, look up those of their accounts' known places, if they are unknown: a database may be
+        new, and a home is no foreign country.
+        """
+        await self._locate(self._accounts.unlocated({one.key for one in arrivals}))
         locations = await self._side.common.locator.of([one.address for one in arrivals])
         for arrival, location in zip(arrivals, locations, strict=True):
             if self._visits(arrival):  # the phone has logged in again meanwhile
@@ -219,10 +224,14 @@ class LoginWatch(Feature):
         if databases != self._databases:
             self._databases, self._unlocated = databases, deque(self._accounts.unlocated())
         some = [self._unlocated.popleft() for _ in range(min(len(self._unlocated), _LOCATED_AT_ONCE))]
-        locations = await locator.of([place.address for _, place in some])
+        await self._locate(some)
+        self._save()
+
+    async def _locate(self, some: Sequence[tuple[Key, Place]]) -> None:
+        """Look up the locations of places, and set them."""
+        locations = await self._side.common.locator.of([place.address for _, place in some])
         for (key, place), location in zip(some, locations, strict=True):
             self._accounts.locate(key, place, location)
-        self._save()
 
     def _save(self) -> None:
         changed = self._accounts.take_changed()

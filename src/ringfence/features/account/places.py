@@ -210,7 +210,9 @@ class Accounts:
         place.address = address
         if guessed:
             place.grade = Grade.AFTER_GUESSES
-        elif place.grade is Grade.ELSEWHERE and self._is_shared(place.address, place.country):
+        elif place.grade is Grade.ELSEWHERE and (
+            account.is_own(place.country) or self._is_shared(place.address, place.country)
+        ):
             self._settle(place)
         self._record(key, account, place, now)
         return place
@@ -325,9 +327,11 @@ class Accounts:
         """Return the accounts with this name: one for each Asterisk that has one."""
         return [(key, account) for key, account in self._accounts.items() if key[1] == name]
 
-    def unlocated(self) -> list[tuple[Key, Place]]:
-        """Return the places whose country is unknown: a new database may know it."""
-        accounts = self._accounts.items()
+    def unlocated(self, keys: Iterable[Key] | None = None) -> list[tuple[Key, Place]]:
+        """Return the places whose country is unknown, of ``keys`` or of all: a new database may know it."""
+        accounts: Iterable[tuple[Key, Account]] = self._accounts.items()
+        if keys is not None:
+            accounts = [(key, self._accounts[key]) for key in keys if key in self._accounts]
         return [(key, one) for key, account in accounts for one in account.places.values() if not one.country]
 
     def locate(self, key: Key, place: Place, location: Location) -> None:
