@@ -417,3 +417,17 @@ def test_the_steps_of_a_list_make_no_difference(contacts: list[tuple[str, Addres
             handle(phones, contacts, 0.0)
             handle(phones, contacts[::2], 2 * DAY)
     assert listed(one, 3 * DAY) == listed(other, 3 * DAY)
+
+
+def test_a_slow_clock_makes_no_phone_new() -> None:
+    """At a start the clock may be years behind: a phone was then seen after now, and keeps its age."""
+    before = registered("alice", "bob")
+    disappear(before, "alice", HOME, 0.0)
+    assert listed(before, AFTER) == [("203.0.113.0/24", ("alice",), 1)]
+    rows = [phone for some in before.save(AFTER, 1_000_000_000.0) for phone in some]
+
+    phones = Absences()
+    phones.restore(rows, 50.0, 900_000_000.0)
+    assert listed(phones, 50.0) == [("203.0.113.0/24", ("alice",), 1)]
+    [bob] = [one for one in saved(phones, 50.0) if not one.away]
+    assert bob.since == pytest.approx(50.0 - AFTER - 2 * DAY)

@@ -202,7 +202,9 @@ class Absences:
         """
         for phone in phones:
             mine = self._account(phone.asterisk, phone.account)
-            since, seen = (min(now, time - wall + now) for time in (phone.since, phone.seen))
+            # One that was seen after now keeps its age: the clock was ahead then, or is behind now.
+            offset = now - max(wall, phone.seen)
+            since, seen = (min(now, time + offset) for time in (phone.since, phone.seen))
             if mine is None:
                 continue
             if phone.away and len(mine.away) < MOST_AWAY:
