@@ -9,8 +9,9 @@ from attrs import evolve
 from tests.detect.events import event
 from tests.support.sources import KnownHost
 
+from ringfence.config.loader import parse
 from ringfence.features.hep.alarms import NO_EXPORT
-from ringfence.features.hep.guard import EXPORT_WITHIN, SURE, ExportReader
+from ringfence.features.hep.guard import EXPORT_WITHIN, SURE, ExportReader, build
 from ringfence.features.hep.stage import PREFIX
 from ringfence.guard.source_manager import DAY
 from ringfence.netlink.nflog import Logged
@@ -36,7 +37,7 @@ class Watched:
         self.wire = wire
         clock: Any = SimpleNamespace(mono=lambda: self.now)
         parser: Any = SimpleNamespace(read=self._parse)
-        self.reader = ExportReader(parser, wire, clock)
+        self.reader = ExportReader(parser, wire, clock, frozenset({REPORTED.source.asterisk}))
 
     def _parse(self, packet: bytes, *, sure: bool) -> Exported | None:
         assert packet == PACKET
@@ -148,3 +149,28 @@ def test_nothing_is_missed_while_the_wire_is_not_read() -> None:
     assert here.alarm_after(EXPORT_WITHIN) == ""
     here.read(Exported(REMOTE, unasked=True))
     assert here.alarm_after(1.0) == NO_EXPORT
+
+
+def test_an_asterisk_without_the_export_misses_nothing() -> None:
+    """Of several Asterisks, only those whose export is configured can lack messages."""
+    tree = {"asterisk": [{"name": "pbx", "hep": {"enabled": True}}, {"name": "other"}]}
+    here = Watched()
+    wire: Any = SimpleNamespace(
+        condition=Condition(State.LISTENING), counts=WireCounts(exported=7), readers={}
+    )
+    given: Any = SimpleNamespace(
+        side=SimpleNamespace(
+            common=SimpleNamespace(clock=SimpleNamespace(mono=lambda: here.now)),
+            exempt=SimpleNamespace(protected=SimpleNamespace(is_own=lambda _: False)),
+        ),
+        reloader=SimpleNamespace(settings=parse(tree, "", {}, secrets=False)),
+        wire=SimpleNamespace(source=wire),
+        pipeline=SimpleNamespace(listeners=[]),
+    )
+    made = build(given)
+    assert made is not None
+    here.reader = made
+    here.reader.on_events([evolve(REPORTED, source=SourceId("other", "ami"))])
+    assert here.alarm_after(EXPORT_WITHIN) == ""
+    here.reader.on_events([evolve(REPORTED, source=SourceId("pbx", "ami"))])
+    assert "keeps Asterisk from exporting" in here.alarm_after(EXPORT_WITHIN)

@@ -7,7 +7,7 @@ from math import inf
 from ringfence.alarm_codes import Alarm
 from ringfence.clock import Clock
 from ringfence.features.hep.alarms import NO_EXPORT, HepAlarmCode
-from ringfence.features.hep.settings import streams, targets
+from ringfence.features.hep.settings import exporting, streams, targets
 from ringfence.features.hep.stage import PREFIX
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.source_manager import DAY
@@ -35,11 +35,12 @@ class ExportReader(Feature):
     """Reads the SIP messages that Asterisk exports (HEP), and checks whether any that AMI reports is missing.
 
     A sender can suppress the export of its messages (``parse/hep.py``). A missing message proves nothing
-    else, so this only leads to an alarm.
+    else, so this only leads to an alarm. ``asterisks`` are the names of those that export their messages.
     """
 
-    def __init__(self, exports: Exports, wire: WireSource, clock: Clock) -> None:
+    def __init__(self, exports: Exports, wire: WireSource, clock: Clock, asterisks: frozenset[str]) -> None:
         self._exports = exports
+        self._asterisks = asterisks
         self._wire = wire
         self._clock = clock
         self._exported: dict[Endpoint, float] = {}  # when a connection had its last message, oldest first
@@ -69,6 +70,7 @@ class ExportReader(Feature):
                 event.remote.transport in _ENCRYPTED
                 and event.service is Service.PJSIP
                 and event.source.name == AMI
+                and event.source.asterisk in self._asterisks
             ):
                 self._reported.append((self._clock.mono(), event.remote))
 
@@ -104,7 +106,7 @@ def build(given: Given) -> ExportReader | None:
         return side.detector.friends.has(address) or side.detector.exempt.covers(address)
 
     exports = Exports(streams(settings), side.exempt.protected.is_own, is_known)
-    reader = ExportReader(exports, given.wire.source, side.common.clock)
+    reader = ExportReader(exports, given.wire.source, side.common.clock, exporting(settings))
     given.wire.source.readers[PREFIX.encode()] = reader
     given.pipeline.listeners.append(reader)
     return reader

@@ -31,6 +31,11 @@ class HepSettings:
 TABLE = HepSettings
 
 
+def exporting(settings: "Settings") -> frozenset[str]:
+    """Return the names of the Asterisks whose export is configured."""
+    return frozenset(pbx.name for pbx in settings.asterisk if pbx.of(HepSettings).enabled)
+
+
 def targets(settings: "Settings") -> tuple[int, ...]:
     """Return the UDP ports to which the PBXs export their decrypted messages."""
     return tuple(sorted({hep.port for hep in _enabled(settings)})) if settings.wire else ()
@@ -57,7 +62,7 @@ def with_rules(plan: FirewallPlan, settings: "Settings") -> FirewallPlan:
 
 def at_start(settings: "Settings") -> object:
     """Return the values of ``[asterisk.hep]`` that take effect only at the start of the daemon."""
-    return targets(settings), streams(settings)
+    return targets(settings), streams(settings), exporting(settings)
 
 
 def _enabled(settings: "Settings") -> list[HepSettings]:
