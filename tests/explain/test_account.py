@@ -25,7 +25,7 @@ from ringfence.explain.account import (
     merged,
 )
 from ringfence.store.database import Store
-from ringfence.values.event import EventKind
+from ringfence.values.event import EventKind, short_account
 from ringfence.values.friend import FriendReason
 
 AWAY = ip_address("198.51.100.9")
@@ -167,3 +167,17 @@ def test_a_database_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 100)
 
     assert "ringfence.db" in account_offline(Settings(store=StoreSettings(path)), "204", 1.0).problems[0]
+
+
+def test_a_long_name_is_looked_up_as_it_is_kept(tmp_path: Path) -> None:
+    """Accounts are kept with 48 bytes; one whole name finds what was kept of it."""
+    settings = Settings(store=StoreSettings(tmp_path / "ringfence.db"))
+    now, name = 1_700_000_100.0, "reception." * 6
+    kept = short_account(name)
+    with Store.open(settings.store.path, owner=True) as store:
+        store.friends.add([evolve(friend(account=kept), until=now + 60)])
+        store.bans.record([ban_of("192.0.2.2", now - 60, made=attempts(3, "192.0.2.2", kept))])
+    known = account_offline(settings, name, now)
+
+    assert known.verdict == "registered"
+    assert [(str(one.last.address), one.times) for one in known.failures] == [("192.0.2.2", 3)]

@@ -251,3 +251,9 @@ def test_hostile_text_is_made_printable() -> None:
     text = sentences(holders=(holder(ListKind.DENY, "192.0.2.0/24", origin="/a\x1b[2J", note="b\x1b"),))
 
     assert "\x1b" not in text
+
+
+def test_the_command_that_removes_a_country_can_be_copied() -> None:
+    """A shell splits at blanks, so the command names the country alone."""
+    country = holder(ListKind.DENY, "country DE", network="192.0.2.0/24")
+    assert "to end that, ringfence deny remove DE, or for it alone" in sentences(holders=(country,))

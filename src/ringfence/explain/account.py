@@ -336,9 +336,10 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
 
 
 def _known(store: Store, account: str, now: float, known_locations: Locator) -> AccountFacts:
-    friends = latest_of(one for one in store.friends.current(now, MOST) if one.account == account)
-    former = latest_of(one for one in store.friends.former(now, MOST) if one.account == account)
-    failures = merged((), failures_of(store.bans.attempts_on(account, now - KEEP, MOST_ATTEMPTS)))
+    kept = short_account(account)
+    friends = latest_of(one for one in store.friends.current(now, MOST) if short_account(one.account) == kept)
+    former = latest_of(one for one in store.friends.former(now, MOST) if short_account(one.account) == kept)
+    failures = merged((), failures_of(store.bans.attempts_on(kept, now - KEEP, MOST_ATTEMPTS)))
     addresses = [*(one.address for one in (*friends, *former)), *(one.last.address for one in failures)]
     bans = {
         address: tuple(

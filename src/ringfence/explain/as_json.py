@@ -16,7 +16,7 @@ from ringfence.explain.account import reason_of
 from ringfence.explain.facts import ActiveBan, AddressVerdict, AttemptOutcome, NetworkFacts, sources_of
 from ringfence.explain.groups import ALIKE, grouped
 from ringfence.friends.exchange import as_json
-from ringfence.lists.entries import CONFIGURATION, OWN_ORIGINS
+from ringfence.lists.entries import CONFIGURATION, COUNTRY, OWN_ORIGINS
 from ringfence.lists.manager import Holder
 from ringfence.plurals import counted
 from ringfence.store.bans import RecordedBan
@@ -133,7 +133,7 @@ def _removal(holder: Holder) -> str:
         return holder.removal
     if entry.origin == CONFIGURATION:
         return f"remove it from [{entry.kind}] in the configuration, and reload"
-    return f"ringfence {entry.kind} remove {printable(entry.value)}"
+    return f"ringfence {entry.kind} remove {printable(entry.value.removeprefix(COUNTRY))}"
 
 
 # -- bans that run ----------------------------------------------------------------------------------------

@@ -151,7 +151,8 @@ class AccountFactsReader:
         recorded: list[Failures] = []
         try:
             attempts = side.common.store.bans.attempts_on
-            recorded = failures_of(await asyncio.to_thread(attempts, account, now - KEEP, MOST_ATTEMPTS))
+            kept = short_account(account)
+            recorded = failures_of(await asyncio.to_thread(attempts, kept, now - KEEP, MOST_ATTEMPTS))
         except StoreError as error:
             problems.append(f"recorded attempts are unknown: {error}")
         known = side.exempt.friends.friends

@@ -30,6 +30,8 @@ OWN_ORIGINS = frozenset({COMMAND, CONFIGURATION})
 NO_REGIONS = street.reason("geo")
 """The reason why regions have no networks in a copy of ringfence without the feature ``geo``."""
 
+COUNTRY = "country "
+"""The beginning of the text of a country. A command accepts the country with it or without it."""
 MAX_NAME = 253
 
 
@@ -83,7 +85,7 @@ _MAX_NUMBER = 2**32 - 1
 
 def parse_entry(text: str) -> EntryValue:
     """Parse an entry of a command or of the configuration; raise ValueError if it is invalid."""
-    with_country = text.removeprefix("country ")
+    with_country = text.removeprefix(COUNTRY)
     if with_country != text:
         return parse_region(with_country)
     try:
@@ -107,7 +109,7 @@ def parse_region(text: str) -> EntryValue:
     """Parse a country (``DE``) or an autonomous system (``AS64496``); raise ValueError if it is neither."""
     code = text.upper()
     if _COUNTRY.fullmatch(code):
-        return EntryValue(EntryKind.REGION, f"country {code}")
+        return EntryValue(EntryKind.REGION, COUNTRY + code)
     number = _NUMBER.fullmatch(code)
     if number and int(number[1]) <= _MAX_NUMBER:
         return EntryValue(EntryKind.REGION, code)
