@@ -1,9 +1,12 @@
 """Changes of files and folders: written whole, and shown without passwords."""
 
+import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from tests.features.setup.world import SECRET
 
 from ringfence.errors import SetupError
@@ -117,3 +120,21 @@ def test_a_long_line_is_masked_at_once() -> None:
     line = "pass" * 500_000
     assert masked(line) == line
     assert masked(f"{line}=hidden") == f"{line}=********"
+
+
+def test_a_long_file_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matcher compares each pair of equal lines, and Asterisk's user can write millions."""
+    compared: list[int] = []
+    matcher = difflib.SequenceMatcher
+
+    def counted(junk: None, old: Sequence[str], new: Sequence[str], autojunk: bool = True) -> object:  # noqa: FBT001, FBT002
+        compared.append(len(old) + len(new))
+        return matcher(junk, old, new, autojunk)
+
+    monkeypatch.setattr(difflib, "SequenceMatcher", counted)
+    before = state(b"[general]\n" + b"".join(b"; %d\n" % (number % 120) for number in range(12_000)))
+    after = evolve(before, content=before.content + b"x = 1\n")
+    shown = [*FileChange(Path("/etc/x"), before, after, "a test").shown()]
+
+    assert "+x = 1" in shown
+    assert sum(compared) < 100

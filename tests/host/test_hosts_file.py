@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.host.hosts_file import full_name, hosts_line
+from ringfence.host.hosts_file import full_name, hosts_line, knows_host
 from ringfence.host.names import MAX_SIZE, HostsFile
 
 
@@ -69,3 +69,24 @@ def test_the_domain_of_this_host(
     monkeypatch.setattr("socket.getaddrinfo", look_up)
     assert full_name("pbx") == full
     assert hosts_line("pbx", full_name("pbx")) == line
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ways", "known"),
+    [
+        ("127.0.0.1 localhost\n", "files myhostname dns", True),
+        ("127.0.0.1 localhost\n", "files dns myhostname", False),
+        ("127.0.0.1 localhost\n", "files mdns4_minimal [NOTFOUND=return] dns mymachines myhostname", False),
+        ("127.0.1.1 pbx\n", "files dns myhostname", True),
+        ("::1 pbx\n", "files dns", True),
+        ("2001:db8::5 pbx\n", "files dns", False),
+    ],
+)
+def test_a_name_server_is_asked_before_what_stands_after_it(
+    tmp_path: Path, hosts: str, ways: str, *, known: bool
+) -> None:
+    """The C library asks from left to right, and by IPv4 it ignores the lines of IPv6 addresses."""
+    (tmp_path / "hosts").write_text(hosts, "utf-8")
+    (tmp_path / "nsswitch.conf").write_text(f"hosts: {ways}\n", "utf-8")
+
+    assert knows_host("pbx", tmp_path / "hosts", tmp_path / "nsswitch.conf") is known

@@ -17,10 +17,10 @@ import re
 import shlex
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import AnyStr, TypeAlias
 
 from attrs import frozen
 
@@ -33,6 +33,9 @@ _SECRET_NAME = re.compile(r"secret|token|passw|pwd|\bpass|pass\b", re.IGNORECASE
 _MASK = "********"
 _SHORTEST = 4
 """The minimum length of a password that is masked everywhere: a shorter one may be a common word."""
+MOST_COMPARED = 1_000
+"""The maximum number of lines from the first change in a file to the last: difflib takes its square."""
+_AROUND = 3  # unchanged lines that are shown before and after a change
 _NO_SECRET = re.compile(r"[ +-]?(?:secret|token)_file\s*=.*")
 
 
@@ -85,11 +88,32 @@ class FileChange:
         )
         names = "/dev/null" if self.before is None else str(self.path), str(self.path)
         secrets = {secret for line in (*old, *new) if (secret := _secret_of(line))}
+        is_long = max(len(old), len(new)) > MOST_COMPARED
+        if is_long:
+            old, new = changed_part(old, new, _AROUND)
+        if max(len(old), len(new)) > MOST_COMPARED:
+            yield f"{self.path}: {len(old)} lines become {len(new)}, too many to be shown"
+            return
         for line in difflib.unified_diff(old, new, *names, lineterm=""):
+            if is_long and line.startswith("@@"):
+                continue  # numbers of lines, counted from the first that is compared
             text = masked(line)
             for secret in secrets:
                 text = text.replace(secret, _MASK) if len(secret) >= _SHORTEST else text
             yield text
+
+
+def changed_part(old: list[AnyStr], new: list[AnyStr], around: int = 0) -> tuple[list[AnyStr], list[AnyStr]]:
+    """Return the lines of two contents from the first change to the last, and ``around`` lines more."""
+    first = max(0, _common(old, new) - around)
+    last = max(0, _common(old[first:][::-1], new[first:][::-1]) - around)
+    return old[first : len(old) - last], new[first : len(new) - last]
+
+
+def _common(old: Sequence[AnyStr], new: Sequence[AnyStr]) -> int:
+    """Return how many lines at the beginning of ``old`` and ``new`` are the same."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((number for number, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
 @frozen

@@ -16,8 +16,11 @@ def knows_host(name: str, hosts: Path, nsswitch: Path) -> bool:
     look-up.
     """
     ways = next((words for words in _words_in(nsswitch) if words[:1] == ["hosts:"]), [])
-    known = {word.lower() for words in _words_in(hosts) for word in words[1:]}
-    return "myhostname" in ways or name.lower() in known
+    before_dns = ways[: ways.index("dns")] if "dns" in ways else ways  # they are asked from left to right
+    # Asterisk asks for an IPv4 address. Then the C library ignores the lines of IPv6 addresses except ::1.
+    lines = [words for words in _words_in(hosts) if words and (":" not in words[0] or words[0] == "::1")]
+    known = {word.lower() for words in lines for word in words[1:]}
+    return "myhostname" in before_dns or name.lower() in known
 
 
 def full_name(name: str) -> str:

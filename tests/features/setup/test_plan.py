@@ -541,3 +541,15 @@ def test_networks_have_their_reasons(host: Host) -> None:
 
     assert [f'    "{network}",  # {why}' in text.split("\n") for network, why in EXEMPT.items()] == [True]
     assert isinstance(plan(host.found(), host.paths).changes[1], FolderChange)
+
+
+def test_a_rotation_for_another_asterisk_is_named(host: Host) -> None:
+    """Its script fails silently, and Asterisk goes on writing into the renamed file."""
+    root = evolve(host.found().asterisk.server, uid=0)
+    found = evolve(host.found(), asterisk=evolve(host.found().asterisk, server=root))
+    host.paths.logrotate.write_bytes(files_of(host, found)["etc/logrotate.d/ringfence"].content)
+    moved = evolve(root, program="/opt/asterisk/sbin/asterisk")
+    planned = plan(evolve(found, asterisk=evolve(found.asterisk, server=moved)), host.paths)
+
+    told = [*planned.notes, *(str(change.path) for change in planned.changes)]
+    assert any(str(host.paths.logrotate) in line for line in told)

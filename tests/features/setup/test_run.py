@@ -18,6 +18,9 @@ from ringfence.findings import Finding
 
 pytestmark = pytest.mark.kernel  # a host in a folder has files of several users
 
+GUARDING = {"firewall": {"enforcing": True}, "alarms": []}
+"""The parts of the daemon's status that setup reads after the proof."""
+
 
 @pytest.fixture(name="host")
 def _host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
@@ -156,7 +159,7 @@ def _proven(host: Host, monkeypatch: pytest.MonkeyPatch, fail2ban_client: None) 
     configure(host.fail2ban, {"jail.local": "[asterisk]\nenabled = true\n"})
     monkeypatch.setattr(setup_command, "find", lambda _paths: host.found_with_a_jail())
     monkeypatch.setattr(setup_command, "is_reachable", lambda _path: True)
-    monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: {})
+    monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: GUARDING)
     monkeypatch.setattr(
         setup_command, "prove", lambda *_arguments, **_options: [Finding(right=True, what="wire")]
     )
@@ -204,4 +207,31 @@ def test_a_source_that_is_not_proven_keeps_the_jail(
 
     assert not setup(host)
     assert "fail2ban's jail asterisk stays, until every source works" in capsys.readouterr().err
+    assert not (host.fail2ban / "jail.d/zz-ringfence.local").exists()
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        pytest.param({"firewall": {"enforcing": False}}, id="off or a dry run"),
+        pytest.param(
+            {"firewall": {"enforcing": True}, "alarms": [{"code": "trial.running"}]},
+            id="an unconfirmed trial",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("proven")
+def test_a_ringfence_that_drops_nothing_keeps_the_jail(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    report: dict[str, object],
+) -> None:
+    """After ``ringfence off``, in a dry run and in a trial every source works, but only fail2ban bans."""
+    monkeypatch.setattr(setup_command, "wait_for_sources", lambda _path, **_options: report)
+    database = f"[Definition]\ndbfile = {host.folder.parent}/gone.sqlite3\n"
+    (host.fail2ban / "fail2ban.local").write_text(database, "utf-8")
+
+    assert not setup(host)
+    assert "fail2ban's jail asterisk stays, " in capsys.readouterr().err
     assert not (host.fail2ban / "jail.d/zz-ringfence.local").exists()

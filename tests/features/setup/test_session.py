@@ -9,6 +9,7 @@ from tests.support.pbx_machine import differing
 
 from ringfence.errors import FirewallError, SetupError
 from ringfence.features.fail2ban import other_guard
+from ringfence.features.setup import journal as journal_module
 from ringfence.features.setup import session
 from ringfence.features.setup.journal import open_journal, read_journal
 from ringfence.features.setup.plan import Plan, plan
@@ -207,3 +208,23 @@ def test_an_asterisk_that_ended_cannot_reload() -> None:
     """The message has the console's reason."""
     with pytest.raises(SetupError, match="Asterisk does not reload its manager: it has no control socket"):
         reload_asterisk(NoConsole("it has no control socket"))
+
+
+@pytest.mark.parametrize("reachable", [False, True])
+def test_a_run_that_could_not_begin_leaves_the_guard_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch, *, reachable: bool
+) -> None:
+    """On a full disk the journal has no state of the units: the rules of a ringfence that guards stay."""
+
+    def full(*_: object) -> None:
+        raise SetupError("cannot write journal.json: No space left on device")
+
+    planned = plan(host.found(), host.paths)
+    monkeypatch.setattr(session, "flush_everything", lambda: pytest.fail("the rules are removed"))
+    monkeypatch.setattr(journal_module, "write_file", full)
+    with open_journal(host.paths.state) as opened:
+        current = SetupSession(host.paths, opened, Systemd(host.paths.systemd), lambda: reachable)
+        with pytest.raises(SetupError, match="No space left"):
+            current.begin(planned)
+        assert [*current.take_back()] == []
+    assert not host.paths.state.exists()

@@ -58,10 +58,10 @@ class OtherGuard:
         if self.jails:
             yield f"fail2ban: take over the bans of {', '.join(self.jails)}, then disable it"
 
-    def unproven(self) -> Iterator[str]:
-        """Yield a line that fail2ban's jails, if any, stay: a source of ringfence does not work."""
+    def kept(self, why: str) -> Iterator[str]:
+        """Yield a line that fail2ban's jails, if any, stay. ``why`` is the reason, or until when."""
         if self.jails:
-            yield f"fail2ban's jail {', '.join(self.jails)} stays, until every source works"
+            yield f"fail2ban's jail {', '.join(self.jails)} stays, {why}"
 
     def hand_over(self, config: Path, apply: Callable[[FileChange], None]) -> bool:
         """Ban what fail2ban bans, then disable its jails for Asterisk; return whether this succeeded.

@@ -30,6 +30,7 @@ from ringfence.features.setup.proof import (
     prove,
     targets_of,
     wait_for_sources,
+    why_nothing_is_dropped,
 )
 from ringfence.features.setup.session import (
     DATABASE,
@@ -219,16 +220,18 @@ class SetupRun:
             echo_findings(Finding(None, "daemon", start))
             return True
         control = settings_from(self._paths.config).control.socket
-        wait_for_sources(control, log=planned.log is not None)
+        report = wait_for_sources(control, log=planned.log is not None)
         echo_findings(Finding(True, "daemon", "ready, and logged in to AMI"))
         findings = prove(
             control, lambda: _failed_login(found), contained=not found.asterisk.server.same_network
         )
         findings += [part.proof(control) for part in self._parts]
         echo_findings(*findings)
-        if any(finding.right is False for finding in findings):
-            echo_stderr(*(line for other in found.others for line in other.unproven()))
-            return False
+        wrong = any(finding.right is False for finding in findings)
+        if why := "until every source works" if wrong else why_nothing_is_dropped(report):
+            kept = [line for other in found.others for line in other.kept(why)]
+            echo_stderr(*kept)
+            return not (wrong or kept)
         return all(other.hand_over(self._paths.config, session.apply) for other in found.others)
 
     def _is_reachable(self) -> bool:

@@ -21,11 +21,13 @@ from attrs import asdict, evolve, frozen
 from ringfence.errors import SetupError
 from ringfence.host.file_changes import (
     MAX_BYTES,
+    MOST_COMPARED,
     Change,
     FileChange,
     FileState,
     FolderChange,
     FolderState,
+    changed_part,
     file_state,
     folder_state,
     remove_file,
@@ -297,8 +299,6 @@ KEPT = ".before-ringfence"
 
 The copy is made if others have changed the file after setup, so that the file itself cannot be restored.
 """
-_MAX_COMPARED = 1_000
-"""The maximum number of lines from the first change in a file to the last: difflib takes its square."""
 _MAX_SEARCHED = 10_000_000
 """The maximum number of lines that the search for one changed part compares."""
 
@@ -374,10 +374,8 @@ def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
     Return None too if the comparison would take long.
     """
     lines, old, new = _lines(now), _lines(before), _lines(after)
-    first = _common(old, new)
-    last = _common(old[first:][::-1], new[first:][::-1])
-    old, new = old[first : len(old) - last], new[first : len(new) - last]
-    if max(len(old), len(new)) > _MAX_COMPARED:
+    old, new = changed_part(old, new)
+    if max(len(old), len(new)) > MOST_COMPARED:
         return None
     for tag, i, j, k, end in difflib.SequenceMatcher(None, new, old, autojunk=False).get_opcodes():
         if tag == "equal":
@@ -393,12 +391,6 @@ def without_change(before: bytes, after: bytes, now: bytes) -> bytes | None:
             original = [*original[:-1], original[-1] + b"\n"]
         lines = [*lines[: found[0]], *original, *rest]
     return b"".join(lines)
-
-
-def _common(old: Sequence[bytes], new: Sequence[bytes]) -> int:
-    """Return how many lines at the beginning of ``old`` and ``new`` are the same."""
-    pairs = enumerate(zip(old, new, strict=False))
-    return next((number for number, (one, other) in pairs if one != other), min(len(old), len(new)))
 
 
 def _lines(content: bytes) -> list[bytes]:

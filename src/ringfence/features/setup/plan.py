@@ -7,6 +7,7 @@ reads come last. A file that Asterisk includes comes before the line that includ
 import pwd
 import re
 import secrets
+import shlex
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -409,9 +410,18 @@ class _Planner:
             return
         now = file_state(self.paths.logrotate)
         lines = [line.strip() for line in text_of(now).split("\n")]
-        if f"{log.file} {{" in lines and f"su {user} ringfence" in lines:
-            return
         command = reload_command(server, user) if server.same_root else ()
+        if f"{log.file} {{" in lines and f"su {user} ringfence" in lines:
+            # What precedes the program differs: the file of the package names users, setup's has numbers.
+            wanted = shlex.join(command[command.index(server.program) :]) if command else ""
+            if wanted in text_of(now):
+                return
+            if now != self.written.get(self.paths.logrotate):
+                self.notes.append(
+                    f"{self.paths.logrotate} does not run {wanted}: Asterisk may write to the rotated log "
+                    "for ever; fix: correct its postrotate, or remove the file, and run setup again"
+                )
+                return
         if not server.same_root:
             self.notes.append("after a rotation of the log, run `logger reload` in Asterisk's container")
         self._file(

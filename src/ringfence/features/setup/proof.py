@@ -184,6 +184,7 @@ SETTLE = 10.0
 SEEN_WITHIN = 5.0
 """Seconds within which every source must report the login. The log takes longest: a tenth of a second."""
 _PAUSE = 0.05
+_TRIAL = "trial.running"  # the alarm while a trial runs
 _LISTENING = "listening"
 WIRE = "wire"
 
@@ -232,6 +233,18 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
         if source["name"].endswith("/ami") and source["state"] != _LISTENING:
             raise SetupError(f"AMI does not work: {source['state']}: {source['detail']}")
     return report
+
+
+def why_nothing_is_dropped(report: Report) -> str:
+    """Return why another guard must stay although every source works; "" if ringfence drops what it bans.
+
+    ``report`` is the daemon's status.
+    """
+    if not report["firewall"]["enforcing"]:
+        return "because ringfence drops nothing now; see: ringfence status; then run setup again"
+    if any(alarm["code"] == _TRIAL for alarm in report["alarms"]):
+        return "because a trial may end with ringfence off; fix: ringfence confirm, then run setup again"
+    return ""
 
 
 def prove(

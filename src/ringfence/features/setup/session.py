@@ -194,6 +194,8 @@ class SetupSession:
 
     def _take_back(self, kept: tuple[int, int] | None) -> Iterator[str]:
         record = self._journal.record
+        if record == JournalRecord():
+            return  # the run did not begin: nothing was changed, and the state of the units is unknown
         whole = kept is None
         made, registered = kept or (0, 0)
         changes = record.changes[made:]
