@@ -158,6 +158,13 @@ class AsteriskFiles:
         reader.read()
         return reader.refused
 
+    def paths_of(self, name: str) -> list[Path]:
+        """Return the path of the file ``name``, and those of included files in the folder with passwords."""
+        reader = self._reader(name)
+        reader.read()
+        inside = (path for path in reader.with_passwords if path.is_relative_to(self.folder))
+        return [*dict.fromkeys([self.folder / name, *(path for path in inside if ".." not in path.parts)])]
+
     def leads_elsewhere(self, name: str) -> bool:
         """Whether the file ``name`` is a link to a file of Asterisk's container."""
         return self._reader(name).leads_elsewhere(self.folder / name)

@@ -63,6 +63,7 @@ DEEPEST = 10
 """The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
 _LONGEST_NAME = 79
+_PASSWORD = re.compile(rb"[\w/ -]{0,40}(?:secret|passw|md5_cred)[\w/ -]{0,40}=", re.IGNORECASE)
 _LONGEST_PATH = 255
 _FOLDER = "/etc/asterisk"
 _LONGEST_RELATIVE = _LONGEST_PATH - len(f"{_FOLDER}/")
@@ -195,7 +196,8 @@ class ConfReader:
     read.
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
-    ``FILE:LINE: why``; "" if it accepts them.
+    ``FILE:LINE: why``; "" if it accepts them. ``with_passwords`` has the paths of the files with an option
+    whose name is that of a password.
     """
 
     folder: Path
@@ -205,6 +207,7 @@ class ConfReader:
     named: Path | None = None
     sections: list[LoadedSection] = field(factory=list)
     unread: list[Unread] = field(factory=list)
+    with_passwords: list[Path] = field(factory=list)
     refused: str = ""
     _by_name: dict[bytes, list[LoadedSection]] = field(factory=dict)
     _current: LoadedSection | None = None
@@ -256,6 +259,8 @@ class ConfReader:
                     self._spend(1)
                     if line := comments.strip_from(text):
                         here = self._line(line, here)
+                        if _PASSWORD.match(line) and path not in self.with_passwords:
+                            self.with_passwords.append(path)
             except RefusedLineError as error:
                 self._end(f"{path}:{number}", str(error), main=main)
                 return True  # Asterisk does not count down its depth either

@@ -225,6 +225,7 @@ def test_a_badly_configured_asterisk(tmp_path: Path) -> None:
         "pjsip.conf [carrier]",
         "passwords",
         "manager users",
+        "files",
         "phones",
         "calls at once",
         "TLS",
@@ -546,3 +547,17 @@ def test_look_ups_of_names_may_stop_a_driver(shown: str | None, weak: str) -> No
         [weak] if weak else []
     )
     assert all("fix: " in line for line in found)
+
+
+def test_included_files_with_passwords(tmp_path: Path) -> None:
+    """FreePBX's passwords are in files that the main files include."""
+    (tmp_path / "asterisk.conf").touch()
+    (tmp_path / "pjsip.conf").write_text("#include pjsip.auth.conf\n", "utf-8")
+    (tmp_path / "pjsip.conf").chmod(0o640)
+    (tmp_path / "pjsip.auth.conf").write_text("[200]\ntype=auth\npassword=f3Q9zLw27vTk\n", "utf-8")
+    (tmp_path / "pjsip.auth.conf").chmod(0o664)
+    tmp_path.chmod(0o755)
+
+    found = hardening_findings(AsteriskFiles(tmp_path), NoConsole(GONE), "ringfence")
+    [line] = [finding.detail for finding in found if "files" in finding.what]
+    assert shlex.split(line.partition("; fix: ")[2]) == ["chmod", "o=", f"{tmp_path}/pjsip.auth.conf"]

@@ -74,7 +74,7 @@ def hardening_findings(
         *_passwords(accounts, services),
         *_managers(services, user),
         *_http(services),
-        *_readable_files(files.folder),
+        *_readable_files(files),
         *freepbx_findings(root / MODULES),
         *provisioning_findings(root),
         *_summaries(accounts),
@@ -87,16 +87,16 @@ def hardening_findings(
         yield Finding(None if hidden else True, "hardening", seen if hidden else "nothing is wide open")
 
 
-def _readable_files(folder: Path) -> Iterator[Finding]:
-    """Yield a finding if every user of this host may read files with passwords.
+def _readable_files(files: AsteriskFiles) -> Iterator[Finding]:
+    """Yield a finding if every user of this host may read files with passwords, or those that they include.
 
     No command is proposed for a link: Asterisk's user may have made it lead to any file of this host.
     """
-    modes = {folder / name: _mode(folder / name) for name in _WITH_PASSWORDS}
+    modes = {path: _mode(path) for name in _WITH_PASSWORDS for path in files.paths_of(name)}
     shown = [file for file, mode in modes.items() if stat.S_ISREG(mode) and mode & 0o004]
-    if shown and _mode(folder) & 0o001:
-        plain = shlex.join(str(file) for file in shown if not file.is_symlink())
-        links = ", ".join(str(file) for file in shown if file.is_symlink())
+    if shown and _mode(files.folder) & 0o001:
+        links = ", ".join(str(file) for file in shown if _is_link(file, files.folder))
+        plain = shlex.join(str(file) for file in shown if not _is_link(file, files.folder))
         fixes = [f"chmod o= {plain}"] if plain else []
         fixes += [f"see where these links lead: {links}"] if links else []
         yield Finding(
@@ -104,6 +104,11 @@ def _readable_files(folder: Path) -> Iterator[Finding]:
             "hardening: files",
             f"every user of this host may read passwords; fix: {'; '.join(fixes)}",
         )
+
+
+def _is_link(file: Path, folder: Path) -> bool:
+    """Whether ``file``, or a folder between it and ``folder``, is a link."""
+    return any(part.is_symlink() for part in (file, *file.parents) if folder in part.parents)
 
 
 def _mode(path: Path) -> int:
