@@ -290,6 +290,18 @@ class Exchange:
         )
 
 
+def security_line(event: bytes, time: float) -> bytes:
+    """Return the line of the log about an event of AMI, which Asterisk writes at a time (epoch seconds)."""
+    stamp = datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    pairs = [line.partition(b": ")[::2] for line in event.removesuffix(b"\r\n\r\n").split(b"\r\n")]
+    fields = [
+        b'%b="%b"' % (b"SecurityEvent" if name == b"Event" else name, value)
+        for name, value in pairs
+        if name != b"Privilege"
+    ]
+    return f"[{stamp}] SECURITY[17045] res_security_log.c: ".encode() + b",".join(fields) + b"\n"
+
+
 def _host(address: str) -> str:
     """Return an address as it is written in a URI and before a port."""
     return f"[{address}]" if ":" in address else address

@@ -68,6 +68,12 @@ class Kernel:
         self.ends.clear()
         self.lists.clear()
 
+    def erase(self) -> None:
+        """Remove some bans and no rule, as another program may: `nft delete element`, `ipset del`."""
+        for key in sorted(self.ends, key=str):
+            if self._schedule.chosen.random() < 0.5:
+                del self.ends[key]
+
     def forget(self) -> None:
         """Begin again, as after a boot of the host."""
         self.damage()

@@ -11,6 +11,8 @@ Besides the judge's invariants there are some more:
 - R: a ban of the administrator has its length, if the answer says that the database has it.
 - S: the alarms about the host's state clear when all works again.
 - D: no task of the daemon ends by an error, and the daemon does not end by itself.
+- L: after a quiet, each source listens and reports, and a stranger that guesses is banned in full. The judge
+  forgives attempts that nobody could report. So a source that stays deaf shows only here.
 """
 
 import json
@@ -27,8 +29,8 @@ from typing import Any
 
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from tests.judge.asterisk import Act, Exchange, Report
-from tests.judge.oracle import Bans, Judge, View, Violation, drops, host_of
+from tests.judge.asterisk import PBX, SECOND, Act, Exchange, Report, security_line
+from tests.judge.oracle import GUESSES, Bans, Judge, View, Violation, drops, host_of
 from tests.judge.others import exchange
 from tests.judge.packets import syns
 from tests.judge.worlds import PLAIN, START
@@ -62,6 +64,11 @@ HELD_WITHIN = 4.0
 """Seconds in which AMI has delivered a report, if nothing ends the connection (``story.py``)."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
+NOBODY = "206"
+"""The account at which strangers guess after a quiet, which does not exist. Of one that exists and that many
+try, a first failure is a narrow ban."""
+STRANGERS = {PBX: "198.19.1.7", SECOND: "198.19.2.7"}
+"""By Asterisk, the stranger who guesses when all works again. No story has these addresses."""
 MOST_STARTS = 100
 """The most tries to start: after these no fault lasts any more."""
 SLACK = 6.0
@@ -164,6 +171,7 @@ class Simulation:
         self._missed: dict[str, float] = {}  # by source, when AMI last missed an attempt (true time)
         self._wire = Channel[Report | None](schedule, self._copy)  # None: reading fails
         self._lines = {name: Channel[bytes](schedule, log.write) for name, log in self.host.logs.items()}
+        self._writes_security = False  # whether the logs have the level "security"
         self._kernel_fails = False
         self._acts = 0
         self._asked = Counter[str]()
@@ -240,8 +248,10 @@ class Simulation:
         self.wait(step.wait)
         self._read_contacts()
         found = self._defects()
-        if step.wait >= 1.0 and not self._kernel_fails:
-            found += self._judge.check(self.view(whole=False), self.time, quiet=False)
+        if step.wait >= 1.0:
+            seen = self._judge.check(self.view(whole=False), self.time, quiet=False)
+            # A kernel that refuses may keep a ban of a phone, or lack one. It never makes one.
+            found += [one for one in seen if one.invariant == "F" or not self._kernel_fails]
         if not found:
             if step.act is not None:
                 self._act(step.act)
@@ -271,6 +281,9 @@ class Simulation:
         if act.transport != "UDP":
             self._connect(one, copied=copied)
         ami, wire, log = one.reports(copied=copied)
+        if self._writes_security:
+            lines = [security_line(report.data, one.time) for report in ami if report.source == "ami"]
+            log = [*(Report("log", line, act.asterisk) for line in lines), *log]
         for report in wire:
             self._wire.send(report)
         for report in ami:
@@ -421,8 +434,14 @@ class Simulation:
         self.host.kernel.damage()
         self._kernel_fails = True
 
+    def _erase(self, _: Step) -> None:
+        self.host.kernel.erase()
+
     def _rotate(self, step: Step) -> None:
         self.host.logs[step.asterisk].rotate()
+
+    def _log_security(self, _: Step) -> None:
+        self._writes_security = True
 
     # -- the administrator. An answer may come during the next steps, or never
 
@@ -497,10 +516,14 @@ class Simulation:
         self._kernel_fails = False
         self.wait(ANSWERED_WITHIN)
         if self.process.store.records.switched_off:
-            with suppress(RingfenceError):
+            try:
                 self.process.request("on")
+            except RingfenceError as error:
+                return [Violation("D", f"`on` is refused although all works: {error}")]
         self.wait(QUIET)
         found = self._defects()
+        if self.process.unanswered:
+            found.append(Violation("D", f"{self.process.unanswered} requests have no answer"))
         if not found:
             view = self.view(whole=True)
             kernel, ledger, store, listed = map(
@@ -514,6 +537,39 @@ class Simulation:
                 Violation("U", f"{one} is banned again") for one, _ in view.kernel if one in self._unbanned
             ]
         return found
+
+    def liveness(self) -> list[Violation]:
+        """Let a stranger guess at each Asterisk after a quiet; return what no longer works."""
+        states, before = self._sources()
+        found = [f"the source {name} is {state}" for name, state in states.items() if state != "listening"]
+        for asterisk, address in STRANGERS.items():
+            guess = Act("guesses", address, account=NOBODY, transport="TCP", asterisk=asterisk)
+            for _ in range(GUESSES):
+                violations = self.step(Step("act", guess, wait=0.5))
+                if violations:
+                    return violations
+        self.wait(SLACK)
+        _, after = self._sources()
+        found += [
+            f"the source {name} reports nothing" for name in before if after.get(name, 0) <= before[name]
+        ]
+        kernel = self.view(whole=False).kernel
+        found += [
+            f"{address} made {GUESSES} proven attempts, and its {transport} is not dropped"
+            for address in STRANGERS.values()
+            for transport in ("UDP", "TCP")
+            if not drops(kernel, address, transport)
+        ]
+        return [Violation("L", one) for one in found] or self._defects()
+
+    def _sources(self) -> tuple[dict[str, str], Counter[str]]:
+        """Return the state of each source, and how much it has reported; a log's files count together."""
+        states, reported = dict[str, str](), Counter[str]()
+        for one in self.process.request("status")["sources"]:
+            name = one["name"].partition(":")[0]
+            states[name] = one["state"]
+            reported[name] += one["events"] + one.get("skipped", 0)
+        return states, reported
 
     def view(self, *, whole: bool) -> View:
         """Return what is seen from outside, without the administrator's bans unless ``whole``."""
@@ -547,6 +603,7 @@ class Simulation:
                 f"the daemon ended: {serving.exception() if not serving.cancelled() else 'cancelled'!r}"
             )
         found += [f"{one['event']}: {one}" for one in self._logged if one["event"] in _DEFECTS]
+        found += [f"a request fails: {one}" for one in process.broken]
         return [Violation("D", one) for one in found]
 
     def _lost_bans(self) -> Iterable[Violation]:
@@ -625,7 +682,7 @@ def traced(seed: int, steps: Sequence[Step]) -> tuple[Failure | None, str]:
                     violations = simulation.step(step)
                     if violations:
                         return Failure(seed, tuple(steps[:number]), tuple(violations)), ""
-                violations = simulation.quiet()
+                violations = simulation.quiet() or simulation.liveness()
                 trace = simulation.process.loop.trace.hexdigest()
             finally:
                 simulation.close()

@@ -224,6 +224,8 @@ class Process:
         self.host = host
         self.is_alive = True
         self._asking = set[asyncio.Task[None]]()
+        self.broken: list[str] = []
+        """Requests whose handler failed by an error that no client should see."""
         self.counts = Counted()
         self.database = host.folder / f"database-{number}" / "ringfence.db"
         self.database.parent.mkdir(exist_ok=True)
@@ -273,9 +275,19 @@ class Process:
 
         async def ask() -> None:
             with suppress(RingfenceError):
-                then(await self._answer(do, fields))
+                try:
+                    then(await self._answer(do, fields))
+                except RingfenceError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - the control socket would log it as a defect
+                    self.broken.append(f"{do}: {error!r}")
 
         self._asking.add(self.loop.create_task(ask()))
+
+    @property
+    def unanswered(self) -> int:
+        """The number of requests that wait for an answer."""
+        return sum(not one.done() for one in self._asking)
 
     async def _answer(self, do: str, fields: Mapping[str, object]) -> object:
         PEER.set(Peer(0, 1))
