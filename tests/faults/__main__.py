@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 
-from tests.faults.operations import OPERATIONS
+from tests.faults.operations import OPERATIONS, Process
 from tests.faults.setup_bed import SETUPS
 from tests.faults.sweep import Result, Work, work
 from tests.faults.values import rows
@@ -28,7 +28,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2, help="how many cases at the same time")
     parser.add_argument("--findings", type=Path, default=Path("faults.txt"), help="the file of findings")
     options = parser.parse_args()
-    every = [*rows(SETUPS, ("files",)), *rows(OPERATIONS, ("nftables", "ipset"))]
+    lasting = frozenset(name for name, one in OPERATIONS.items() if one.process is Process.RUNNING)
+    every = [*rows(SETUPS, ("files",)), *rows(OPERATIONS, ("nftables", "ipset"), lasting)]
     chosen = [row for row in every if fnmatchcase(str(row), options.only)]
     chosen.sort(key=lambda row: (row.operation, row.backend))
     tasks = [
@@ -50,8 +51,8 @@ def _report(results: Sequence[Result]) -> None:
     for result in results:
         row = result.row
         print(
-            f"{row.operation:12} {row.backend:9} {row.call:18} {row.error:13} {result.tried:7} "
-            f"{result.found:6} {result.doubtful:9}"
+            f"{row.operation:12} {row.backend:9} {row.call:18} {row.error + '+' * row.lasts:13} "
+            f"{result.tried:7} {result.found:6} {result.doubtful:9}"
         )
     tried, found = sum(one.tried for one in results), sum(one.found for one in results)
     print(f"{len(results)} rows, {tried} cases: {found} findings")

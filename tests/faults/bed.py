@@ -13,7 +13,7 @@ from pathlib import Path
 from attrs import frozen
 from tests.support.asterisk import SECRET
 from tests.support.captures import capture
-from tests.support.daemon import Guard, ServedAmi, Traced
+from tests.support.daemon import Guard, ServedAmi, Traced, until
 from tests.support.faults import wait_for
 
 from ringfence.firewall import make_backend
@@ -21,12 +21,21 @@ from ringfence.firewall.cleanup import flush_everything
 from ringfence.values.network import format_network
 
 BANNED = tuple(f"198.18.1.{n}" for n in range(1, 6))
+GUESSES = 5
+"""The number that the rule needs. One :meth:`Bed.hears` writes three guesses."""
 DENIED = "203.0.113.0/24"
 """The network that the feed lists."""
+OFF = "off"
 LONG = 30 * 86_400.0
 QUIET = 10.0
 """Seconds until the daemon must have repaired what differs."""
 _LINES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()
+_STATES = ("store.", "firewall.", "source.", "task.", "host.")
+"""How the codes of alarms begin that clear when their cause is gone."""
+_BROKEN = frozenset({"store.in_memory", "store.damaged"})
+"""Alarms about a database that records nothing until a restart."""
+_FOR_PEOPLE = _BROKEN | {"store.invalid_bans", "firewall.leftovers", "firewall.limits", "firewall.off"}
+"""Alarms that end by what a person does, or by a restart. ``Facts.switched`` has the last one."""
 _TRACES = re.compile(r"Traceback|\.defect |exception=")
 """What the log has of an exception that nothing expected."""
 _LOOPS = re.compile(r"(?m)^Exception ignored in: <function BaseEventLoop.__del__.*\nTraceback.*$")
@@ -44,6 +53,9 @@ class Facts:
     """The rules that are off."""
     admitted: frozenset[str] = frozenset()
     """The networks that the fence admits for a time."""
+    denied: frozenset[str] = frozenset()
+    switched: frozenset[str] = frozenset()
+    """The word OFF if nothing is enforced."""
 
 
 def listed(values: Iterable[str]) -> str:
@@ -53,7 +65,7 @@ def listed(values: Iterable[str]) -> str:
 
 def vars_of(facts: Facts) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the names and values of facts."""
-    for name in ("bans", "allowed", "feeds", "rules", "admitted"):
+    for name in ("bans", "allowed", "feeds", "rules", "admitted", "denied", "switched"):
         yield name, getattr(facts, name)
 
 
@@ -63,6 +75,7 @@ class Bed:
     def __init__(self, folder: Path, backend: str, pbx: ServedAmi) -> None:
         self.folder = folder
         self.backend = backend
+        self.pbx = pbx
         self.output = folder / "strace"
         self.list = folder / "list.txt"
         self._work, self._saved = folder / "work", folder / "saved"
@@ -76,6 +89,7 @@ class Bed:
         }
         self.traced: Traced | None = None
         self._beginnings: dict[bool, Facts] = {}
+        self._usual: dict[bool, frozenset[str]] = {}
         self.guard = Guard(
             self._work,
             asterisk=[entry],
@@ -100,9 +114,21 @@ class Bed:
         if empty not in self._beginnings:
             self.reset(empty=empty)
             self.guard.start()
+            until(self.is_quiet, "a quiet daemon")
             self._beginnings[empty] = self.facts()
+            self._usual[empty] = self.alarms
             self.end()
         return self._beginnings[empty]
+
+    def alarms_beyond(self, *, empty: bool) -> frozenset[str]:
+        """Return the active alarms about the host and the daemon that a daemon without a fault has not."""
+        return frozenset(one for one in self.alarms - self._usual[empty] if one.startswith(_STATES))
+
+    def staying(self, *, empty: bool) -> frozenset[str]:
+        """Return those of :meth:`alarms_beyond` that should clear by themselves."""
+        found = self.alarms_beyond(empty=empty)
+        unrecorded = {"store.not_recorded"} if found & _BROKEN else set[str]()
+        return found - _FOR_PEOPLE - unrecorded
 
     @contextmanager
     def tracing(self, traced: Traced) -> Iterator[None]:
@@ -124,6 +150,7 @@ class Bed:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if not empty:
             shutil.copytree(self._saved, self._work, dirs_exist_ok=True)
+        (self._work / "daemon.log").unlink(missing_ok=True)  # of the preparation
         if earlier:
             self._forget_features()
         self.log.touch()
@@ -160,11 +187,16 @@ class Bed:
             frozenset(row["name"] for row in guard.ask("feeds")),
             frozenset(status["rules"]["off"]),
             frozenset(row["what"] for row in guard.ask("fence")["admitted"]),
+            frozenset(row["entry"] for row in guard.ask("lists", side="deny")),
+            frozenset() if status["firewall"]["enforcing"] else frozenset({OFF}),
         )
 
     def disagreement(self) -> str:
         """Return how the daemon's list, its ledger, the kernel and the database differ; "" if they agree."""
         shown, status = self.guard.banned(), self.guard.status()
+        if not status["firewall"]["enforcing"]:
+            kernel = self.kernel()
+            return f"kernel: {listed(kernel)}, although nothing is enforced" if kernel else ""
         different = [
             f"{name}: {listed(other)} instead of {listed(shown)}"
             for name, other in (("kernel", self.kernel()), ("database", self.recorded()))
@@ -211,9 +243,9 @@ class Bed:
         return sum(one["events"] + one["skipped"] for one in logs)
 
     @property
-    def alarms(self) -> set[str]:
+    def alarms(self) -> frozenset[str]:
         """The codes of the active alarms."""
-        return {alarm["code"] for alarm in self.guard.status()["alarms"]}
+        return frozenset(alarm["code"] for alarm in self.guard.status()["alarms"])
 
     @property
     def defects(self) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from attrs import Factory, define
 from tests.faults.bed import QUIET, Bed, Facts, listed, vars_of
 from tests.faults.operations import OPERATIONS, Answer, Operation, Outcome, Process
-from tests.faults.values import KILL, Row
+from tests.faults.values import KILL, NOTHING, READS_REPORTS, Row
 from tests.support.daemon import until
 from tests.support.faults import injected, wait_for
 
@@ -19,6 +19,11 @@ SAID_WITHIN = 5.0
 """Seconds in which the administrator must have an answer."""
 _AFTERWARDS = 0.3
 """Seconds after the answer in which calls still fail: a part of the work follows it."""
+REPEATED_WITHIN = 35.0
+"""Seconds in which a switch that the kernel refused is tried again (``firewall_manager.RETRY_EVERY``)."""
+_PAUSE = 0.5
+CLEARS_WITHIN = 75.0
+"""Seconds in which an alarm must clear when its cause is gone: each minute everything is compared."""
 _AT_WORK = 2.0
 """Seconds that a daemon has at most to begin its work after READY, while calls still fail."""
 _CALL = re.compile(r"(?m)^(\d+) +(\w+)\(")
@@ -75,27 +80,18 @@ class _Case:
         self._operation = operation
         self._row = row
         self._number = number
-        self._before = bed.beginning(empty=operation.empty)
+        beginning = bed.beginning(empty=operation.empty)
+        self._before = operation.since(beginning)
         self._after = operation.after(self._before)
+        self._recorded = beginning.bans if operation.keeps_records else self._after.bans
 
     def run(self) -> None:
         """Run the operation under the fault, and look at everything."""
-        self._bed.reset(empty=self._operation.empty, earlier=self._operation.earlier)
-        starting = self._operation.process is Process.STARTING
-        if self._operation.process is not Process.ALONE:
-            self._guard.start(stopped=starting, ready=not starting)
-            if not starting:
-                until(self._bed.is_quiet, "a quiet daemon", pause=0.02)
-        if self._operation.process in {Process.COMMAND, Process.ALONE}:
-            with self._bed.tracing(self._injected):
-                answer = self._act()
-        else:
-            with self._injected(self._guard.pid):
-                answer = self._act()
-                if starting:
-                    wait_for(_AT_WORK, lambda: not self._guard.running or self._is_at_work())
-                time.sleep(_AFTERWARDS)
-        if not self.tried.calls:
+        answer = self._do()
+        if self._row.call == NOTHING:
+            if answer.outcome is not self._operation.usual:
+                self._find("not done, although nothing fails: all cases of this operation would show nothing")
+        elif not self.tried.calls:
             self.tried.findings.clear()
             return
         if self._operation.process is Process.STARTING:
@@ -107,6 +103,28 @@ class _Case:
         if self.tried.findings:
             self.tried.findings.append(f"answer: {answer.outcome.name} {answer.text[-400:]!r}")
 
+    def _do(self) -> Answer:
+        """Make the beginning, and let the operation happen under the fault; return its answer."""
+        self._bed.reset(empty=self._operation.empty, earlier=self._operation.earlier)
+        starting = self._operation.process is Process.STARTING
+        if self._operation.process is not Process.ALONE:
+            self._guard.start(stopped=starting, ready=not starting)
+            if not starting:
+                until(self._bed.is_quiet, "a quiet daemon", pause=0.02)
+            if self._operation.first is not None:
+                self._operation.first(self._bed)
+        if self._operation.process in {Process.COMMAND, Process.ALONE}:
+            with self._bed.tracing(self._injected):
+                return self._act()
+        with self._injected(self._guard.pid):
+            answer = self._act()
+            if starting:
+                wait_for(_AT_WORK, lambda: not self._guard.running or self._is_at_work())
+            time.sleep(_AFTERWARDS)
+            if self._row.lasts:
+                self._look_while_it_lasts()
+        return answer
+
     def _is_at_work(self) -> bool:
         with suppress(RingfenceError):
             return self._bed.is_quiet()
@@ -115,7 +133,8 @@ class _Case:
     @contextmanager
     def _injected(self, pid: int) -> Iterator[None]:
         output = self._bed.output
-        with injected(pid, self._row.call, self._row.injection, str(self._number), output=output) as lines:
+        when = f"{self._number}{'+' * self._row.lasts}"
+        with injected(pid, self._row.call, self._row.injection, when, output=output) as lines:
             yield
         self.tried.trace = output.read_text("utf-8", "replace")
         changed = lines()
@@ -130,7 +149,7 @@ class _Case:
             self._find(f"slow: {took:.1f} s")
         if answer.outcome is not Outcome.DONE and not answer.text and self._row.error != KILL:
             self._find("silent: no answer")
-        if answer.outcome is Outcome.DONE and self._bed.recorded() != self._after.bans:
+        if answer.outcome is Outcome.DONE and self._bed.recorded() != self._recorded:
             self._find("not recorded, although the answer does not say so")
         if "Traceback" in answer.text:
             self._find("traceback: in the answer")
@@ -173,18 +192,46 @@ class _Case:
             return not problem
 
         try:
-            if not wait_for(QUIET, right):
+            if not wait_for(REPEATED_WITHIN if self._operation.repeats else QUIET, right):
                 self._find(f"{problem} (alarms {listed(self._bed.alarms)})")
             if not self._bed.hears():
                 self._find(f"deaf: {self._guard.states()}")
+            self._look_at_alarms()
         except RingfenceError as error:
             self._find(f"unreachable: {error}")
 
+    def _look_while_it_lasts(self) -> None:
+        """Look at a daemon whose calls still fail: what differs must be said by an alarm."""
+        problem = ""
+
+        def is_said() -> bool:
+            nonlocal problem
+            with suppress(RingfenceError):
+                problem = self._bed.disagreement()
+                return not problem or bool(self._bed.alarms_beyond(empty=self._operation.empty))
+            return False
+
+        if self._guard.running and not wait_for(SAID_WITHIN, is_said):
+            self._find(f"silent while it lasts: {problem or 'no answer'}, and no alarm")
+
+    def _look_at_alarms(self) -> None:
+        """Look whether all alarms are gone that the fault has caused."""
+        until_then = time.monotonic() + CLEARS_WITHIN
+        while stay := self._bed.staying(empty=self._operation.empty):
+            if time.monotonic() > until_then:
+                self._find(f"an alarm stays: {listed(stay)}")
+                return
+            time.sleep(_PAUSE)
+
     def _allowed(self, answer: Answer) -> list[Facts]:
         """Return the facts that an answer permits."""
+        must = self._operation.is_certain and self._row.error != KILL and self._row.call not in READS_REPORTS
+        if must or self._row.call == NOTHING:
+            return [self._after]
         if answer.outcome in {Outcome.DONE, Outcome.UNRECORDED}:
             return [self._after]
-        return [self._before] if answer.outcome is Outcome.REFUSED else [self._before, self._after]
+        is_final = answer.outcome is Outcome.REFUSED and not self._operation.repeats
+        return [self._before] if is_final else [self._before, self._after]
 
     def _wrong(self, facts: Facts, allowed: list[Facts]) -> str:
         if facts in allowed:
@@ -194,18 +241,7 @@ class _Case:
 
     def _restart(self, answer: Answer) -> None:
         """Kill the daemon and start it: nothing may be lost."""
-        allowed = self._allowed(answer)
-        if self._guard.running:
-            try:
-                allowed = [self._bed.facts()]
-            except RingfenceError as error:
-                self._find(f"unreachable: {error}")
-        if self._operation.is_in_file:
-            allowed.append(self._after)
-        if self._operation.process is Process.ALONE and answer.outcome is Outcome.UNRECORDED:
-            allowed.append(self._before)  # the answer says that the next start undoes the change
-        if self._operation.process is Process.STARTING:
-            allowed = [self._before]
+        allowed = self._allowed_later(answer)
         self._bed.end()
         if self._operation.name == "restore" and answer.outcome is Outcome.DONE:
             self._look_at_kernel()
@@ -214,6 +250,24 @@ class _Case:
         except AssertionError:
             self._find(f"start: the next start fails: {self._guard.log[-400:]}")
             return
+        self._look_again(allowed)
+
+    def _allowed_later(self, answer: Answer) -> list[Facts]:
+        """Return the facts that are right after a restart: the present ones, and what was commanded."""
+        allowed = self._allowed(answer)
+        if self._guard.running:
+            try:
+                allowed = [self._bed.facts()]
+            except RingfenceError as error:
+                self._find(f"unreachable: {error}")
+        if self._operation.is_in_file or self._operation.repeats:
+            allowed.append(self._after)
+        if self._operation.process is Process.ALONE and answer.outcome is Outcome.UNRECORDED:
+            allowed.append(self._before)  # the answer says that the next start undoes the change
+        return [self._before] if self._operation.process is Process.STARTING else allowed
+
+    def _look_again(self, allowed: list[Facts]) -> None:
+        """Look at the daemon after its restart."""
         problem = ""
 
         def right() -> bool:
@@ -225,6 +279,13 @@ class _Case:
 
         if not wait_for(QUIET, right):
             self._find(f"lost after the restart: {problem}")
+            return
+        try:
+            if not self._bed.hears():
+                self._find(f"deaf after the restart: {self._guard.states()}")
+            self._look_at_alarms()
+        except RingfenceError as error:
+            self._find(f"unreachable after the restart: {error}")
 
     def _look_at_kernel(self) -> None:
         if (kernel := self._bed.kernel()) != self._after.bans:

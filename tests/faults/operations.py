@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from tests.faults.bed import BANNED, LONG, Bed, Facts
+from tests.faults.bed import BANNED, GUESSES, LONG, OFF, Bed, Facts
 from tests.support.daemon import Completed
 from tests.support.faults import wait_for
+from tests.support.killing import guess
 
 from ringfence import control
 from ringfence.errors import ControlError, DaemonUnreachableError, Exit, RingfenceError
 
 LIST = "LIST"
 """An argument: the file of the feed."""
+GUESSER = "198.18.5.1"
 PATIENCE = 30.0
 """Seconds after which an operation has failed to end."""
 
@@ -69,6 +71,17 @@ class Operation:
     stops: bool = False
     is_in_file: bool = False
     """Whether it changes the configuration: a daemon that refuses the change has it after a restart."""
+    first: Callable[[Bed], object] | None = None
+    """What is done before, while nothing fails; ``since`` returns the facts after that."""
+    since: Callable[[Facts], Facts] = _same
+    usual: Outcome = Outcome.DONE
+    """The outcome while nothing fails."""
+    keeps_records: bool = False
+    """Whether the database keeps the bans that the kernel loses."""
+    repeats: bool = False
+    """Whether the daemon tries again by itself, although it has answered that it failed."""
+    is_certain: bool = False
+    """Whether it must happen, whatever call fails once, except those that read the reports."""
 
 
 def _ask(do: str, **arguments: Any) -> Callable[[Bed], Answer]:  # noqa: ANN401 - JSON
@@ -81,7 +94,8 @@ def _ask(do: str, **arguments: Any) -> Callable[[Bed], Answer]:  # noqa: ANN401 
             return Answer(Outcome.UNKNOWN, str(error))
         except ControlError as error:
             return Answer(Outcome.REFUSED, str(error))
-        if do == "ban" and result["problems"]:
+        # The removals of `unban` that the kernel refused are tried again, so they may be done later.
+        if do != "unban" and isinstance(result, dict) and result.get("problems"):
             return Answer(Outcome.REFUSED, str(result))
         return Answer(Outcome.UNRECORDED, *reasons) if reasons else Answer(Outcome.DONE)
 
@@ -117,6 +131,16 @@ def _rotate(bed: Bed) -> Answer:
     with suppress(RingfenceError):  # the fault may concern this request
         bed.hears(0.5)
     return Answer(Outcome.UNKNOWN, "nobody waits for an answer")
+
+
+def _guess(bed: Bed) -> Answer:
+    """Let AMI report guesses until a rule bans their sender. The record of the ban may follow later."""
+    events = "".join(guess(f"fault-{number}", GUESSER) for number in range(GUESSES))
+    with suppress(ConnectionError):  # the fault has ended the daemon, or its connection
+        bed.pbx.send(events.encode())
+    wait_for(4.0, lambda: GUESSER in bed.kernel() or not bed.guard.running)
+    outcome = Outcome.UNRECORDED if GUESSER in bed.kernel() else Outcome.UNKNOWN
+    return Answer(outcome, "nobody waits for an answer")
 
 
 def _begin(bed: Bed) -> Answer:
@@ -176,6 +200,26 @@ def _ruled(facts: Facts) -> Facts:
     return evolve(facts, rules=facts.rules | {"probe"})
 
 
+def _denied(facts: Facts) -> Facts:
+    return evolve(facts, denied=facts.denied | {"198.18.6.0/24"})
+
+
+def _disallowed(facts: Facts) -> Facts:
+    return evolve(facts, allowed=facts.allowed - {"192.0.2.0/24"})
+
+
+def _switched_off(facts: Facts) -> Facts:
+    return evolve(facts, bans=frozenset(), switched=frozenset({OFF}))
+
+
+def _switched_on(facts: Facts) -> Facts:
+    return evolve(facts, bans=frozenset(BANNED), switched=frozenset())
+
+
+def _guessed(facts: Facts) -> Facts:
+    return evolve(facts, bans=facts.bans | {GUESSER})
+
+
 _BANS = ("198.18.2.1", "198.18.2.2")
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -188,7 +232,19 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("feeds-add", _run("feeds", "add", "office", "--file", LIST), _fed, is_in_file=True),
         Operation("fence", _ask("fence_admit", what="198.18.4.0/24", seconds=LONG), _admitted),
         Operation("reload", _reload, _ruled, is_in_file=True),
-        Operation("rotation", _rotate),
+        Operation("rotation", _rotate, usual=Outcome.UNKNOWN),
+        Operation("allow-remove", _ask("allow_remove", what=["192.0.2.0/24"]), _disallowed),
+        Operation("deny-add", _ask("deny_add", what=["198.18.6.0/24"]), _denied),
+        Operation("off", _ask("off"), _switched_off, keeps_records=True, repeats=True),
+        Operation(
+            "on",
+            _ask("on"),
+            _switched_on,
+            first=lambda bed: bed.guard.ask("off"),
+            since=_switched_off,
+            repeats=True,
+        ),
+        Operation("guess", _guess, _guessed, usual=Outcome.UNRECORDED, is_certain=True),
         Operation("stop", _stop, stops=True),
         Operation("start-full", _begin, process=Process.STARTING),
         Operation("start-empty", _begin, process=Process.STARTING, empty=True),

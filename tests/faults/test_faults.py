@@ -10,7 +10,7 @@ from tests.faults.bed import Bed, bed
 from tests.faults.case import try_case
 from tests.faults.operations import OPERATIONS
 from tests.faults.setup_bed import SetupBed
-from tests.faults.values import ERRORS, KILL, Row
+from tests.faults.values import ERRORS, KILL, NOTHING, Row
 from tests.support.daemon import ami_server
 from tests.support.netns import netns
 
@@ -31,10 +31,18 @@ SAMPLE = (
     ("upgrade", "pwrite64", KILL, 3),
     ("feeds-command", "renameat", KILL, 1),
     ("unban-alone", "sendto", "EPERM", 1),
+    ("off", "pwrite64", "ENOSPC", 1),
+    ("off", "sendto", "ENOBUFS", 1),
+    ("on", "sendto", "EPERM", 1),
+    ("guess", "pwrite64", "ENOSPC", 1),
+    ("guess", "sendto", "ENOBUFS", 1),
+    ("guess", "pwrite64", KILL, 1),
 )
 """What `make test` tries: the operation, the call, its error, and which use of the call fails."""
 CALLS = ("openat", "pwrite64", "sendto", "socket", "recvfrom")
 """The calls of which the long tests let the first use fail, during each operation."""
+NEW = ("off", "on", "guess", "allow-remove", "deny-add", "fence", "rotation")
+"""The operations that no other test carries out with a daemon of its own; the long tests have the others."""
 BACKENDS = ("nftables", pytest.param("ipset", marks=pytest.mark.long))
 
 
@@ -56,6 +64,17 @@ def test_a_call_that_fails(made: Bed, operation: str, call: str, error: str, num
     tried = try_case(made, Row(operation, made.backend, call, error), number)
 
     assert tried.calls, "no call failed"
+    assert tried.findings == [], tried.log
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [one if one in NEW else pytest.param(one, marks=pytest.mark.long) for one in OPERATIONS],
+)
+def test_an_operation_while_nothing_fails(made: Bed, operation: str) -> None:
+    """An operation does what its cases are judged by, and a restart keeps it."""
+    tried = try_case(made, Row(operation, made.backend, NOTHING, "EIO"), 1)
+
     assert tried.findings == [], tried.log
 
 

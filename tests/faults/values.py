@@ -61,6 +61,10 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
 }
 """The errors of each system call."""
 
+NOTHING = "getcpu"
+"""A call that nobody uses: no fault. Then an operation must do what its cases are judged by."""
+READS_REPORTS = frozenset({"read", "recvfrom", "recvmsg", "socket", "connect", "mmap"})
+"""Calls whose failure may end the connection to AMI, and lose a report."""
 KILL = "KILL"
 """In place of an error: SIGKILL when the call begins."""
 KILLED_AT = (
@@ -73,9 +77,24 @@ KILLED_AT = (
     "fdatasync",
     "rename",
     "renameat",
+    "unlink",
     "unlinkat",
+    "mkdir",
+    "rmdir",
+    "ftruncate",
+    "fchown",
+    "fchmod",
 )
 """The calls at which the process is killed. Between two of them it changes nothing that outlives it."""
+
+
+LASTING = (
+    ("pwrite64", "ENOSPC"),
+    ("pwrite64", "EIO"),
+    ("fdatasync", "EIO"),
+    ("openat", "EMFILE"),
+)
+"""Faults that last: from the n-th use on each one fails. A disk is full for longer than one call."""
 
 
 @frozen
@@ -86,9 +105,10 @@ class Row:
     backend: str
     call: str
     error: str
+    lasts: bool = False
 
     def __str__(self) -> str:
-        return f"{self.operation}, {self.backend}, {self.call} {self.error}"
+        return f"{self.operation}, {self.backend}, {self.call} {self.error}{'+' * self.lasts}"
 
     @property
     def injection(self) -> str:
@@ -96,13 +116,17 @@ class Row:
         return "signal=KILL" if self.error == KILL else f"error={self.error}"
 
 
-def rows(operations: Iterable[str], backends: tuple[str, ...]) -> list[Row]:
-    """Return every row, with the faults of one operation after the other."""
+def rows(
+    operations: Iterable[str], backends: tuple[str, ...], lasting: frozenset[str] = frozenset()
+) -> list[Row]:
+    """Return every row, one operation after the other. In those of ``lasting``, faults also last."""
     faults = [(call, error) for call, errors in ERRORS.items() for error in errors]
     faults += [(call, KILL) for call in KILLED_AT]
+    every = [(*fault, False) for fault in faults] + [(*fault, True) for fault in LASTING]
     return [
-        Row(operation, backend, call, error)
+        Row(operation, backend, *fault)
         for operation in operations
-        for call, error in faults
+        for fault in every
         for backend in backends
+        if not fault[-1] or operation in lasting
     ]
