@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.fuzz.findings import FOLDER, command_of, inputs_of, repeat
 from tests.fuzz.table import TARGETS
 
+_UNITS = "stat::number_of_executed_units:"
 _LEAST = 5.0  # seconds for which a process that ended early is started again
 
 
@@ -32,19 +33,23 @@ def main() -> int:
 def _has_findings(name: str, seconds: float) -> bool:
     """Fuzz a target; print and return whether it has findings, those of earlier runs too."""
     print(f"{name}: {seconds:.0f} s", flush=True)
-    ends = time.monotonic() + seconds
+    ends, read = time.monotonic() + seconds, 0
     while (left := ends - time.monotonic()) >= min(_LEAST, seconds / 2):
         command = [sys.executable, "-m", "tests.fuzz.fuzzing", name, f"{left:.0f}", str(FOLDER)]
         done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
         lines = done.stderr.split("\n")
-        print(*(line for line in lines if line.startswith("stat::number_of_executed_units")), sep="\n")
+        units = [line for line in lines if line.startswith(_UNITS)]
+        print(*units, sep="\n")
+        read += sum(int(line.removeprefix(_UNITS)) for line in units)
         if not done.returncode:
             break
         print(*lines[-30:], sep="\n", flush=True)
     found = inputs_of(name)
     for path in found:
         print(f"{name}: {command_of(path)}", flush=True)
-    return bool(found)
+    if not (found or read):
+        print(f"{name}: no input was read", flush=True)
+    return bool(found) or not read
 
 
 if __name__ == "__main__":

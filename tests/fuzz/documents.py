@@ -1,11 +1,15 @@
 """Readers of documents: feeds, answers of servers, databases of addresses, settings, and exported friends."""
 
+import bz2
+import gzip
 import hashlib
 import http.client
 import io
 import json
+import lzma
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from tests.features.fleet.test_lapi import ROW, page
 from tests.features.geo.test_mmdb import database_of
 from tests.fuzz.promises import Target, joined, parts_of, require
 from tests.fuzz.scratch import file, folder
+from tests.support.captures import capture
 from tests.support.mmdb import endless, write
 
 from ringfence.bounded_http import DATE, date_from
 from ringfence.config.loader import load, load_what_is_right
-from ringfence.errors import ConfigError, RingfenceError
+from ringfence.errors import ConfigError, RingfenceError, SourceError
+from ringfence.features.audit.freepbx import _parts, _version_in
 from ringfence.features.audit.provisioning import _Apache, _folders_of, _parsed, _read_apache
 from ringfence.features.feeds import https
 from ringfence.features.feeds.denied import _read_kept, read_state
@@ -55,10 +61,13 @@ from ringfence.features.geo.mmdb import Database
 from ringfence.features.notify.delivery import MAX_REASON, _delivery
 from ringfence.features.notify.mail import _Smtp
 from ringfence.features.notify.programs import _check
+from ringfence.features.replay.files import ReplayInput, inspect, read_batches
 from ringfence.friends.exchange import LONGEST, parse_document
 from ringfence.lists.entries import parse_entry
 from ringfence.lists.kept import read as read_kept
 from ringfence.lists.texts import networks_in
+from ringfence.values.event import SourceId
+from ringfence.values.text import rfc3339
 
 NOW = 1_795_154_722.0
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -399,6 +408,53 @@ def web_servers() -> Iterator[bytes]:
 
 
 _FLEET = ("features/fleet/lapi.py",)
+# -- FreePBX's modules, and files to replay
+
+_MOST_REPEATED = 100
+
+
+def read_module(data: bytes) -> None:
+    """Read the file of a module, which FreePBX's user writes, and root reads."""
+    version = _version_in(file("module.xml", data))
+    require(len(version) <= 2 * len(data), "the length of a version")
+    _parts(version)
+
+
+def modules() -> Iterator[bytes]:
+    """Yield files of modules."""
+    yield b"<module>\n <rawname>endpoint</rawname>\n <version>16.0.92</version>\n</module>\n"
+    yield b"<module><depends><version>1</version></depends><version>17.0.3beta1</version></module>"
+    yield b'<?xml version="1.0" encoding="utf-16"?><module><version>1</version></module>'
+    yield b'<!DOCTYPE m [<!ENTITY a "b">]><module><version>&a;&#65;</version></module>'
+
+
+def read_replayed(data: bytes) -> None:
+    """Replay a file as the command does: find out what it is, unpack it, and write the time of each event."""
+    found = inspect(file("messages", data), UTC)
+    number = 0
+    for batch in read_batches(ReplayInput(SourceId("pbx", "log"), (found,), UTC)):
+        number += len(batch.events)
+        for event in batch.events:
+            rfc3339(event.time)
+    require(number <= _MOST_REPEATED * (1 + 1_000 * len(data)), "the number of events")
+
+
+def replayed() -> Iterator[bytes]:
+    """Yield a log, a recording with each line end, and both compressed."""
+    line = (
+        b"NOTICE[901]: chan_sip.c:29060 in handle_request_register: Registration from "
+        b"'\"201\" <sip:201@pbx>' failed for '203.0.113.8:5071' - Wrong password"
+    )
+    log = b"[2026-11-20 06:05:22] " + line + b"\n[9999-12-31 23:59:59 -2359] " + line + b"\n"
+    log += b"Nov 20 06:05:22 pbx asterisk[812]: message repeated 4 times: [ " + line + b"]\n"
+    recording = capture("asterisk-22", "wrong-password-register").ami.read_bytes()[:8_000]
+    yield log
+    yield recording
+    yield recording.replace(b"\r\n", b"\n")
+    yield from (gzip.compress(log, mtime=0), bz2.compress(log), lzma.compress(log))
+    yield gzip.compress(recording, mtime=0)
+
+
 TARGETS = (
     Target(
         "feed",
@@ -467,6 +523,17 @@ TARGETS = (
         program_answers,
         ("features/notify/programs.py", "features/notify/delivery.py"),
         (ValueError,),
+    ),
+    Target("module", read_module, modules, ("features/audit/freepbx.py",), fixed=2 << 20),
+    Target(
+        "replay",
+        read_replayed,
+        replayed,
+        ("features/replay/files.py",),
+        (SourceError,),
+        fixed=64 << 20,  # a block of a compressed file, and the window of xz
+        per_byte=2_000,
+        tries=200,
     ),
     Target("web-server", read_web_server, web_servers, ("features/audit/provisioning.py",), per_byte=300),
 )

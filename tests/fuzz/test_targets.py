@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "ringfence"
 DECODES = re.compile(
     r"json\.loads|tomllib\.loads|\bStruct\(|struct\.(?:iter_)?unpack|from_bytes|csv\.reader|literal_eval"
-    r"|b64decode|http\.client\.|\.recv\("
+    r"|b64decode|http\.client\.|\.recv\(|\bexpat\.|\b(?:gzip|bz2|lzma)\."
 )
 """Calls that turn bytes into values."""
 SEED = 1
