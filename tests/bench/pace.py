@@ -29,14 +29,12 @@ class Limit(NamedTuple):
     reached: bool
 
 
-def limited(measured: float, most: float, why: str = "", *, number: bool = False) -> Limit:
+def limited(measured: float, most: float, why: str = "") -> Limit:
     """Return the limit ``most`` at this machine's pace.
 
-    ``measured`` and ``most`` are times, or shares of a core. With ``number``, they are numbers of answers,
-    which a fast machine does not make fewer: then the limit is at least ``most``. ``why`` is the reason for
-    the limit.
+    ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit.
     """
-    here = max(pace(), 1.0) if number else pace()
+    here = pace()
     return Limit(f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here)
 
 

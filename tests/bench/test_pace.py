@@ -2,6 +2,7 @@
 
 import pytest
 from tests.bench import pace
+from tests.bench.figures import unrationed
 
 
 @pytest.mark.parametrize(("work", "measured"), [(1, 1.9), (2, 3.9), (0.5, 0.9)])
@@ -15,12 +16,12 @@ def test_a_limit_is_multiplied_by_the_pace(
     assert pace.limited(measured + 0.2, 2.0)[1] is False
 
 
-def test_a_number_of_answers_is_no_smaller_on_a_fast_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine that takes half as long, a limit of two answers is two; on a slow one it is more."""
+def test_answers_without_the_ration_are_those_of_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is never below that of a machine of pace 1, and a trial without an answer misses it."""
     monkeypatch.setattr(pace, "_work", lambda: 0.5 * pace.REFERENCE)
-    assert pace.limited(2, 2, number=True) == ("≤ 2, 2 at pace 1", True)
+    assert [unrationed([answers], 5)[1] for answers in (0, 1, 25, 26)] == [False, True, True, False]
     monkeypatch.setattr(pace, "_work", lambda: 2 * pace.REFERENCE)
-    assert pace.limited(4, 2, number=True) == ("≤ 4, 2 at pace 1", True)
+    assert [unrationed([answers], 5)[1] for answers in (45, 46)] == [True, False]
 
 
 def test_the_work_takes_time() -> None:
