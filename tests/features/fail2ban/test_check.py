@@ -1,6 +1,8 @@
 """Findings of ``check`` about fail2ban's jails for Asterisk."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tests.support.fail2ban import configure
@@ -24,9 +26,19 @@ HERE, ELSEWHERE = "net:[1]", "net:[2]"
 
 
 def found(
-    folder: Path, *, asterisk: bool = False, freepbx: bool = False, runs: str = HERE, files: bool = True
+    folder: Path,
+    *,
+    asterisk: bool = False,
+    freepbx: bool = False,
+    runs: str = HERE,
+    files: bool = True,
+    enforcing: bool | None = None,
 ) -> list[str]:
-    """Return the findings for a host with these jails; ``runs`` is fail2ban's network namespace, if any."""
+    """Return the findings for a host with these jails.
+
+    ``runs`` is fail2ban's network namespace, if any. ``enforcing``: whether ringfence drops what it bans;
+    None if it does not run.
+    """
     proc, etc, marker = folder / "proc", folder / "fail2ban", folder / "freepbx.conf"
     for process, name, network in (("self", "python3", HERE), ("7", "fail2ban-server", runs)):
         if network:
@@ -38,12 +50,27 @@ def found(
         configure(etc, {"jail.local": text})
     if freepbx:
         marker.touch()
-    return [finding.line for finding in findings(None, etc, marker, proc)]
+    report = None if enforcing is None else {"firewall": {"enforcing": enforcing}}
+    checked: Any = SimpleNamespace(report=report)
+    return [finding.line for finding in findings(checked, etc, marker, proc)]
 
 
 def test_a_running_jail_is_a_problem(tmp_path: Path) -> None:
     """The finding names the jail, and the command that disables it."""
     assert found(tmp_path, asterisk=True) == [f"{NO}; fix: {FIX}; fail2ban-client reload"]
+
+
+def test_a_jail_is_needed_while_ringfence_drops_nothing(tmp_path: Path) -> None:
+    """After `ringfence off`, or in a dry run, only fail2ban bans."""
+    [line] = found(tmp_path, asterisk=True, enforcing=False)
+    assert (
+        line == "--  fail2ban: its jail asterisk bans for Asterisk: keep that while ringfence drops nothing"
+    )
+
+
+def test_a_guard_that_works_needs_no_jail(tmp_path: Path) -> None:
+    """Two guards are one too many."""
+    assert found(tmp_path, asterisk=True, enforcing=True) == [f"{NO}; fix: {FIX}; fail2ban-client reload"]
 
 
 def test_freepbx_writes_the_jails_itself(tmp_path: Path) -> None:

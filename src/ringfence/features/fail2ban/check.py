@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ringfence.cli.check import Checked
 from ringfence.errors import ConfigError, error_lines
 from ringfence.features.fail2ban.jails import CLIENT, DISABLING, FOLDER, read_configuration, to_disable
 from ringfence.findings import Finding
@@ -25,7 +26,7 @@ _FREEPBX_FIX = (
 
 
 def findings(
-    _checked: object, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
+    checked: Checked, folder: Path = FOLDER, freepbx: Path = FREEPBX, proc: Path = PROC
 ) -> Iterator[Finding]:
     """Yield findings about whether fail2ban guards Asterisk on this host.
 
@@ -48,7 +49,9 @@ def findings(
     jails_text = ", ".join(map(printable, names))
     whose = f"jail {jails_text} bans" if len(names) == 1 else f"jails {jails_text} ban"
     fix = _FREEPBX_FIX if freepbx.exists() else _fix(folder, names)
-    if runs:
+    if checked.report is not None and not checked.report["firewall"]["enforcing"]:
+        yield Finding(None, "fail2ban", f"its {whose} for Asterisk: keep that while ringfence drops nothing")
+    elif runs:
         yield Finding(False, "fail2ban", f"its {whose} for Asterisk too, and {_UNLISTED}; fix: {fix}")
     else:
         later = f"it does not run, but when it starts, its {whose} for Asterisk too"
