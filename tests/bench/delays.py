@@ -30,7 +30,8 @@ from tests.support.netns import inside, neighbour, netns
 
 NUMBER = 1_500
 SECONDS = 75.0
-MOST_SLOWER = 1.1
+MOST_SLOWER = 1.2
+"""Two equal guards differ by a tenth in one run, which is less than one thousandth of a second."""
 NETWORKS = 250_000
 """The networks of the feed."""
 _PATIENCE = 120.0
