@@ -263,3 +263,15 @@ def test_a_barred_account_makes_no_friends_in_a_prefix() -> None:
     assert all(map(friends.admit, others))
     friends.barred.clear()
     assert all(map(friends.admit, made))
+
+
+def test_a_barred_account_is_no_former_friend_in_a_prefix() -> None:
+    """It was one there, and is forgotten; a former friend elsewhere stays."""
+    friends = Friends()
+    far = evolve(PHONE, address=ip_address("198.51.100.1"))
+    for one in (PHONE, far):
+        friends.add(one)
+        friends.remove(identity_of(one), one.since)
+    [ended] = friends.bar((PHONE.asterisk, "204"), ip_network("192.0.2.0/24"))
+    assert ended.address == PHONE.address
+    assert [one.address for one in friends.former()] == [far.address]

@@ -322,3 +322,15 @@ def test_a_guilty_account_that_is_new_stays_so_since_its_first_friend() -> None:
     there = sender_of(ip_address("2001:db8::1"))
     assert friends.new.is_new(ALICE, there, now + YOUNG_FOR - DAY - 1.0)
     assert not friends.new.is_new(ALICE, there, now + YOUNG_FOR - DAY)
+
+
+def test_a_guess_that_is_taken_back_blames_nobody() -> None:
+    """AMI reports each of them at an account that works there, so the friend is not in a hurry."""
+    new, here = NewFriends(), sender_of(ip_address(sender(0)))
+    assert admitted(new, range(1), 0.0) == [0]
+    for number in range(3 * MOST_GUESSES):
+        assert not new.blame(ALICE, here, 0.1 * number, "victim", alone=True)
+        new.take_back(ALICE, here, "other")
+        new.take_back(ALICE, here, "victim")
+    new.take_back(BOB, here, "victim")
+    assert any(new.blame(ALICE, here, 100.0 + 0.1 * number, "victim", alone=True) for number in range(30))

@@ -1141,3 +1141,15 @@ def test_ten_broken_phones_with_other_user_names_ban_no_office() -> None:
         for index, account in enumerate(accounts[:10])
     ]
     assert banned_after(guard, steps) is None
+
+
+def test_what_ami_reports_of_a_claimed_failure_decides_too() -> None:
+    """Without the wire, a line names another account first. AMI names the phone's own, so none is a guess."""
+    guard = Player(connected=[(PHONE, 5062)], rules=["guess"])
+    guard.play(at(0, friend()))
+    for number in range(30):
+        failure = failed(PHONE, b"b%d" % number, account="204")
+        line = probed(call=failure.session, by=NOTICE, account="300")
+        assert guard.play(at(1 + 0.1 * number, evolve(line, remote=failure.remote), failure)).bans == []
+    guess = failed(PHONE, b"guess", account="300", transport=Transport.TLS)
+    assert guard.play(at(5, guess)).bans == []
