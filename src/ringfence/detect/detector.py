@@ -475,8 +475,7 @@ class Detector:
         guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
         if guessed == [True, False] and decides and subject.friend:
             self._friend_attempts.take_back(subject, old)
-            if was.proven:
-                self._judge.take_back(subject, old.asterisk, was)
+            self._judge.take_back(subject, old.asterisk, was)
         elif guessed != [False, True]:
             return None, ()
         if scope_of_ban(new.transport) in self._scopes_of(subject, now):
@@ -495,7 +494,7 @@ class Detector:
         same = was.account == fact.account and not was.unknown and not fact.unknown
         near = self._works_near(old)
         follows: Sequence[AlarmChange | Estranged] = ()
-        if decides and was.proven and not was.unknown and not same:
+        if decides and not was.unknown and not same:
             self._judge.take_back(subject, old.asterisk, was)
         if fact.proven and fact.credentials and (near or not same):
             follows = self._judge.count_for_account(subject, new.asterisk, fact)

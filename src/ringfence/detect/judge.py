@@ -448,11 +448,12 @@ class Judge:
     def take_back(self, subject: Subject, asterisk: str, fact: Fact) -> None:
         """Count an attempt no more for its account: AMI reports another account, or that there is none.
 
-        The history of its sender has it as AMI reports it. If that has other proven attempts at the account,
-        also some that have led to a ban, they count on.
+        An unproven attempt did not count. The history of its sender has it as AMI reports it. If that has
+        other proven attempts at the account, also some that have led to a ban, they count on.
         """
         facts = map(fact_of, self._history.packed(subject.key))
-        if not any(one.account == fact.account and one.proven and not one.unknown for one in facts):
+        others = any(one.account == fact.account and one.proven and not one.unknown for one in facts)
+        if fact.proven and not others:
             self._accounts.take_back((asterisk, fact.account.decode("utf-8", "replace")), subject.key)
 
     def _is_attack(self, rule: Rule, account: AccountKey, count: GroupCount) -> bool:
