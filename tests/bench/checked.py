@@ -23,7 +23,7 @@ from typing import Any
 
 from attrs import evolve
 from tests.bench.figures import Figure, spread
-from tests.bench.pace import pace
+from tests.bench.pace import slowness
 from tests.bench.testbed import PLACED, Bed, bed, defended, only, peer_bed, until_defended
 from tests.support import checked
 from tests.support.checked import Checked, Trace, Trial, Way, traced
@@ -135,7 +135,7 @@ def figures(root: Path | None) -> Iterator[Figure]:
     for name, way in NETWORKS.items():
         row = _row(f"at one account, {name}", _networks(way, MOST_OF_NETWORKS + 1), MOST_OF_NETWORKS)
         yield evolve(row, cores=PLACED)
-    most = int(MOST_OF_NETWORKS * max(pace(), 1.0))
+    most = int(MOST_OF_NETWORKS * slowness())
     row = _row(f"at one account, {_SCATTERED}", _networks(_ONE_EACH, most + 1), most)
     why = f", {MOST_OF_NETWORKS} at pace 1: the first ban of a prefix length takes a run of nft"
     yield evolve(row, must=f"{row.must}{why}", cores=PLACED)

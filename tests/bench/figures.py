@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from attrs import frozen
-from tests.bench.pace import pace
+from tests.bench.pace import slowness
 
 RACE = 20
 """The guesses that arrive within some 20 ms, at full speed on a machine of pace 1."""
@@ -41,7 +41,7 @@ def unrationed(answered: Sequence[int], most: int) -> tuple[str, bool]:
     ``RACE``, and more on a slow machine. No rule can stop these; the ration is for them. With the ration, the
     kernel bounds each trial (the part ``rations``). A trial without an answer tests nothing.
     """
-    here = most + RACE * max(pace(), 1.0)
+    here = most + RACE * slowness()
     must = f"median ≤ {here:.0f}: {most} and those of some 20 ms, without the ration; 1 or more in each"
     return must, statistics.median(answered) <= here and min(answered) >= 1
 

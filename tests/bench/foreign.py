@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import define
 from tests.bench.figures import Figure
-from tests.bench.pace import pace
+from tests.bench.pace import slowness
 from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, fake_api
 from tests.support.daemon import Guard, until
 from tests.support.mmdb import endless
@@ -99,7 +99,7 @@ def figures(_: Path | None) -> Iterator[Figure]:
 
 def attacked(folder: Path, during: Callable[[Guard], None], **settings: Any) -> Outcome:  # noqa: ANN401 - whatever TOML holds
     """Run a daemon, let ``during`` attack it, and meanwhile ask as root."""
-    outcome, over = Outcome(SLOW * max(pace(), 1.0)), threading.Event()
+    outcome, over = Outcome(SLOW * slowness()), threading.Event()
     # The memory backend would make an object of each network.
     guard = Guard(folder, firewall={"backend": "nftables"}, **settings)
 

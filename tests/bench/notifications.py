@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from tests.bench.delays import TABLES, ban_times
 from tests.bench.figures import Figure, spread
-from tests.bench.pace import pace
+from tests.bench.pace import slowness
 from tests.bench.testbed import ATTACKER, GUARD
 from tests.support.daemon import Guard, ami_server, until
 from tests.support.guarded import preferred
@@ -49,7 +49,7 @@ class Run:
 def figures(_other: Path | None) -> Iterator[Figure]:
     """Yield the row."""
     runs: dict[bool, list[Run]] = {True: [], False: []}
-    seconds = SECONDS * max(pace(), 1.0)
+    seconds = SECONDS * slowness()
     for _ in range(RUNS):
         for with_channels in (False, True):
             runs[with_channels].append(run(seconds, with_channels=with_channels))

@@ -22,6 +22,11 @@ def pace() -> float:
     return statistics.median(_work() for _ in range(_TIMES)) / REFERENCE
 
 
+def slowness() -> float:
+    """Return the pace of this machine now, or 1 if it is faster than that of the limits."""
+    return max(pace(), 1.0)
+
+
 class Limit(NamedTuple):
     """A limit as a row shows it, and whether it is reached."""
 

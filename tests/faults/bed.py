@@ -21,8 +21,6 @@ from ringfence.firewall.cleanup import flush_everything
 from ringfence.values.network import format_network
 
 BANNED = tuple(f"198.18.1.{n}" for n in range(1, 6))
-GUESSES = 5
-"""The number that the rule needs. One :meth:`Bed.hears` writes three guesses."""
 DENIED = "203.0.113.0/24"
 """The network that the feed lists."""
 OFF = "off"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from tests.faults.bed import BANNED, GUESSES, LONG, OFF, Bed, Facts
+from tests.faults.bed import BANNED, LONG, OFF, Bed, Facts
+from tests.judge.oracle import GUESSES
 from tests.support.daemon import Completed
 from tests.support.faults import wait_for
 from tests.support.killing import guess

@@ -274,13 +274,12 @@ class Process:
         """
 
         async def ask() -> None:
-            with suppress(RingfenceError):
-                try:
-                    then(await self._answer(do, fields))
-                except RingfenceError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - the control socket would log it as a defect
-                    self.broken.append(f"{do}: {error!r}")
+            try:
+                then(await self._answer(do, fields))
+            except RingfenceError:
+                pass  # an answer that the story does not look at
+            except Exception as error:  # noqa: BLE001 - the control socket would log it as a defect
+                self.broken.append(f"{do}: {error!r}")
 
         self._asking.add(self.loop.create_task(ask()))
 

@@ -185,7 +185,8 @@ class _CommandTime:
     def now(cls, enforcer: Enforcer, keys: Iterable[int] = ()) -> Self:
         """Return the present time, for a command that begins, and that ends the bans ``keys``.
 
-        If the clock was set back by less than ``CLOCK_STEP``, the begin of the latest of them is later.
+        The command is never older than these bans. A step back of the clock by less than ``CLOCK_STEP`` moves
+        no ban, so one that was just placed may begin after the present time.
         """
         when = enforcer.now()  # if the clock was set, this moves the ledger's offset
         records = map(enforcer.ledger.get, keys)

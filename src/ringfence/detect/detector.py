@@ -15,6 +15,7 @@ administrator, a login that makes a friend, or a friend that the kernel must obs
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from math import inf
+from typing import NamedTuple
 
 from attrs import evolve as evolve_decision
 from attrs import frozen
@@ -139,6 +140,19 @@ class Bounds:
 
     attempts: int = MAX_ATTEMPTS
     sessions: int = MAX_SESSIONS
+
+
+class _Correction(NamedTuple):
+    """An attempt as it was first reported, and as it is known now: whole, and as the rules see it.
+
+    ``decides``: AMI reports it now, so the account that it names is the right one.
+    """
+
+    old: Attempt
+    new: Attempt
+    was: Fact
+    fact: Fact
+    decides: bool
 
 
 class Detector:
@@ -453,24 +467,21 @@ class Detector:
         """
         if subject.exempt:
             return
-        new = self._history.attempt_of(after, subject.network)
+        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        change = _Correction(old, new, fact_of(before), fact_of(after), decides)
         if subject.friend or self._is_tainted(new.address, new.time):
-            judge = self._judge_friend_again
+            decision, follows = self._judge_friend_again(subject, change, now)
         elif not self._works_near(new):
-            judge = self._judge_stranger_again
+            decision, follows = self._judge_stranger_again(subject, change, now)
         else:
             return
-        decision, follows = judge(subject, before, after, now, decides=decides)
         if decision is not None:
             yield Judgement(new, subject.network, Disposition.COUNTED_BEFORE, decision)
         yield from follows
 
-    def _judge_friend_again(
-        self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool
-    ) -> Consequence:
+    def _judge_friend_again(self, subject: Subject, change: _Correction, now: float) -> Consequence:
         """Judge an attempt again of a friend, or of an address where an account works that guessed before."""
-        was, fact = fact_of(before), fact_of(after)
-        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        old, new, was, fact, decides = change
         works = self._friend_attempts.works
         guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
         if guessed == [True, False] and decides and subject.friend:
@@ -485,12 +496,9 @@ class Detector:
         decision, follows = self._friend_attempts.on_reason(subject, new, now)
         return decision, (*follows, *self._count_friend(subject, new, fact))
 
-    def _judge_stranger_again(
-        self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool
-    ) -> Consequence:
+    def _judge_stranger_again(self, subject: Subject, change: _Correction, now: float) -> Consequence:
         """Judge an attempt of a stranger again."""
-        was, fact = fact_of(before), fact_of(after)
-        old, new = (self._history.attempt_of(packed, subject.network) for packed in (before, after))
+        old, new, was, fact, decides = change
         same = was.account == fact.account and not was.unknown and not fact.unknown
         near = self._works_near(old)
         follows: Sequence[AlarmChange | Estranged] = ()

@@ -349,8 +349,7 @@ class FriendAttempts:
         """
         limit, value = rule.for_friends[0], getattr(attempt, rule.of.field)
         tried = self._of(subject).values.setdefault(rule.name, OrderedDict())
-        known = tried.get(value)
-        tried[value] = _Tried(now, 1 + (known.times if known is not None else 0))
+        tried[value] = _Tried(now, 1 + tried.get(value, _Tried(now, 0)).times)
         tried.move_to_end(value)
         while len(tried) > _MOST_VALUES or now - next(iter(tried.values())).at >= limit.window:
             tried.popitem(last=False)

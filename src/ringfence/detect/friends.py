@@ -231,20 +231,23 @@ class Friends:
                     yield reasons
 
     def bar(self, account: AccountKey, prefix: Network) -> list[Friend]:
-        """Let ``account`` make no friends in ``prefix``; end, forget and return the reasons that it made.
+        """Let ``account`` make no friends in ``prefix``; forget and return the reasons that it made there.
 
-        Former reasons are among them.
+        These are the current reasons, which end, and the former ones.
         """
         remember(self.barred, (account, prefix), None, self._most)
-        current, former = self.of_account(account[1])
-        made = [one for one in (*current, *former) if account_of(one) == account]
-        made = [one for one in made if one.reason not in _NOT_LEARNED and prefix_of(one.address) == prefix]
-        for one in made:
+
+        def is_meant(one: Friend) -> bool:
+            learned = account_of(one) == account and one.reason not in _NOT_LEARNED
+            return learned and prefix_of(one.address) == prefix
+
+        current, former = (list(filter(is_meant, reasons)) for reasons in self.of_account(account[1]))
+        for one in current:
             self.revoke(identity_of(one))
-            if self._former.entries.get((one.address, one.account)) is one:
-                self._former.drop((one.address, one.account))
-                self.changes += 1
-        return made
+        for one in former:
+            self._former.drop((one.address, one.account))
+        self.changes += len(former)
+        return [*current, *former]
 
     def restore_new(self, now: float) -> list[Friend]:
         """At the start, find which friends are new; return the first reason of each, the oldest first.

@@ -10,6 +10,7 @@ Times are monotonic seconds.
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from attrs import Factory, define
@@ -71,9 +72,10 @@ class GroupCounts(Generic[_Group]):
     def take_back(self, what: _Group, subject: Key) -> None:
         """Count the only attempt of the sender ``subject`` for ``what`` no more."""
         count = self._group_counts.get(what)
-        at = count.subjects.pop(subject, None) if count is not None else None
-        if count is not None and at is not None and at in count.times:
-            count.times.remove(at)
+        if count is not None and subject in count.subjects:
+            at = count.subjects.pop(subject)
+            with suppress(ValueError):  # more attempts since then have pushed it out
+                count.times.remove(at)
 
     def get(self, what: _Group, now: float) -> GroupCount | None:
         """Return the count of a prefix or account, without expired attempts; None if there is no count."""

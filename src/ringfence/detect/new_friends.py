@@ -164,8 +164,10 @@ class NewFriends:
     def take_back(self, account: AccountKey, sender: Network, tried: str) -> None:
         """Blame ``account`` no more for the latest guess at ``tried`` by ``sender``."""
         mine = self._accounts.get(account)
-        found = [one for one in mine.guesses if one[1:] == (sender, tried)] if mine is not None else []
-        if mine is not None and found:
+        if mine is None:
+            return
+        found = [one for one in mine.guesses if one[1:] == (sender, tried)]
+        if found:
             mine.guesses.remove(found[-1])
 
     def is_guilty(self, account: AccountKey, now: float) -> bool:

@@ -63,7 +63,8 @@ DEEPEST = 10
 """The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
 _LONGEST_NAME = 79
-_PASSWORD = re.compile(rb"[\w/ -]{0,40}(?:secret|passw|md5_cred)[\w/ -]{0,40}=", re.IGNORECASE)
+_PASSWORDS = (b"secret", b"passwd", b"password", b"md5_cred", b"password_digest")
+"""The ends of the names of options that are passwords."""
 _LONGEST_PATH = 255
 _FOLDER = "/etc/asterisk"
 _LONGEST_RELATIVE = _LONGEST_PATH - len(f"{_FOLDER}/")
@@ -184,6 +185,12 @@ def _shown(text: bytes) -> str:
     return printable(text.decode("utf-8", "replace"))
 
 
+def _is_password(line: bytes) -> bool:
+    """Whether a line sets an option whose name is that of a password."""
+    name, equals, _ = line.partition(b"=")
+    return bool(equals) and name.rstrip(BLANKS).lower().endswith(_PASSWORDS)
+
+
 # -- files with their includes
 
 
@@ -259,7 +266,7 @@ class ConfReader:
                     self._spend(1)
                     if line := comments.strip_from(text):
                         here = self._line(line, here)
-                        if _PASSWORD.match(line) and path not in self.with_passwords:
+                        if self.with_passwords[-1:] != [path] and _is_password(line):
                             self.with_passwords.append(path)
             except RefusedLineError as error:
                 self._end(f"{path}:{number}", str(error), main=main)

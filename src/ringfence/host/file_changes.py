@@ -91,9 +91,9 @@ class FileChange:
         is_long = max(len(old), len(new)) > MOST_COMPARED
         if is_long:
             old, new = changed_part(old, new, _AROUND)
-        if max(len(old), len(new)) > MOST_COMPARED:
-            yield f"{self.path}: {len(old)} lines become {len(new)}, too many to be shown"
-            return
+            if max(len(old), len(new)) > MOST_COMPARED:
+                yield f"{self.path}: the {len(old)} lines around the changes are too many to be shown"
+                return
         for line in difflib.unified_diff(old, new, *names, lineterm=""):
             if is_long and line.startswith("@@"):
                 continue  # numbers of lines, counted from the first that is compared

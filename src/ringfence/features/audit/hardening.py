@@ -88,7 +88,7 @@ def hardening_findings(
 
 
 def _readable_files(files: AsteriskFiles) -> Iterator[Finding]:
-    """Yield a finding if every user of this host may read files with passwords, or those that they include.
+    """Yield a finding if every user of this host may read files with passwords, also included ones.
 
     No command is proposed for a link: Asterisk's user may have made it lead to any file of this host.
     """

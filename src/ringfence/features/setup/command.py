@@ -30,7 +30,7 @@ from ringfence.features.setup.proof import (
     prove,
     targets_of,
     wait_for_sources,
-    why_nothing_is_dropped,
+    why_another_guard_stays,
 )
 from ringfence.features.setup.session import (
     DATABASE,
@@ -228,11 +228,12 @@ class SetupRun:
         findings += [part.proof(control) for part in self._parts]
         echo_findings(*findings)
         wrong = any(finding.right is False for finding in findings)
-        if why := "until every source works" if wrong else why_nothing_is_dropped(report):
-            kept = [line for other in found.others for line in other.kept(why)]
-            echo_stderr(*kept)
-            return not (wrong or kept)
-        return all(other.hand_over(self._paths.config, session.apply) for other in found.others)
+        why = "until every source works" if wrong else why_another_guard_stays(report)
+        if not why:
+            return all(other.hand_over(self._paths.config, session.apply) for other in found.others)
+        kept = [line for other in found.others for line in other.kept(why)]
+        echo_stderr(*kept)
+        return not (wrong or kept)
 
     def _is_reachable(self) -> bool:
         try:

@@ -235,10 +235,10 @@ def wait_for_sources(path: Path, *, log: bool, wait: float = SETTLE) -> Report:
     return report
 
 
-def why_nothing_is_dropped(report: Report) -> str:
-    """Return why another guard must stay although every source works; "" if ringfence drops what it bans.
+def why_another_guard_stays(report: Report) -> str:
+    """Return why another guard must stay although every source works; "" if ringfence can replace it.
 
-    ``report`` is the daemon's status.
+    It cannot while it drops nothing, or may soon drop nothing. ``report`` is the daemon's status.
     """
     if not report["firewall"]["enforcing"]:
         return "because ringfence drops nothing now; see: ringfence status; then run setup again"
