@@ -36,6 +36,7 @@ _FOR_PEOPLE = _BROKEN | {"store.invalid_bans", "firewall.leftovers", "firewall.l
 """Alarms that end by what a person does, or by a restart. ``Facts.switched`` has the last one."""
 _TRACES = re.compile(r"Traceback|\.defect |exception=")
 """What the log has of an exception that nothing expected."""
+_TOLD = re.compile(r" event=alarm\.([a-z_]+\.[a-z_]+) ")
 _LOOPS = re.compile(r"(?m)^Exception ignored in: <function BaseEventLoop.__del__.*\nTraceback.*$")
 """What Python prints about an event loop of a library that the kernel refused."""
 
@@ -244,6 +245,11 @@ class Bed:
     def alarms(self) -> frozenset[str]:
         """The codes of the active alarms."""
         return frozenset(alarm["code"] for alarm in self.guard.status()["alarms"])
+
+    @property
+    def alarms_told(self) -> frozenset[str]:
+        """The codes of the alarms that the log has: those that were active at any time."""
+        return frozenset(_TOLD.findall(self.guard.log))
 
     @property
     def defects(self) -> list[str]:

@@ -214,10 +214,14 @@ class _Case:
         if self._guard.running and not wait_for(SAID_WITHIN, is_said):
             self._find(f"silent while it lasts: {problem or 'no answer'}, and no alarm")
 
-    def _look_at_alarms(self) -> None:
-        """Look whether all alarms are gone that the fault has caused."""
+    def _look_at_alarms(self, restored: frozenset[str] = frozenset()) -> None:
+        """Look whether all alarms are gone that the fault has caused.
+
+        After a restart, those that were active before may stay for ten minutes (``alarms.RESTORED_FOR``), and
+        a kill may come before the record of their end: ``restored`` are their codes.
+        """
         until_then = time.monotonic() + CLEARS_WITHIN
-        while stay := self._bed.staying(empty=self._operation.empty):
+        while stay := self._bed.staying(empty=self._operation.empty) - restored:
             if time.monotonic() > until_then:
                 self._find(f"an alarm stays: {listed(stay)}")
                 return
@@ -243,6 +247,7 @@ class _Case:
         """Kill the daemon and start it: nothing may be lost."""
         allowed = self._allowed_later(answer)
         self._bed.end()
+        restored = self._bed.alarms_told
         if self._operation.name == "restore" and answer.outcome is Outcome.DONE:
             self._look_at_kernel()
         try:
@@ -250,7 +255,7 @@ class _Case:
         except AssertionError:
             self._find(f"start: the next start fails: {self._guard.log[-400:]}")
             return
-        self._look_again(allowed)
+        self._look_again(allowed, restored)
 
     def _allowed_later(self, answer: Answer) -> list[Facts]:
         """Return the facts that are right after a restart: the present ones, and what was commanded."""
@@ -266,8 +271,8 @@ class _Case:
             allowed.append(self._before)  # the answer says that the next start undoes the change
         return [self._before] if self._operation.process is Process.STARTING else allowed
 
-    def _look_again(self, allowed: list[Facts]) -> None:
-        """Look at the daemon after its restart."""
+    def _look_again(self, allowed: list[Facts], restored: frozenset[str]) -> None:
+        """Look at the daemon after its restart; ``restored`` are the codes of alarms before it."""
         problem = ""
 
         def right() -> bool:
@@ -283,7 +288,7 @@ class _Case:
         try:
             if not self._bed.hears():
                 self._find(f"deaf after the restart: {self._guard.states()}")
-            self._look_at_alarms()
+            self._look_at_alarms(restored)
         except RingfenceError as error:
             self._find(f"unreachable after the restart: {error}")
 
