@@ -127,11 +127,15 @@ def test_a_bridge_with_other_ports_does_not_count(container: str, lines: list[st
         ("10.9.9.200/28", False),
         ("10.9.9.1/24", False),
         ("10.1.2.3 peer 10.9.9.77", False),
+        ("10.1.2.3 peer 0.0.0.0", True),
         ("10.9.9.5/32", True),
         ("10.9.0.1/16", True),
         ("fd00:9::1/64", True),
     ],
-    ids=["a part", "the same", "the far end of a tunnel", "a second own address", "a wider one", "IPv6"],
+    ids=[
+        *("a part", "the same", "the far end of a tunnel", "a tunnel without a far end"),
+        *("a second own address", "a wider one", "IPv6"),
+    ],
 )
 def test_a_network_that_another_link_reaches_does_not_count(
     container: str, address: str, *, counts: bool

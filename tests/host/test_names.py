@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_network
 from pathlib import Path
 
+import dns.asyncresolver
 import pytest
 from tests.support.nameserver import NameServer, Zone, name_server
 
@@ -336,6 +337,40 @@ def test_names_that_are_wanted_no_more_are_forgotten() -> None:
     assert followed.names.alarms == [
         Alarm(AlarmCode.NAME_LEFT_OUT, "", f"5 names are not followed: {MOST_NAMES} are")
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nameserver 127.0.0.1\nsearch .lan\n",
+        b"nameserver 127.0.0.1\nnameserver 192.168.1\n",
+        b"# \xe9\nnameserver 127.0.0.1\n",
+    ],
+    ids=["an empty label", "half an address", "no UTF-8"],
+)
+def test_a_list_of_servers_that_the_library_refuses_is_an_alarm(
+    text: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The C library ignores such lines, so any host may have them; all known addresses stay."""
+    (tmp_path / "resolv.conf").write_bytes(text)
+    made = dns.asyncresolver.Resolver
+    file = str(tmp_path / "resolv.conf")
+    monkeypatch.setattr("dns.asyncresolver.Resolver", lambda *, configure: made(file, configure))
+    followed = Names({CARRIER: nets("192.0.2.1")})
+    followed.want([CARRIER])
+
+    async def script() -> None:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+            running = group.create_task(followed.run())
+            while not followed.alarms:  # noqa: ASYNC110 - a condition, not an event
+                await asyncio.sleep(0.01)
+            running.cancel()
+
+    asyncio.run(script())
+
+    [alarm] = followed.alarms
+    assert "/etc/resolv.conf" in alarm.text
+    assert followed.answers == {CARRIER: nets("192.0.2.1")}
 
 
 def test_a_library_that_cannot_be_loaded_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:

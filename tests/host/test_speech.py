@@ -1,5 +1,6 @@
 """The protocols of this host's sockets: each one is asked until it has answered."""
 
+import errno
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -186,6 +187,18 @@ def test_datagrams_are_asked_together() -> None:
         thread.join()
         assert silent.recv(4_096)[0] >> 6 == 0  # the version of a STUN packet, and not of RTP
         assert speeches.look([], []) == {}
+
+
+def test_a_refused_socket_leaves_a_datagram_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is short of memory or descriptors makes the answer unknown, and nothing fails."""
+
+    def refuse(*_: object) -> socket.socket:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    one = ListeningSocket(ip_address("127.0.0.1"), 5060, Transport.UDP, 1)
+
+    assert Speeches().look([one], []) == {}
 
 
 def test_sockets_that_are_gone_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -363,6 +363,7 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver":
     try:
         import dns._asyncio_backend  # noqa: PLC0415 - 7 MB, loaded where a name is followed
         import dns.asyncresolver  # noqa: PLC0415
+        import dns.exception  # noqa: PLC0415
         import dns.rdtypes.IN.A  # noqa: PLC0415
         import dns.rdtypes.IN.AAAA  # noqa: PLC0415
         import dns.rdtypes.IN.SRV  # noqa: PLC0415
@@ -373,6 +374,9 @@ def _resolver(nameservers: Sequence[str], port: int) -> "Resolver":
         resolver = dns.asyncresolver.Resolver(configure=not nameservers)
     except (dns.resolver.NoResolverConfiguration, OSError):
         raise HostError("no DNS server is configured in /etc/resolv.conf") from None
+    except (dns.exception.DNSException, ValueError) as error:  # it refuses lines that glibc ignores
+        reason = printable(str(error))[:120]
+        raise HostError(f"/etc/resolv.conf, or the name of this host, is invalid: {reason}") from None
     if nameservers:
         resolver.nameservers = list(nameservers)
         resolver.port = port

@@ -367,9 +367,10 @@ def _host_network(message: Any) -> _HostNetwork:  # noqa: ANN401 - pyroute2 has 
     """Return the network and the link of an address of this host.
 
     ``message`` is the kernel's entry for that address. On a point-to-point link its IFA_ADDRESS is the remote
-    end, on other links the address of this host.
+    end, on other links the address of this host. The kernel leaves out a remote end of 0.0.0.0.
     """
-    address, local = message.get("address"), message.get("local")
+    local = message.get("local")
+    address = message.get("address") or local
     network = ip_network((address, message["prefixlen"]), strict=False)
     own = is_single(network) and local in (None, address)
     return _HostNetwork(message["index"], network, own=own)

@@ -176,23 +176,27 @@ def _ask_datagrams(listeners: Iterable[ListeningSocket]) -> list[tuple[Listening
     """Ask UDP sockets with a BYE; return the protocol in which each answered in ``DATAGRAM_SECONDS``."""
     found: list[tuple[ListeningSocket, Speech | None]] = []
     with ExitStack() as stack:
-        asked = []
-        for one in listeners:
-            family = socket.AF_INET if one.address.version == _IPV4 else socket.AF_INET6
-            asking = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-            asking.settimeout(0.0)
-            with suppress(OSError):
-                asking.connect(_target(one))
-                asking.send(b"\r\n\r\n" + _bye(asking, "UDP"))
-            asked.append((one, asking))
+        asked = [(one, _ask_datagram(one, stack)) for one in listeners]
         if asked:
             time.sleep(DATAGRAM_SECONDS)
         for one, asking in asked:
             answer = b""
             with suppress(OSError):
-                answer = asking.recv(64)
+                answer = asking.recv(64) if asking is not None else b""
             found.append((one, _of(answer, Speech.SIP)))
     return found
+
+
+def _ask_datagram(one: ListeningSocket, stack: ExitStack) -> socket.socket | None:
+    """Ask a UDP socket with a BYE, from a socket that ``stack`` closes; None if the kernel refuses that."""
+    family = socket.AF_INET if one.address.version == _IPV4 else socket.AF_INET6
+    with suppress(OSError):
+        asking = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        asking.settimeout(0.0)
+        asking.connect(_target(one))
+        asking.send(b"\r\n\r\n" + _bye(asking, "UDP"))
+        return asking
+    return None
 
 
 def _target(one: ListeningSocket) -> tuple[str, int]:
