@@ -19,7 +19,7 @@ def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> No
     sources: Any = SimpleNamespace(active=[], others=[], coverage_gaps=lambda: ["pbx: a gap"])
     containers = Alarm(AlarmCode.HOST_UNREADABLE, "containers", "no containers")
     wire: Any = SimpleNamespace(source=None, alarms=[containers])
-    connections: Any = SimpleNamespace(error="no connections")
+    connections: Any = SimpleNamespace(error="no connections", retry=lambda: None)
     reloader = Reloader(tmp_path / "none.toml", settings(), anything, kept.side, anything)
     reloader.reload()
     collector = StatusCollector(kept.side, sources, wire, reloader, connections)

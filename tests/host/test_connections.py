@@ -1,6 +1,7 @@
 """Connections, read from the kernel's socket list, for real sockets of both IP versions."""
 
 import asyncio
+import errno
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import HostError
+from ringfence.host import connections as connections_of_host
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.host.connections import (
     FRESH,
@@ -244,6 +246,42 @@ def test_an_unreadable_list_is_reported(tmp_path: Path) -> None:
     connections = Refreshed((tmp_path, tmp_path / "none"))
     assert not connections.has(endpoint("198.18.170.7", 5062))
     assert connections.table.error == f"{tmp_path}: Is a directory"
+
+
+def test_a_host_without_any_list_knows_nothing(tmp_path: Path) -> None:
+    """If both lists are missing, the reason is an error, and not an empty list."""
+    connections = Refreshed((tmp_path / "none", tmp_path / "none6"))
+    connections.table._known_from = 0.0
+    assert connections.had_any(endpoint("198.18.170.7", 1).address) is None
+    assert connections.table.error.startswith("neither sock_diag nor /proc/net/tcp can be read")
+
+
+def test_a_kernel_that_is_short_of_memory_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile the last list counts, and the error is reported. Then the byte counts are there again."""
+    now = [0.0]
+    connections = Refreshed(clock=lambda: now[0])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOBUFS, "no buffer space")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0],
+    ):
+        here = endpoint(*client.getsockname())
+        assert connections.has(here)
+        connections.table._known_from = 0.0
+        now[0] += OLDEST
+        with monkeypatch.context() as failing:
+            failing.setattr(connections_of_host, "_asked", refuse)
+            assert connections.has(here)
+            assert connections.table.error == "the kernel's list of connections: no buffer space"
+            assert connections.had_any(endpoint("203.0.113.9", 1).address) is None
+        now[0] += OLDEST
+        connections.table.retry()
+        assert connections.table.error == ""
+        assert not connections.backs(here, LENGTH)  # no byte came by it
 
 
 @contextmanager

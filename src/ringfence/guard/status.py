@@ -216,6 +216,7 @@ class StatusCollector:
         """
         alarms = self._side.common.alarms
         alarms.expire()
+        self._connections.retry()
         if not self._connections.error:  # clear the alarm: an earlier run of the daemon may have set it
             alarms.clear(AlarmCode.HOST_UNREADABLE, "connections")
         alarms.hold(

@@ -32,10 +32,11 @@ has room for more than 25 000 reports. ``MOST_REMEMBERED`` IPv6 addresses take 1
 """
 
 import asyncio
+import errno
 import math
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -103,6 +104,8 @@ _LISTS = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 # SYN_SENT, SYN_RECV, FIN_WAIT1, NEW_SYN_RECV (include/net/tcp_states.h): the handshake may be incomplete.
 # In FIN_WAIT1 this happens with TCP Fast Open, if the program closes a socket that is in SYN_RECV.
 _UNMADE = (2, 3, 4, 12)
+_TEMPORARY = (errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+"""Errors of a kernel that has a list of connections, but cannot show it now."""
 _TIME_WAIT = 6
 _COUNTLESS = (5, _TIME_WAIT)  # FIN_WAIT2, TIME_WAIT: the kernel may have no byte count left
 _LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns of /proc/net/tcp
@@ -202,6 +205,11 @@ class ConnectionTable:
                 self._renew(now, SOON)  # the connection may be newer than the list
         if self.has(remote, now) and self._unused(key) < length:
             self._renew(now, SOON)  # the bytes of this line may be newer than the list
+
+    def retry(self) -> None:
+        """Read the kernel's list again if it could not be read the last time, so that the error can end."""
+        if self._unread:
+            self._renew(self._clock.mono())
 
     def _update(self) -> None:
         """Refresh the table now if :meth:`refresh` has left that to the next look-up."""
@@ -307,6 +315,9 @@ class ConnectionTable:
             return
         before, self._read_at = self._read_at, now
         rows = list(self._read())
+        if self._unread and not rows:
+            self._reading_took = self._clock.mono() - now
+            return  # the earlier list stays; ``knows`` is false until the next one
         self._renew_ports({row[1] for row in rows if row[0] == LISTENING}, now)
         found: dict[bytes, _Received] = {}
         for state, port, remote, received in rows:
@@ -346,20 +357,26 @@ class ConnectionTable:
                 # With the kernel's reports, sockets in TIME_WAIT are left out: they are reported as closed.
                 states = _STATES if self._loop is None else _STATES & ~(1 << _TIME_WAIT)
                 yield from [*_asked(socket.AF_INET, states), *_asked(socket.AF_INET6, states)]
-            except OSError:  # a kernel without sock_diag
-                self._lists = _LISTS
+            except OSError as error:
+                if error.errno in _TEMPORARY:
+                    self._unread = f"the kernel's list of connections: {error.strerror}"
+                    return
+                self._lists = _LISTS  # a kernel without sock_diag
         if self._lists is not None:
             yield from self._listed(self._lists)
 
-    def _listed(self, lists: Iterable[Path]) -> Iterator[_Row]:
+    def _listed(self, lists: Collection[Path]) -> Iterator[_Row]:
         """Yield the TCP sockets in ``lists``, files like ``/proc/net/tcp``.
 
-        Leave out a missing file, and also an unreadable one, which sets ``error``.
+        Leave out a missing or an unreadable file. An unreadable one sets ``error``, and so does it if all are
+        missing.
         """
+        missing = 0
         for path in lists:
             try:
                 lines = path.read_bytes().split(b"\n")
             except FileNotFoundError:  # a host without IPv6 has no tcp6
+                missing += 1
                 continue
             except OSError as error:
                 self._unread = f"{path}: {error.strerror}"
@@ -369,6 +386,8 @@ class ConnectionTable:
                 if len(columns) > _STATE and int(columns[_STATE], 16) not in _UNMADE:
                     port = bytes.fromhex(columns[_LOCAL].rpartition(b":")[2].decode("ascii"))
                     yield int(columns[_STATE], 16), port, partial(_endpoint, columns[_REMOTE]), _no_count
+        if missing == len(lists):
+            self._unread = "neither sock_diag nor /proc/net/tcp can be read; fix: modprobe tcp_diag"
 
 
 def _no_count() -> None:
