@@ -32,6 +32,21 @@ def test_attempts_well_after_a_ban_are_an_alarm(kept: Kept) -> None:
     assert alarm.text.endswith("banned: they take a way past the rules")
 
 
+def test_the_alarm_lasts_as_long_as_attempts_arrive(kept: Kept) -> None:
+    """Attempts of half an hour have an alarm for all this time, also those of this host's own address."""
+    kept.side.start()
+    kept.ban(OTHER)
+    [banned], [own] = attempts(1, OTHER), attempts(1, "198.18.0.1")
+    for _ in range(30):
+        kept.now += 60.0
+        kept.side.kernel.effectiveness.on_judgement(late(evolve(banned, time=kept.now)))
+        exempt = evolve(late(evolve(own, time=kept.now)), disposition=Disposition.EXEMPT)
+        kept.side.kernel.effectiveness.on_judgement(exempt)
+        kept.alarms.expire()
+
+    assert {one.subject for one in kept.alarms.active} == {OTHER, "198.18.0.1"}
+
+
 def test_of_exempt_addresses_only_this_hosts_own_are_an_alarm(kept: Kept) -> None:
     """Attempts of this host's own address are an alarm; those of another exempt address are not."""
     kept.side.start()

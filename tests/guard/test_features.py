@@ -59,7 +59,12 @@ def test_a_defect_of_one_keeps_no_ban_from_the_kernel(tmp_path: Path) -> None:
 
         assert len([*made.backend.list()]) == counting.placed == 3
         [alarm] = [one for one in made.alarms.active if one.code == AlarmCode.TASK_FAILED]
-        assert (alarm.subject, alarm.text) == ("broken", "a defect of broken: ZeroDivisionError: Placed")
+        assert alarm.subject == "feature broken"
+        assert alarm.text == "a defect of broken: ZeroDivisionError: Placed"
+
+        made.now += 86_400.0
+        made.alarms.expire()
+        assert alarm.number in {one.number for one in made.alarms.active}  # until the daemon's next start
 
 
 def test_a_login_reaches_the_features_and_makes_a_friend(

@@ -18,8 +18,9 @@ from ringfence.guard.firewall_side import firewall_alarms
 from ringfence.store.bans import BanTable
 
 
-def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", [True, False], ids=["after half a minute", "by off and on"])
+def test_what_another_firewall_left_is_tried_again(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
     """If another backend's rules cannot be removed, an alarm names the fix and clears when it worked."""
 
@@ -31,12 +32,17 @@ def test_what_another_firewall_left_is_tried_again_when_it_is_switched_on(
     monkeypatch.setattr("ringfence.bans.enforcer.verify", lambda *_: Verification(()))
     monkeypatch.setattr("ringfence.guard.firewall_manager.flush_other_backends", refuse)
     kept.side.start()
+    kept.now += 86_400.0
+    kept.alarms.expire()
     [alarm] = kept.alarms.active
     assert alarm.text.endswith("no right; fix, as root: ringfence off, ringfence on")
 
     monkeypatch.setattr("ringfence.guard.firewall_manager.flush_other_backends", lambda _kept: [])
-    kept.enforcer.switch_off()
-    kept.side.kernel.manager.switch_on()
+    if again:
+        kept.side.kernel.manager.retry_switch()
+    else:
+        kept.enforcer.switch_off()
+        kept.side.kernel.manager.switch_on()
     assert kept.alarms.active == []
 
 

@@ -13,6 +13,7 @@ from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.host.protected import ProtectedNetworks
 from ringfence.values.attempt import Attempt
 from ringfence.values.ban import Scope
+from ringfence.values.event import SETUP_ACCOUNT
 from ringfence.values.network import Address
 
 # -- detects ineffective bans: attempts that keep arriving from a banned address
@@ -37,16 +38,22 @@ from ringfence.values.network import Address
 GRACE = 15.0
 """Seconds after a ban in which attempts of the banned address do not count: their packets came before."""
 ENOUGH = 3
+PAUSE = 600.0
+"""Seconds without an attempt of a banned address after which counting begins again."""
 MOST = 1_024
 """The maximum number of banned addresses whose attempts are counted. The least recent one is forgotten."""
 
 
 @define
 class _Late:
-    """How many attempts one address has made after its ban, which was placed at ``since`` (epoch seconds)."""
+    """How many attempts one address has made after its ban, which was placed at ``since``, and the latest.
+
+    Times are in seconds since the epoch.
+    """
 
     since: float
     attempts: int = 0
+    latest: float = 0.0
 
 
 class Ineffective:
@@ -58,20 +65,21 @@ class Ineffective:
     def observe(self, address: Address, since: float, time: float) -> bool:
         """Record an attempt of a banned address.
 
-        Return True if this is the third attempt (``ENOUGH``) that counts, else False. ``since`` is the time
+        Return whether at least three attempts (``ENOUGH``) count, including this one. ``since`` is the time
         of the ban, ``time`` that of the attempt, both in seconds since the epoch. An attempt within ``GRACE``
-        seconds after the ban does not count. If the address was banned again, counting starts again.
+        seconds after the ban does not count. If the address was banned again, or paused for ``PAUSE``
+        seconds, counting begins again.
         """
         if time <= since + GRACE:
             return False
         late = self._late.get(address)
-        if late is None or late.since != since:
+        if late is None or late.since != since or time - late.latest > PAUSE:
             late = self._late[address] = _Late(since)
-        late.attempts += 1
+        late.attempts, late.latest = late.attempts + 1, time
         self._late.move_to_end(address)
         if len(self._late) > MOST:
             self._late.popitem(last=False)
-        return late.attempts == ENOUGH
+        return late.attempts >= ENOUGH
 
 
 class BanEffectiveness:
@@ -104,12 +112,14 @@ class BanEffectiveness:
         if judgement.disposition is Disposition.LATE:
             self._on_late(attempt)
         elif judgement.disposition is Disposition.EXEMPT and self._protected.is_own(attempt.address):
+            if attempt.account == SETUP_ACCOUNT:
+                return
             # A proxy on this host may hide attackers: Asterisk then sees the host's own address instead of
             # theirs. That address is never banned, so the attempts go on.
             self._record(attempt, 0.0)
 
     def _on_late(self, attempt: Attempt) -> None:
-        """Count an attempt from a banned address. The third one after the ban activates the alarm."""
+        """Count an attempt from a banned address. From the third one after the ban on, there is an alarm."""
         ledger, now = self._detector.bans, self._clock.wall()
         subject = self._detector.subject_of(attempt.address)
         keys = [key for scope in Scope for key in ledger.covering(subject, scope, now)]

@@ -5,6 +5,7 @@ The module ``guard`` of a feature has a function ``build``. It gets the daemon's
 """
 
 from collections.abc import Coroutine, Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import structlog
@@ -210,4 +211,4 @@ class Features:
             self._failed.add(name)
             structlog.get_logger().error("feature.failed", feature=name, exc_info=error)
             text = f"a defect of {name}: {type(error).__name__}: {error}"
-            self._alarms.activate(AlarmCode.TASK_FAILED, name, text)
+            self._alarms.activate(AlarmCode.TASK_FAILED, f"feature {name}", text, inf)

@@ -343,6 +343,7 @@ class FirewallManager:
         self._friends = friends
         self._alarms = alarms
         self._folder = folder
+        self._leftovers = False  # whether sets or rules of another backend could not be removed
         self._log = structlog.get_logger()
 
     def start(self, *, verified: bool = True) -> None:
@@ -369,11 +370,14 @@ class FirewallManager:
     def retry_switch(self) -> None:
         """Switch enforcement on, or off, as the administrator wants it, if an earlier try failed.
 
-        If the recorded bans could not be read, try again to restore them. A failure causes an alarm.
+        If the recorded bans could not be read, try again to restore them. If the rules of another backend
+        could not be removed, try that again too. A failure causes an alarm.
         """
         if self._enforcer.enforcing:
             if self._enforcer.retry_restore():
                 self._exemptions.apply(restored=True)
+            if self._leftovers:
+                self._flush_other_backends()
             return
         if self._enforcer.records.switched_off:
             if self._enforcer.not_removed:
@@ -402,9 +406,11 @@ class FirewallManager:
         except FirewallBusyError:
             return
         except FirewallError as error:
+            self._leftovers = True
             text = f"another backend's rules stay: {error}; fix, as root: ringfence off, ringfence on"
-            self._alarms.activate(AlarmCode.FIREWALL_LEFTOVERS, "", text)
+            self._alarms.activate(AlarmCode.FIREWALL_LEFTOVERS, "", text, inf)
         else:
+            self._leftovers = False
             self._alarms.clear(AlarmCode.FIREWALL_LEFTOVERS, "")
             if others:
                 self._log.warning("firewall.taken_over", before=others, now=self._backend.name)
