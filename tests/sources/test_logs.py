@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,29 @@ def test_a_missing_log_is_reported_until_it_comes(paths: tuple[Path, ...]) -> No
         await recorder.until(lambda: len(recorder.events) == EVENTS)
 
     listen(LogPlan("pbx", candidates=paths), then)
+
+
+def test_a_log_that_may_not_be_read_any_more_is_not_waited_for() -> None:
+    """After a restart it is reported as unreadable; one that was never read is only missing."""
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is closed to other users
+        folder = Path(name)
+        folder.chmod(0o755)
+        paths = tuple(folder / log for log in ("security", "messages", "messages.log", "full"))
+        (path := paths[1]).touch()
+        plan = LogPlan("pbx", candidates=paths)
+
+        async def read(recorder: Recorder) -> None:
+            await recorder.until_read(path)
+
+        remembered = listen(plan, read).positions
+        path.chmod(0o000)
+
+        async def wait(recorder: Recorder, state: State) -> None:
+            await recorder.until(lambda: recorder.logs.condition.state is state)
+
+        with as_nobody():
+            listen(plan, partial(wait, state=State.UNREADABLE), remembered)
+            listen(plan, partial(wait, state=State.WAITING))
 
 
 def test_lines_from_before_the_first_start_are_old(paths: tuple[Path, ...]) -> None:

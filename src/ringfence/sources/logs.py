@@ -217,7 +217,20 @@ class Logs:
             if path not in self._files:
                 self._begin(group, path, new=path in before)
             self._keys[path] = there[path]
-        self.condition = _missing(check)
+        lost = None if self._files or not check.forbidden else self._read_before(check.forbidden)
+        if lost is None:
+            self.condition = _missing(check)
+        else:
+            why = f"{lost} was read before, and cannot be read now; fix: let ringfence's user read it again"
+            self.condition = Condition(State.UNREADABLE, why)
+
+    def _read_before(self, forbidden: Iterable[Path]) -> Path | None:
+        """Return the first of these files that this run or an earlier one has read; None if there is none."""
+        from ringfence.sources.log_file import position_key  # noqa: PLC0415 - see _load_readers
+
+        known, pbx = self._positions.read(), self._plan.asterisk
+        read = (path for path in forbidden if position_key(SourceId(pbx, f"log:{path}"), path) in known)
+        return next(read, None)
 
     def _choose(self, there: dict[Path, Key]) -> tuple[Path, ...]:
         """Return which of the existing files ``there`` to read, each under one name only."""
