@@ -12,6 +12,7 @@ from tests.lists.world import At, configured, prefixes
 from tests.support.mmdb import write
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.ban_facts import ClockSet
 from ringfence.errors import StoreError
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.geo import regions as geo
@@ -105,6 +106,43 @@ def test_an_entry_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     at.run(script)
 
     assert at.told[-1] == ListNetworks(allow=prefixes("192.0.2.9"))
+
+
+def test_an_entry_keeps_the_rest_of_its_time_if_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that is ahead for a moment ends no entry; one that was added meanwhile has its length."""
+    monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
+    year = 365 * 86_400.0
+    at = At(tmp_path)
+    at.ask("allow_add", what=["192.0.2.7"], seconds=60)
+
+    async def script() -> None:
+        at.now += year
+        await at.until(lambda: at.told[-1] == ListNetworks())  # nobody has noticed that the clock was set
+        at.lists.on_fact(ClockSet(year))
+        await at.until(lambda: at.told[-1] == ListNetworks(allow=prefixes("192.0.2.7")))
+        request = {"what": ["192.0.2.9"], "note": "", "seconds": 3_600, "force": False}
+        await at.handlers["allow_add"](request)  # type: ignore[misc]  # this handler waits
+        at.now -= year
+        at.lists.on_fact(ClockSet(-year))
+        at.now += 61
+        await at.until(lambda: at.told[-1] == ListNetworks(allow=prefixes("192.0.2.9")))
+        at.now += 3_600
+        await at.until(lambda: at.told[-1] == ListNetworks())
+
+    at.run(script)
+
+
+def test_a_clock_that_was_slow_makes_no_entry_longer(tmp_path: Path) -> None:
+    """A host without a battery boots with a date in the past: what was recorded before has the right end."""
+    table = At(tmp_path).store.entries
+    table.add([ListEntry(ListKind.ALLOW, "192.0.2.7", "", 1_000.0, 1_060.0)])
+
+    table.move(900.0, 100.0)
+    assert [one.until for one in table.current(ListKind.ALLOW, 0.0)] == [1_060.0]
+    table.move(900.0, 1_000.0)
+    assert [(one.added, one.until) for one in table.current(ListKind.ALLOW, 0.0)] == [(1_900.0, 1_960.0)]
 
 
 def test_an_updated_database_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,6 +343,7 @@ def build_firewall_side(
     others = [module.build(settings) for module in street.modules("denied")]
     changed = exemptions.on_lists_changed
     lists = Lists(store.entries, settings.lists(), changed, now=clock.wall, follow=follow, others=others)
+    common.listeners.append(lists)
     kernel_friends = KernelFriends(friends, passing, kernel_lists, enforcer, detector, clock)
     networks = NetworkFollower(protected, names, lists, friends, exemptions, store)
     kernel = KernelParts(

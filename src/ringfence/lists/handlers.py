@@ -76,11 +76,15 @@ class ListRequests:
             )
             answer.done.append(value.text)
         if entries:
-            await self._lists.in_thread(self._table.add, entries)
+            await self._lists.in_thread(self._add, entries)
             await self._lists.refresh()
         added = (value for value in addition.values if value.text in answer.done)
         answer.notes += _notes(self._lists.present, kind, added)
         return answer.as_json()
+
+    def _add(self, entries: Iterable[ListEntry]) -> None:
+        self._lists.follow_clock()  # before, because the new ends are by the clock as it is now
+        self._table.add(entries)
 
     async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
         """Remove entries from a list; return the removed ones (``done``), ``problems`` about the others."""

@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.ban_facts import ClockSet
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import NetworkList
@@ -91,6 +92,8 @@ LOOK_EVERY = 60.0
 """Seconds between two checks of the databases' files. (The end of an entry has its own timer.)"""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
+ROUNDING = 1.0
+"""Seconds by which the clock before a step may be misjudged: it is computed from two clocks."""
 READ_WITHIN = 1.0
 """Seconds that a change of the lists waits for the databases. Networks that are read later are added then."""
 
@@ -186,6 +189,7 @@ class Lists:
         self._composed = ComposedLists(ListNetworks())
         self._error = ""
         self._known = False
+        self._set_by = self._moved_by = 0.0  # seconds by which the clock was set, and the entries' ends moved
         self._stale = asyncio.Event()
         self._turn = asyncio.Lock()
         self.thread = Threads(1, "lists")
@@ -265,6 +269,23 @@ class Lists:
         self._answers = dict(answers)
         self._stale.set()
 
+    def on_fact(self, fact: object) -> None:
+        """Let each entry keep the rest of its time if the clock was set."""
+        if isinstance(fact, ClockSet):
+            self._set_by += fact.seconds
+            self._stale.set()
+
+    def follow_clock(self) -> None:
+        """Move the recorded ends of the entries if the clock was set; call this in the thread of the lists.
+
+        Raise StoreError if that fails. The next call then moves them.
+        """
+        wanted = self._set_by
+        step = wanted - self._moved_by
+        if step:
+            self._table.move(step, self._now() - step + ROUNDING)
+            self._moved_by = wanted
+
     def protect(self, protected: Mapping[Network, str]) -> None:
         """Set the networks that must stay reachable, each with its role.
 
@@ -283,7 +304,8 @@ class Lists:
         """Compose the lists again after each change, until cancelled.
 
         Changes are a new configuration, new addresses of host names, new protected networks, the end of an
-        entry, and a changed file of a database. If the store could not be read, try again.
+        entry, a clock that was set, and a changed file of a database. If the store could not be read, try
+        again.
         """
         while True:
             try:
@@ -391,6 +413,8 @@ class Lists:
         return any(changed)
 
     def _renewed(self) -> ComposedLists:
+        with suppress(StoreError):  # the next change tries it again
+            self.follow_clock()
         self._update_others()
         return self._compose()
 

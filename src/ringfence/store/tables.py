@@ -151,6 +151,16 @@ class EntryTable:
             delete = "DELETE FROM entries WHERE side = ? AND what = ?"
             return [value for value in values if execute(delete, (str(kind), value)).rowcount]
 
+    def move(self, seconds: float, before: float) -> None:
+        """Move the times of the entries that end by ``seconds``, because the wall clock was set by as much.
+
+        ``before`` is the time by the clock as it was (epoch seconds). An entry that was added later has the
+        right times, and stays as it is: a host without a battery boots with a date in the past.
+        """
+        with self._connection.transaction() as execute:
+            moved = "UPDATE entries SET until = until + ?, added = added + ?"
+            execute(f"{moved} WHERE until IS NOT NULL AND added <= ?", (seconds, seconds, before))
+
     def purge(self, now: float) -> None:
         """Remove entries that ended before ``now`` (seconds since the epoch)."""
         with self._connection.transaction() as execute:

@@ -17,7 +17,7 @@ from ringfence.config.converters import Paths, Region, SetSize
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError, FirewallError
 from ringfence.features.fence import services
-from ringfence.features.fence.firewall import FenceState, fence_of, trial_of
+from ringfence.features.fence.firewall import Admitted, FenceState, fence_of, trial_of
 from ringfence.features.fence.guard import UNKNOWN, FenceRequests, by_country
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fence.rows import rows
@@ -274,6 +274,40 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     for wrong in ("country DE", "AS64496", "0.0.0.0/0", "0.0.0.0/1", "2000::/3", "nonsense"):
         with pytest.raises(ControlError):
             fence.admit(wrong, 60.0)
+
+
+@pytest.mark.parametrize("ahead", [365 * DAY, -365 * DAY])
+def test_an_admission_keeps_the_rest_of_its_time_if_the_clock_is_set(made: Kept, ahead: float) -> None:
+    """A clock that is wrong for a moment ends no admission; one that was made meanwhile has its length."""
+    fence, networks = fence_of(made.side), made.backend.lists
+    fence.admit("192.0.2.55", 3600.0)
+    made.ahead = ahead
+    second(made)
+    fence.admit("192.0.2.56", 7200.0)
+    made.ahead = 0.0
+    second(made)
+    assert networks[network_lists.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.56")}
+    made.now += 3600
+    second(made)
+    assert networks[network_lists.ADMITTED] == {ip_network("192.0.2.56")}
+    made.now += 3600
+    second(made)
+    assert networks[network_lists.ADMITTED] == frozenset()
+
+
+def test_a_clock_that_was_slow_makes_no_admission_longer(made: Kept) -> None:
+    """A host without a battery boots with a date in the past: what was recorded before has the right end."""
+    fence, networks = fence_of(made.side), made.backend.lists
+    made.ahead = -365 * DAY
+    made.enforcer.now()
+    right = made.now + 3600
+    fence._state.admitted = [Admitted("192.0.2.55", right, since=made.now)]
+    made.ahead = 0.0
+    second(made)
+    assert networks[network_lists.ADMITTED] == {ip_network("192.0.2.55")}
+    made.now += 3600
+    second(made)
+    assert networks[network_lists.ADMITTED] == frozenset()
 
 
 def test_a_lasting_link_admits_few_places(made: Kept) -> None:

@@ -20,9 +20,10 @@ from itertools import chain
 from typing import Any
 
 import structlog
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
 from ringfence.alarm_codes import Alarm
+from ringfence.ban_facts import ClockSet
 from ringfence.clock import format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
@@ -39,6 +40,7 @@ from ringfence.firewall.network_lists import PASSING
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
+from ringfence.lists.manager import ROUNDING
 from ringfence.store.database import Store
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import SHORTEST, Network, contains, overlap
@@ -74,7 +76,7 @@ class Outside:
 
 @frozen
 class Admitted:
-    """An address, a network or a host name that the fence admits until a time (seconds since the epoch).
+    """An address, a network or a host name that the fence admits from a time to another one (epoch seconds).
 
     ``link`` is the account whose lasting link admitted it; "" if an administrator or a link for one use did.
     """
@@ -82,6 +84,7 @@ class Admitted:
     what: str
     until: float
     link: str = ""
+    since: float = 0.0
 
 
 @define
@@ -163,6 +166,19 @@ class Fence(RulePart):
         self._follow_mode()
         self._followed: list[str] = []
         self._lists.admitted = self._admitted()
+        side.common.listeners.append(self)
+
+    def on_fact(self, fact: object) -> None:
+        """Let each admission keep the rest of its time if the clock was set."""
+        if isinstance(fact, ClockSet):
+            step, before = fact.seconds, self._clock.wall() - fact.seconds + ROUNDING
+            self._state.admitted = [
+                # A newer one has the right end: a host without a battery boots with a date in the past.
+                evolve(one, since=one.since + step, until=one.until + step) if one.since <= before else one
+                for one in self._state.admitted
+            ]
+            self.save()
+            self._use_admitted()
 
     # -- at the firewall -------------------------------------------------------------------------------
 
@@ -380,7 +396,8 @@ class Fence(RulePart):
             raise ControlError("a region is not admitted for a time; fix: name it in [fence]")
         if value.network is not None and value.network.prefixlen < SHORTEST[value.network.version]:
             raise ControlError(f"{value.text} is a large part of the internet, so it is not admitted")
-        until = self._clock.wall() + seconds
+        now = self._enforcer.now()
+        until = now + seconds
         same = [one for one in self._state.admitted if one.link == link]
         if not shorten:
             until = max([until, *(one.until for one in same if one.what == value.text)])
@@ -390,7 +407,7 @@ class Fence(RulePart):
         elif len(others) >= MOST_ADMITTED:
             raise ControlError(f"{MOST_ADMITTED} entries are admitted already")
         rest = [one for one in self._state.admitted if one.link != link]
-        self._state.admitted = [*rest, *others, Admitted(value.text, until, link)]
+        self._state.admitted = [*rest, *others, Admitted(value.text, until, link, now)]
         self.save()
         self._use_admitted()
         return until
@@ -410,7 +427,7 @@ class Fence(RulePart):
 
         If so, the database keeps the trial until :meth:`forget_trial`.
         """
-        now, state = self._clock.wall(), self._state
+        now, state = self._enforcer.now(), self._state  # if the clock was set, the admissions move first
         trial = state.trial
         self._watch()
         self._follow_mode()
