@@ -41,6 +41,20 @@ def test_a_new_protected_address_is_exempt(kept: Kept) -> None:
     assert "a gateway" in kept.ban(OTHER)[0]
 
 
+def test_a_part_of_a_protected_network_can_be_banned_by_force(kept: Kept) -> None:
+    """The rest of the network goes on to pass, and an unban lets the whole of it pass again."""
+    kept.side.start()
+    kept.side.exempt.protected.set_part("proxies", {ip_network("192.0.2.0/30"): "a proxy"})
+    kept.side.exempt.networks.on_protected()
+    assert kept.ban("192.0.2.1", force=True) == []
+
+    passing = kept.backend.lists[network_lists.ALLOW]
+    ends = [n for n in range(4) if any(ip_address(f"192.0.2.{n}") in one for one in passing)]
+    assert ends == [0, 2, 3]
+    asyncio.run(unban(kept.enforcer, [ip_network("192.0.2.1")]))
+    assert ip_network("192.0.2.0/30") in kept.backend.lists[network_lists.ALLOW]
+
+
 def test_an_address_exempted_while_off_is_not_banned(kept: Kept) -> None:
     """An address that became exempt while enforcement was off is not banned when it is switched on."""
     kept.side.start()

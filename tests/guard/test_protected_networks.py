@@ -10,6 +10,8 @@ from tests.support.world import START
 
 from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import HostError
+from ringfence.firewall import network_lists
+from ringfence.firewall.contract import PROBE_NETWORKS
 from ringfence.values.network import Network
 
 
@@ -24,6 +26,17 @@ def test_a_proxy_is_never_banned(kept: Kept) -> None:
     assert (
         reason == "is never banned: 198.18.7.0/30, a SIP proxy ([asterisk] proxies); --force bans it anyway"
     )
+
+
+def test_a_proxy_anywhere_on_this_host_lets_no_packet_of_the_probe_pass(kept: Kept) -> None:
+    """The probe bans addresses of 127.0.0.0/8: if the allow list had them, the next start would fail."""
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.0/8"),))
+    kept.side.configure(evolve(settings(), asterisk=(pbx,)))
+    kept.side.start()
+
+    allowed = kept.backend.lists[network_lists.ALLOW]
+    assert any(ip_address("127.0.0.1") in one for one in allowed)
+    assert not any(one.overlaps(ip_network(PROBE_NETWORKS[4])) for one in allowed if one.version == 4)
 
 
 def test_a_failure_to_read_own_addresses_does_not_end_the_start(

@@ -5,7 +5,8 @@ from ipaddress import ip_network
 
 from attrs import field, frozen
 
-from ringfence.values.network import SHORTEST, Network, NetworkSet, format_network, overlap, without
+from ringfence.firewall.contract import PROBE_NETWORKS
+from ringfence.values.network import SHORTEST, Network, NetworkSet, format_network, overlap, without_all
 
 ITSELF: Mapping[Network, str] = {
     ip_network("127.0.0.0/8"): "this host itself",
@@ -15,6 +16,8 @@ ITSELF: Mapping[Network, str] = {
 # The probe (``firewall/probe.py``) tests bans with packets of these networks: IPv4 bans with the first one,
 # IPv6 bans with the second one, which is a part of the range for documentation.
 _OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
+PROBED = tuple(map(ip_network, PROBE_NETWORKS.values()))
+"""The networks of the probe's addresses, which no list may let pass."""
 
 
 @frozen
@@ -58,14 +61,9 @@ def too_wide(network: Network) -> str | None:
 
 
 def without_reserved(network: Network) -> Iterator[Network]:
-    """Yield the parts of an allowed network without the ranges of the probe's addresses.
+    """Return the parts of an allowed network without the ranges of the probe's addresses.
 
     The probe bans addresses in these ranges for a moment, and tests whether packets are dropped. If the
     kernel's allow list contained these addresses, no packet would be dropped.
     """
-    own = next((kept for kept in _OF_THIS_HOST if overlap(kept, network)), None)
-    if own is None:
-        yield network
-    else:
-        for part in without(network, own):
-            yield from without_reserved(part)
+    return without_all(network, _OF_THIS_HOST)

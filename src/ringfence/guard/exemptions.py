@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import chain, islice
@@ -11,7 +11,7 @@ import structlog
 
 from ringfence.ban_facts import Over, Placed, Restored
 from ringfence.bans.enforcer import Enforcer
-from ringfence.bans.exempt import ITSELF, Exempt, without_reserved
+from ringfence.bans.exempt import ITSELF, PROBED, Exempt, without_reserved
 from ringfence.bans.filling import ListContents
 from ringfence.bans.unban import unban_friends
 from ringfence.clock import Clock, until_tick
@@ -23,13 +23,21 @@ from ringfence.friends.registry import FriendRegistry, Passing
 from ringfence.host.names import Names
 from ringfence.host.protected import ProtectedNetworks, Reasons, follow_protected
 from ringfence.host.routes import follow_addresses
-from ringfence.ledger import Ledger
+from ringfence.ledger import Ledger, network_of
 from ringfence.lists.compose import ListNetworks
 from ringfence.lists.manager import Lists
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 from ringfence.values.friend import FriendReason
-from ringfence.values.network import Address, Network, NetworkSet, contains, sender_of
+from ringfence.values.network import (
+    Address,
+    Network,
+    NetworkSet,
+    contains,
+    overlap,
+    sender_of,
+    without_all,
+)
 
 # -- the lists of networks in the kernel (allowed, denied, friends): what they must contain
 #
@@ -51,8 +59,8 @@ class KernelLists(ListContents):
 
     ``networks`` has the networks of all lists but those of friends. The first ``most`` of each list that
     ``network_lists.limited`` returns are used. ``networks.guarded`` are the networks that this host needs.
-    They go to the list of allowed networks, too, except those that an administrator has banned by force
-    (``ringfence ban --force``).
+    They go to the list of allowed networks, too, without the parts that an administrator has banned by force
+    (``ringfence ban --force``), and without the addresses of the probe.
 
     ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
     unshielded friends, whose SIP packets are copied to ringfence, because unprovable guesses come from their
@@ -123,13 +131,17 @@ class KernelLists(ListContents):
     def _allowed(self) -> Iterable[Network]:
         now = self._clock.wall()
         # The ledger is read now, in this thread. Another thread may iterate over the rest.
-        guarded = [one for one in self.networks.guarded if not self._is_banned_by_force(one, now)]
+        guarded = [
+            part for one in self.networks.guarded for part in without_all(one, self._not_passing(one, now))
+        ]
         allowed = islice(self.networks.allow, self.most)
         return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
 
-    def _is_banned_by_force(self, network: Network, now: float) -> bool:
-        records = map(self._ledger.get, self._ledger.covering(network, Scope.FULL, now))
-        return any(record is not None and record.forced for record in records)
+    def _not_passing(self, network: Network, now: float) -> Sequence[Network]:
+        """Return what a network that this host needs may not let pass: bans by force, and the probe's."""
+        keys = [*self._ledger.covering(network, Scope.FULL, now), *self._ledger.within(network, Scope.FULL)]
+        forced = (key for key in keys if (one := self._ledger.get(key)) is not None and one.forced)
+        return [*PROBED, *(network_of(key)[0] for key in forced)]
 
 
 class KernelFriends:
@@ -220,7 +232,7 @@ class KernelFriends:
 class ExemptionTracker:
     """Exempts the networks of the allow list and the protected networks, and follows their changes.
 
-    A listener of facts: the kernel's allow list lacks protected networks while they are banned by force.
+    A listener of facts: the kernel's allow list lacks what is banned by force of the protected networks.
     """
 
     def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:
@@ -239,7 +251,7 @@ class ExemptionTracker:
             changed = {(fact.network, fact.scope)} & self._forced
             self._forced -= changed
         guarded = self._kernel_lists.networks.guarded
-        if any(contains(wide, one) for wide, _ in changed for one in guarded) and self._enforcer.enforcing:
+        if any(overlap(banned, one) for banned, _ in changed for one in guarded) and self._enforcer.enforcing:
             self._enforcer.filler.fill(network_lists.ALLOW)
 
     def apply(self, *, restored: bool = False) -> None:

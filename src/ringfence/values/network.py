@@ -15,7 +15,7 @@ That is better than a wider prefix, which could contain unrelated hosts.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -209,6 +209,16 @@ def without(network: Network, part: Network) -> tuple[Network, ...]:
     if part.prefixlen <= network.prefixlen or not overlap(network, part):
         return ()
     return tuple(network.address_exclude(part))  # type: ignore[arg-type]  # same IP version
+
+
+def without_all(network: Network, parts: Sequence[Network]) -> Iterator[Network]:
+    """Yield networks that together cover ``network`` except ``parts``."""
+    own = next((part for part in parts if overlap(part, network)), None)
+    if own is None:
+        yield network
+    else:
+        for rest in without(network, own):
+            yield from without_all(rest, parts)
 
 
 def whole_sender(network: Network) -> Network:
