@@ -179,6 +179,17 @@ def test_new_rules_keep_what_was_asked(backend: Backend, far: str, cable: Cable)
         assert arrived(there, here, [GUESS] * MANY) <= SECONDS
 
 
+def test_new_numbers_reach_who_goes_on_asking(backend: Backend, far: str, cable: Cable) -> None:
+    """A reload that raises or lowers the ration counts at once, also for a sender that never pauses."""
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+        plan(backend, evolve(PLAN, added=(evolve(ASKING, burst=40),)))
+        assert arrived(there, here, [GUESS] * MANY) >= 40
+        plan(backend, PLAN)
+        assert arrived(there, here, [GUESS] * MANY) <= 5 + SECONDS
+
+
 def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cable: Cable) -> None:
     """With interfaces named, packets that come by other interfaces have no ration."""
     for interfaces, expected in ((("other0",), MANY), (("near0",), 5)):

@@ -35,6 +35,7 @@ from ringfence.firewall.nftables.ruleset import (
     TABLE,
     BanSet,
     Ruleset,
+    changed_limits,
     default_ban_sets,
     empty_set,
     messages_to_add,
@@ -507,7 +508,10 @@ class Installation:
                 unused = before.replaceable(bans) if before is not None else set[str]()
                 if self.table is not None and before is not None:
                     unused -= before.unused  # a list may be filling it
-                state = _complete(self._write(rules, before, unused))
+                emptied = frozenset[str]()
+                if self.table is not None:  # after a restart, the earlier limits are unknown
+                    emptied = changed_limits(self.table.plan, tried)
+                state = _complete(self._write(rules, before, unused, emptied))
             except (FirewallUnsupportedError, FirewallToolError):
                 raise
             except FirewallError as error:
@@ -531,12 +535,16 @@ class Installation:
             raise FirewallError(f"{damage}; opening the firewall again repairs it")
 
     def _write(
-        self, rules: Ruleset, before: TableState | None, unused: Iterable[str] = ()
+        self,
+        rules: Ruleset,
+        before: TableState | None,
+        unused: Iterable[str] = (),
+        emptied: Iterable[str] = (),
     ) -> CallSteps[TableState]:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
 
-        The sets ``unused`` are deleted, unless ``rules`` has them. If another program changes the table
-        meanwhile, try again; raise FirewallError after three attempts.
+        The sets ``unused`` are deleted, unless ``rules`` has them. The sets ``emptied`` lose their elements.
+        If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
         """
         for _ in range(_TRIES):
             ports: list[int] = []
@@ -545,7 +553,7 @@ class Installation:
                 # transaction wakes it first.
                 ports.append((yield from self._run(f"add table inet {TABLE}\n")))
             stale = before.stale_chains(rules) if before is not None else ()
-            text = ruleset_text(rules, stale=stale, unused=unused)
+            text = ruleset_text(rules, stale=stale, unused=unused, emptied=emptied)
             ports.append((yield from self._run(text)))
             state = read_state(self._kernel, self.list_names)
             self._foreign.read(*ports)

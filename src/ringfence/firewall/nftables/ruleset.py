@@ -74,7 +74,7 @@ from ringfence.firewall.nftables.matches import (
     network_of,
     over,
 )
-from ringfence.firewall.stages import Hook, Side, Stage, counter_names, stages
+from ringfence.firewall.stages import Hook, Meter, Side, Stage, counter_names, stages
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
@@ -224,13 +224,32 @@ def ruleset(
     return Ruleset(sets, chains, f"{MARK}{mark}")
 
 
+def changed_limits(before: FirewallPlan, plan: FirewallPlan) -> frozenset[str]:
+    """Return the sets whose elements, made by the rules of ``before``, have other limits than ``plan``.
+
+    The kernel copies a limit into an element when it makes it, and keeps it as long as its sender goes on.
+    """
+    found = _limits(plan) ^ _limits(before)
+    return frozenset(f"{name}{version}" for name, *_ in found for version in VERSIONS)
+
+
+def _limits(plan: FirewallPlan) -> set[tuple[object, ...]]:
+    meters = (meter for stage in stages(plan) for meter in stage.acts(Meter))
+    return {(one.table.name, one.rate, one.burst, one.in_bytes) for one in meters}
+
+
 def ruleset_text(
-    rules: Ruleset, *, stale: Iterable[str] = (), unused: Iterable[str] = (), table: str = TABLE
+    rules: Ruleset,
+    *,
+    stale: Iterable[str] = (),
+    unused: Iterable[str] = (),
+    emptied: Iterable[str] = (),
+    table: str = TABLE,
 ) -> str:
     """Return ``rules`` as text for ``nft -f -``.
 
-    The text first deletes the chains ``stale``, and those sets of ``unused`` that ``rules`` does not have.
-    ``table`` is the name of the table.
+    The text first deletes the chains ``stale``, and those sets of ``unused`` that ``rules`` does not have. At
+    its end it empties those sets of ``emptied`` that ``rules`` has. ``table`` is the name of the table.
     """
     lines = [f"add table inet {table}", f"flush table inet {table}"]
     lines += [f"delete chain inet {table} {name}" for name in stale]
@@ -247,7 +266,8 @@ def ruleset_text(
         ]
         lines += [f"    {rule}{mark}" for rule, mark in zip(chain.rules, marks, strict=True)]
         lines.append("  }")
-    return "\n".join([*lines, "}", ""])
+    flushed = (f"flush set inet {table} {name}" for name in sorted(emptied) if name in rules.sets)
+    return "\n".join([*lines, "}", *flushed, ""])
 
 
 def empty_set(name: str, version: int) -> str:
