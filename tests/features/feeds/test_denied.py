@@ -387,6 +387,16 @@ def test_a_list_that_covers_much_needs_force(tmp_path: Path) -> None:
     assert at.refreshed("one")["state"] == "in force"
 
 
+def test_a_list_that_was_accepted_by_force_is_accepted_after_a_restart(tmp_path: Path) -> None:
+    """The next start judges the same file again, and finds nothing new in it."""
+    at = Feed(tmp_path)
+    at.write(*(f"{number}.0.0.0/8" for number in range(20, 40)))
+    at.refreshed("one")
+
+    after = Feed(tmp_path).refreshed()
+    assert (after["state"], after["problem"]) == ("in force", "")
+
+
 def test_the_error_page_of_a_publisher_shows_no_key(tmp_path: Path) -> None:
     """A server may repeat the key of the request, which people see who may not have it."""
     at = Feed(tmp_path)

@@ -491,6 +491,16 @@ def test_the_garbage_collector_passes_over_decisions() -> None:
     assert len(gc.get_objects()) - before < 200
 
 
+def test_ends_of_short_answers_do_not_pile_up() -> None:
+    """An API that replaces a few decisions in each answer fills no queue."""
+    sync, last = Sync(full_every=1e9), tuple[LapiDecision, ...]()
+    for n in range(2 * SPARE):
+        one = decision(n, scenario=f"s{n}", seconds=1e6)
+        pulled(sync, one, deleted=last, now=10.0 * n)
+        last = (one,)
+    assert len(sync._decisions._ends) <= SPARE + 10
+
+
 def test_ends_that_change_do_not_pile_up() -> None:
     """An answer that shortens all decisions again and again leaves few outdated ends, and each end counts."""
     sync = Sync(full_every=10.0)

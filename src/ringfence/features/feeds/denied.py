@@ -408,8 +408,9 @@ def _judged(
     """Read the present file of ``feed``; return ``feed`` with the new list, or with why it is refused.
 
     If the content is the same as before, return ``feed``. The list has at most ``most`` networks, without
-    those of ``protected``, and is taken at ``now`` (seconds since the epoch). With ``force``, any change of
-    the size is accepted. Raise OSError if the file cannot be read.
+    those of ``protected``, and is taken at ``now`` (seconds since the epoch). With ``force``, any size is
+    accepted. So is, without it, the list that is in force already: after a restart the file is judged again.
+    Raise OSError if the file cannot be read.
     """
     source, before = feed.source, feed.taken
     with kept.opened(source.path) as file:  # another user may write it, so no link is followed
@@ -420,8 +421,8 @@ def _judged(
                 return feed
             file.seek(0)
             found = evolve(read_feed(file, source, protected, most), taken=now)
-            if not force:
-                known = before.networks if before is not None else Prefixes()
+            known = before.networks if before is not None else Prefixes()
+            if not force and found.networks != known:
                 _check_size(source.name, found.networks, known)
         except ListError as error:
             return evolve(feed, digest=digest, refused=str(error))

@@ -499,6 +499,7 @@ class Sync:
             self._send_missing(there, now)
         else:
             ended += len(page.deleted)  # perhaps of decisions that found no room
+        yield from (changed for _ in self._decisions.tidied())
         if came or (left.crowded and ended):
             self._next_full = min(self._next_full, now + max(AGAIN_AFTER, len(self) / CALM))
         yield changed
