@@ -351,6 +351,29 @@ def test_the_modes_of_the_token_of_routers(tmp_path: Path) -> None:
     assert inside == [f"NO  secret: every user may read {guard.config}; fix: chmod o= {guard.config}"]
 
 
+def test_the_modes_of_other_secrets(tmp_path: Path) -> None:
+    """The files of the mail server and of the local API are checked too; a missing one is no traceback."""
+    password, key = tmp_path / "mail.password", tmp_path / "key"
+    for one in (password, key):
+        one.write_text("0123456789abcdef", "utf-8")
+        one.chmod(0o604)
+    mail = {"to": ["admin@example.com"], "username": "u", "security": "tls", "password_file": str(password)}
+    guard = Guard(
+        tmp_path,
+        notify={"mail": [mail]},
+        crowdsec={
+            "url": "http://127.0.0.1:1",
+            "machine": "pbx",
+            "password_file": str(tmp_path / "missing"),
+            "key_file": str(key),
+        },
+    )
+    guard.config.chmod(0o600)
+    found = [line for line in lines_of(guard)[1] if "every user" in line]
+
+    assert found == [f"NO  secret: every user may read {one}; fix: chmod o= {one}" for one in (key, password)]
+
+
 def test_a_credential_makes_no_secret_of_the_configuration(tmp_path: Path) -> None:
     """If systemd passes the secret, every user may read the configuration."""
     (tmp_path / "pbx.secret").write_text(SECRET, "utf-8")

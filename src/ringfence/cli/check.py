@@ -199,8 +199,16 @@ def _secret_findings(path: Path) -> Iterator[Finding]:
                 why, fix = f"{why}, because the folder {closed} is closed to it", "move it to /etc/ringfence"
             yield Finding(False, "secret", f"{why}; fix: {fix}")
     for file in dict.fromkeys(files):
-        if file.stat().st_mode & 0o007:
+        if _is_open(file):
             yield Finding(False, "secret", f"every user may read {file}; fix: chmod o= {file}")
+
+
+def _is_open(file: Path) -> bool:
+    """Whether every user may read a file; False for a missing one."""
+    try:
+        return bool(file.stat().st_mode & 0o007)
+    except OSError:
+        return False
 
 
 async def _ami_findings(pbx: AsteriskSettings) -> list[Finding]:

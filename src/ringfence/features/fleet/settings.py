@@ -94,6 +94,11 @@ class CrowdsecSettings:
         )
         return Sharing(access, self.interval)
 
+    @property
+    def secrets(self) -> list[tuple[Secret | None, Path | None]]:
+        """The files with the credentials; the configuration itself has none."""
+        return [(None, self.password_file), (None, self.key_file)]
+
 
 TABLE = CrowdsecSettings
 RESTART = True

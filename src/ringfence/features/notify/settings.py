@@ -145,6 +145,11 @@ class NotifySettings:
         """All channels: those by mail, then those by Apprise, then the commands."""
         return (*self.mail, *self.apprise, *self.hook)
 
+    @property
+    def secrets(self) -> list[tuple[Secret | None, Path | None]]:
+        """The password of each mail server, with the file that may contain it instead."""
+        return [(mail.password, mail.password_file) for mail in self.mail]
+
 
 TABLE = NotifySettings
 VARIABLES = HOOK_VARIABLES
