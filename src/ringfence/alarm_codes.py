@@ -48,6 +48,11 @@ class AnyAlarmCode(enum.StrEnum):
     action: str
     marks: frozenset[Mark]
 
+    @property
+    def rank(self) -> int:
+        """How urgent its alarms are: 2 for a critical code, 0 for one that only informs, 1 for any other."""
+        return 1 + (Mark.CRITICAL in self.marks) - (Mark.INFO in self.marks)
+
     def __new__(cls, code: str, meaning: str, action: str, *marks: Mark) -> Self:
         """Return a member whose value is ``code``, with its two texts and its marks as attributes."""
         member = str.__new__(cls, code)

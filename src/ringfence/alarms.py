@@ -329,6 +329,13 @@ class Alarms:
             found += often + nlargest(SHOWN - SHOWN // 2, others, key=attrgetter("last"))
         return sorted(found, key=attrgetter("last"), reverse=True)
 
+    @property
+    def shown(self) -> list[AlarmRecord]:
+        """All active alarms that are not dismissed, however many a code has; last activated first."""
+        self.expire()
+        found = (one for of_code in self._up.values() for one in _shown(of_code))
+        return sorted(found, key=attrgetter("last"), reverse=True)
+
     def expire(self) -> None:
         """Clear the alarms whose time is over: nothing activated them again within ``lasts`` seconds."""
         mono = self._clock.mono()

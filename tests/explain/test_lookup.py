@@ -48,7 +48,7 @@ def test_each_ban_is_returned_once(tmp_path: Path) -> None:
     known = {(HERE, Scope.FULL): ban("192.0.2.1", reason="known"), (wide.network, wide.scope): wide}
     with Store.open(tmp_path / "db", owner=True) as store:
         store.bans.record([recorded])
-        found = running_of(read_bans(backend, store.bans, HERE, START), known, START)
+        found = running_of(read_bans(backend, store.bans, HERE, START), known, START, friend=False)
 
     assert [(str(one.network), str(one.scope)) for one in found] == [
         ("192.0.2.0/24", "full"),

@@ -56,6 +56,27 @@ def _desk(tmp_path: Path) -> Iterator[Desk]:
         yield Desk(made)
 
 
+def test_a_friend_in_a_banned_64_is_not_banned(desk: Desk) -> None:
+    """The kernel applies a ban of a /64 to all but the friends in it. One of their own address counts."""
+    desk.befriend("2001:db8::7")
+    desk.guess(5, "2001:db8::9")
+
+    assert desk.ask("2001:db8::9")["verdict"] == "banned"
+    told = desk.ask("2001:db8::7")
+    assert (told["verdict"], told["bans"]) == ("friend", [])
+    desk.kept.enforcer.ban([ip_network("2001:db8::7")], 3_600.0, "by hand")
+    assert desk.ask("2001:db8::7")["verdict"] == "banned"
+
+
+def test_an_alarm_is_found_among_many_of_its_code(desk: Desk) -> None:
+    """What `status` leaves out, because a code has so many alarms, is told about its address."""
+    for number in range(60):
+        desk.kept.now += 1.0
+        desk.kept.alarms.activate(AlarmCode.PHONE_BROKEN, f"{200 + number} at 192.0.2.{number}", "fails")
+
+    assert [one["subject"] for one in desk.ask("192.0.2.30")["alarms"]] == ["230 at 192.0.2.30"]
+
+
 def test_an_address_near_a_ban(desk: Desk) -> None:
     """The answer lists the attempts, the progress of each rule, and what is still missing for a ban."""
     desk.guess(3)

@@ -25,7 +25,7 @@ from ringfence.values.ban import Ban
 from ringfence.values.event import EventKind, Service, short_account
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.location import UNKNOWN, Location, row_of
-from ringfence.values.network import Address, format_network
+from ringfence.values.network import Address, exempts_friends, format_network
 from ringfence.values.text import printable, rfc3339
 
 
@@ -341,9 +341,12 @@ def _known(store: Store, account: str, now: float, known_locations: Locator) -> 
     former = latest_of(one for one in store.friends.former(now, MOST) if short_account(one.account) == kept)
     failures = merged((), failures_of(store.bans.attempts_on(kept, now - KEEP, MOST_ATTEMPTS)))
     addresses = [*(one.address for one in (*friends, *former)), *(one.last.address for one in failures)]
+    spared = {friend.address for friend in friends}
     bans = {
         address: tuple(
-            past.ban for past in store.bans.past(ip_network(address), now, _MOST_BANS) if past.runs(now)
+            past.ban
+            for past in store.bans.past(ip_network(address), now, _MOST_BANS)
+            if past.runs(now) and not (address in spared and exempts_friends(past.ban.network))
         )
         for address in addresses
     }

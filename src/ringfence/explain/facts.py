@@ -33,7 +33,14 @@ from ringfence.values.entry import ListKind
 from ringfence.values.event import WIRE
 from ringfence.values.friend import Friend
 from ringfence.values.location import UNKNOWN, Location
-from ringfence.values.network import Network, contains, format_network, is_single, overlap
+from ringfence.values.network import (
+    Network,
+    contains,
+    exempts_friends,
+    format_network,
+    is_single,
+    overlap,
+)
 
 
 class AddressVerdict(enum.StrEnum):
@@ -283,18 +290,20 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
 
 
 def running_of(
-    found: BanRecords, known: Mapping[tuple[Network, Scope], Ban | None], now: float
+    found: BanRecords, known: Mapping[tuple[Network, Scope], Ban | None], now: float, *, friend: bool
 ) -> tuple[ActiveBan, ...]:
     """Return the bans in force at ``now`` (seconds since the epoch), the widest network first.
 
     ``found`` has the bans in the kernel and in the database. ``known`` has the bans that the daemon knows, by
     network and scope, each with its record or None; it is empty without a daemon. A ban is returned if the
-    kernel, the database or the daemon has it.
+    kernel, the database or the daemon has it. For the address of a ``friend``, bans that spare it are left
+    out.
     """
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
     bans = {**known, **recorded}
-    every = sorted({*elements, *bans}, key=lambda key: (key[0].prefixlen, str(key[1])))
+    applying = (key for key in {*elements, *bans} if not (friend and exempts_friends(key[0])))
+    every = sorted(applying, key=lambda key: (key[0].prefixlen, str(key[1])))
     return tuple(ActiveBan(*key, bans.get(key), elements.get(key)) for key in every)
 
 
@@ -327,15 +336,16 @@ def _known(
     finally:
         backend.close()
     friends = _friends(store.friends, network, now) if store is not None else []
+    present = tuple(friend for friend in friends if friend.until > now)
     return NetworkFacts(
         network=network,
         now=now,
         subject=network,
-        running=running_of(found, {}, now),
+        running=running_of(found, {}, now, friend=bool(present) and is_single(network)),
         past=tuple(past for past in found.past if not past.runs(now)),
         holders=tuple(_holders(settings, store, network, now)),
         protected=_protected(settings, problems),
-        friends=tuple(friend for friend in friends if friend.until > now),
+        friends=present,
         former=tuple(friend for friend in friends if friend.until <= now),
         passes=bool(friends) and is_single(network),
         enforcing=store is None or not store.switch.is_off,

@@ -39,6 +39,7 @@ from ringfence.values.network import (
     Address,
     Network,
     NetworkSet,
+    exempts_friends,
     format_network,
     is_one_host,
     is_single,
@@ -170,16 +171,19 @@ class AccountFactsReader:
             failures,
             {address: bans for address in addresses if (bans := self._bans(address, now))},
             tuple([address for address in homes if await self._denied(address, problems)]),
-            tuple(alarm for alarm in side.common.alarms.active if is_about_account(alarm, account)),
+            tuple(alarm for alarm in side.common.alarms.shown if is_about_account(alarm, account)),
             known.outage_mode,
             problems=tuple(problems),
             locations=dict(zip(failed_at, locations, strict=True)),
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:
+        """Return the bans that drop the packets of ``address``. A ban of a /64 spares the friends in it."""
         ledger, network = self._side.kernel.enforcer.ledger, ip_network(address)
+        friend = self._side.detector.friends.has(address)
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
-        return tuple(ban for ban in map(ledger.ban, keys) if ban is not None)
+        applying = (key for key in keys if not (friend and exempts_friends(network_of(key)[0])))
+        return tuple(ban for ban in map(ledger.ban, applying) if ban is not None)
 
     async def _denied(self, address: Address, problems: list[str]) -> bool:
         try:
@@ -277,7 +281,7 @@ class AddressFacts:
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.kernel.wanted_rules.settings.claims(),
             plan=side.kernel.backend.plan,
-            alarms=tuple(alarm for alarm in side.common.alarms.active if is_about(alarm.subject, network)),
+            alarms=tuple(alarm for alarm in side.common.alarms.shown if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),
             location=location,
@@ -299,7 +303,8 @@ class AddressFacts:
         """
         ledger = self._side.kernel.enforcer.ledger
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
-        return running_of(found, {network_of(key): ledger.ban(key) for key in keys}, now)
+        friend = is_single(network) and self._side.detector.friends.has(network.network_address)
+        return running_of(found, {network_of(key): ledger.ban(key) for key in keys}, now, friend=friend)
 
 
 def _is_sender(network: Network) -> bool:

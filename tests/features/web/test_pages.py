@@ -120,6 +120,19 @@ def test_lists_of_the_past_that_are_cut_say_so(served: Served, tmp_path: Path) -
     assert "Only the latest" not in served.browser.get("/alarms").words
 
 
+def test_a_flood_of_alarms_hides_no_critical_one(tmp_path: Path) -> None:
+    """Senders can cause any number of alarms that only inform; critical ones stand before them."""
+    flood = {"number": 1, "code": "evidence.forged", "subject": "192.0.2.1", "text": "x", "times": 1}
+    flood |= {"since": "2026-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "dismissed": None}
+    damaged = flood | {"code": "firewall.damaged", "subject": "rules", "text": "they are gone"}
+    handlers = {"alarms": lambda request: [] if request.get("past") else [*[flood] * 250, damaged]}
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        assert "they are gone" in web.browser().get("/alarms").words
+
+
 def test_the_log(served: Served) -> None:
     """It has attempts and bans, the latest first, and only one kind if that is chosen."""
     words = served.browser.get("/log").words

@@ -167,6 +167,8 @@ class Tops(Feature):
         senders = await self._side.common.locator.add_to(senders, "subject")
         side, now = self._side, self._side.common.clock.wall()
         latest = side.kernel.enforcer.ledger.latest(MOST_BANS)
+        # Critical ones first: senders can cause any number of others.
+        alarms = sorted(side.common.alarms.active, key=lambda one: one.code.rank, reverse=True)
         return {
             "time": rfc3339(now),
             "enforcing": side.kernel.enforcer.enforcing and side.kernel.backend.enforces,
@@ -174,7 +176,7 @@ class Tops(Feature):
             "attempts": side.detector.counts.attempts,
             "bans": side.kernel.enforcer.ledger.alive(now),
             "friends": len(side.exempt.friends.friends),
-            "alarms": [alarm.as_json() for alarm in side.common.alarms.active[:MOST_ALARMS]],
+            "alarms": [alarm.as_json() for alarm in alarms[:MOST_ALARMS]],
             "minutes": self.minutes(),
             "senders": senders,
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],

@@ -14,6 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ringfence.alarm_codes import every_code
 from ringfence.control import MOST_ENDED
 from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
 from ringfence.explain.headlines import (
@@ -263,8 +264,13 @@ class Pages:
         return self._page(request, "log.html", rows=[*reversed(rows)], kind=kind if kind in _KINDS else "")
 
     async def alarms(self, request: Request, _: WebSession) -> Response:
-        """Return the page of the active alarms, and of those that cleared in the last 30 days."""
+        """Return the page of the active alarms, and of those that cleared in the last 30 days.
+
+        Critical ones come first, because senders can cause any number of others.
+        """
         active = await self._client.recent(_NEWS_FOR, "alarms")
+        ranks = {str(code): code.rank for code in every_code()}
+        active = sorted(active, key=lambda row: ranks.get(row["code"], 1), reverse=True)
         past = await self._client.recent(_HISTORY_FOR, "alarms", past=True, seconds=_PAST)
         return self._page(request, "alarms.html", active=active, past=past)
 
