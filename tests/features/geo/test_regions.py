@@ -370,3 +370,14 @@ def test_the_number_of_networks_is_bounded(tmp_path: Path, monkeypatch: pytest.M
     write(path, [(f"11.0.{n}.0/24", DE) for n in range(0, 64, 2)])
     with pytest.raises(ListError, match="more than 10 networks of these regions"):
         networks_of(path, PLACES)
+
+
+def test_the_texts_of_a_database_are_escaped(tmp_path: Path) -> None:
+    """A hostile database puts no control character and no long text into a mail or a command."""
+    hostile: Record = {"asn": "AS1\r\n\x1b[2J" + "x" * 150, "country_code": "\n\u202e"}
+    path = write(tmp_path / "flat.mmdb", [("192.0.2.0/24", hostile)])
+
+    [found] = locations_of([path], [ip_address("192.0.2.1")])
+
+    assert found.keys() >= {"asn", "country"}
+    assert all(text.isprintable() and len(text) < 400 for text in found.values())

@@ -208,8 +208,8 @@ def locations_of(paths: Sequence[Path], addresses: Sequence[Address]) -> list[di
                 for location, address in zip(found, addresses, strict=True):
                     one = database.location_of(int(address), address.version)
                     known = {
-                        "country": one.country,
-                        "asn": one.number,
+                        "country": printable(one.country),
+                        "asn": printable(one.number[:_MAX_NAME]),
                         "organisation": printable(one.organisation[:_MAX_NAME]),
                     }
                     location.update({name: text for name, text in known.items() if text})
