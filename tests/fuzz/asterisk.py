@@ -20,7 +20,7 @@ from tests.support.hostile_text import LINES, Victim, named, sample
 from ringfence.features.audit.accounts import read_accounts
 from ringfence.features.audit.dialplan import Dialplan
 from ringfence.features.audit.services import read_services
-from ringfence.features.fail2ban.jails import _Dump
+from ringfence.features.fail2ban.jails import _Dump, _errors
 from ringfence.host.asterisk_conf import AsteriskFiles, every_option
 from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.conf_lines import RefusedLineError, conf_lines
@@ -43,7 +43,7 @@ from ringfence.parse.roster import (
     plan_questions,
     target_of,
 )
-from ringfence.parse.security import parse_strict, parse_tampered
+from ringfence.parse.security import is_whole, parse_strict, parse_tampered, time_of
 from ringfence.sources.ami import _Protocol
 from ringfence.sources.journal import JournalSource
 from ringfence.sources.state import EndError
@@ -206,6 +206,8 @@ def read_log(data: bytes) -> None:
         _take_lines(reader.receive(b"", NOW + 1))
         require(reader.deadline is None, "lines that wait for ever")
         _take_lines(reader.end(NOW + 1))
+    for line in filter(is_whole, data.split(b"\n")):
+        time_of(line)
 
 
 def _take_lines(results: list[LineResult]) -> None:
@@ -275,6 +277,7 @@ def read_journal(data: bytes) -> None:
     source = JournalSource(SOURCE, cast("LogIngest", _Ingest()), users=["1000"])
     with capture_logs():
         source._pass_on(data.split(b"\n"))
+        source._end(1, bytearray(data))
     require(source._cursor is None or len(source._cursor) <= 512, "the cursor of the journal")
 
 
@@ -285,6 +288,7 @@ def journals() -> Iterator[bytes]:
     for who in (
         b'"_SYSTEMD_UNIT":"asterisk.service"',
         b'"_SYSTEMD_UNIT":"docker.service","_UID":"0","CONTAINER_NAME":"my-asterisk-1"',
+        b'"_SYSTEMD_UNIT":"a.service","_UID":"0","CONTAINER_NAME":"asterisk","_SYSTEMD_CGROUP":"/a.service"',
         b'"_SYSTEMD_USER_UNIT":"asterisk.service","_UID":"1000"',
         b'"_TRANSPORT":"driver","MESSAGE_ID":"a596d6fe7bfa4994828e72309e95d61e"',
     ):
@@ -401,6 +405,7 @@ def read_fail2ban(data: bytes) -> None:
         dump.add(line)
     for draft in dump.jails.values():
         draft.complete()
+    _errors(data)
 
 
 def fail2ban_dumps() -> Iterator[bytes]:

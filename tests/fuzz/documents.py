@@ -59,7 +59,7 @@ from ringfence.features.fleet.lapi import (
 from ringfence.features.geo.mmdb import MAX_TEXT as MAX_NAME
 from ringfence.features.geo.mmdb import Database
 from ringfence.features.notify.delivery import MAX_REASON, _delivery
-from ringfence.features.notify.mail import _Smtp
+from ringfence.features.notify.mail import _answer, _Smtp
 from ringfence.features.notify.programs import _check
 from ringfence.features.replay.files import ReplayInput, inspect, read_batches
 from ringfence.friends.exchange import LONGEST, parse_document
@@ -347,6 +347,7 @@ class _MailServer(_Smtp):
 
 def read_mail_answers(data: bytes) -> None:
     """Send a mail to a server that answers so, with a login."""
+    _answer(550, data)
     server = _MailServer(local_hostname="localhost")
     server.answers = data
     try:

@@ -43,3 +43,37 @@ LEFT_OUT: Mapping[str, str] = {
     "sources/nflog.py": "the target nflog reads the same bytes",
 }
 """Modules that turn bytes into values, but read none from outside, and why."""
+
+_SENT = "the daemon wrote these bytes, for the kernel or for a server"
+_READ = "it only waits for the bytes; a function that the corpus enters reads them"
+_OF_PUBLISH = "the target's own page calls the functions that read the head"
+
+NOT_ENTERED: Mapping[str, str] = {
+    "control_server.py:_Connection._next_part": "the parts of an answer, which a thread makes",
+    "features/feeds/fetcher.py:write": _SENT,
+    "features/fleet/api.py:Api._request": _SENT,
+    "features/notify/delivery.py:_exchange": _READ,
+    "features/notify/delivery.py:_reap": "bytes are only in the type of the process",
+    "features/publish/guard.py:Publisher._is_authorized": _OF_PUBLISH,
+    "features/publish/guard.py:Publisher._page.answer": _OF_PUBLISH,
+    "firewall/ipset/messages.py:_create": _SENT,
+    "firewall/ipset/messages.py:_many": _SENT,
+    "firewall/ipset/messages.py:_message": _SENT,
+    "firewall/nftables/elements.py:ElementLayout.write": _SENT,
+    "firewall/nftables/elements.py:_elements": _SENT,
+    "firewall/nftables/messages.py:_expression": _SENT,
+    "firewall/nftables/messages.py:_nest": _SENT,
+    "netlink/connection.py:NetlinkInterruptedError.__init__": "it keeps answers that were read",
+    "netlink/connection.py:NetlinkConnection._exchange": _SENT,
+    "netlink/connection.py:NetlinkConnection._send_batch": _SENT,
+    "netlink/connection.py:NetlinkConnection.request": _SENT,
+    "netlink/connection.py:NetlinkConnection.stream": _READ,
+    "netlink/connection.py:NetlinkConnection.transact": _SENT,
+    "netlink/connection.py:attribute": _SENT,
+    "netlink/connection.py:message": _SENT,
+    "parse/formats.py:_at": "the levels in a table of the module itself",
+    "sources/ami.py:_Protocol._decode": _READ,
+    "sources/journal.py:_collect_errors": _READ,
+    "sources/wire.py:CopyReader.read": "the interface of a reader, which does nothing",
+}
+"""Functions of the targets' modules that get bytes and that no corpus enters, and why."""

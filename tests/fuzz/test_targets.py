@@ -1,5 +1,6 @@
 """Every reader of bytes from outside keeps its promises, over its corpus and some random changes of it."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from tests.fuzz.faults import FAULTS
 from tests.fuzz.findings import command_of, inputs_of, keep, repeat
 from tests.fuzz.mutations import changed
 from tests.fuzz.promises import BrokenPromiseError, Checker, Finding, Target, joined, parts_of, require
-from tests.fuzz.table import LEFT_OUT, TARGETS
+from tests.fuzz.table import LEFT_OUT, NOT_ENTERED, TARGETS
 from tests.judge.fault import put_back
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,43 @@ def test_every_reader_is_a_target_or_left_out() -> None:
     assert LEFT_OUT.keys() - decoding == set()
     assert read & LEFT_OUT.keys() == set()
     assert {module for module in read if not (PACKAGE / module).exists()} == set()
+
+
+def test_the_corpus_enters_every_function_that_gets_bytes() -> None:
+    """The corpus leads into each function that gets bytes, unless the table has a reason why not."""
+    declared = {module for target in TARGETS.values() for module in target.modules}
+    getting = {place: name for module in declared for place, name in _with_bytes(module)}
+    line = [sys.executable, "-m", "tests.fuzz.entered"]
+    done = subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    entered = frozenset(done.stdout.split("\n"))
+
+    assert {name for place, name in getting.items() if place not in entered} == NOT_ENTERED.keys()
+
+
+_BYTES = re.compile(r"\b(?:bytes|bytearray|memoryview|_Buffer)\b")
+
+
+def _with_bytes(module: str) -> Iterator[tuple[str, str]]:
+    """Yield the place and the qualified name of each function of a module that has bytes as a parameter."""
+    path = PACKAGE / module
+    yield from _in_body(ast.parse(path.read_text("utf-8")), f"{module}:", f"{module}:")
+
+
+def _in_body(outer: ast.AST, place: str, prefix: str) -> Iterator[tuple[str, str]]:
+    for node in ast.iter_child_nodes(outer):
+        inner = prefix
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inner = f"{prefix}{node.name}."
+            if not isinstance(node, ast.ClassDef) and _gets_bytes(node.args):
+                first = min(one.lineno for one in (node, *node.decorator_list))
+                yield f"{place}{first}", f"{prefix}{node.name}"
+        yield from _in_body(node, place, inner)
+
+
+def _gets_bytes(given: ast.arguments) -> bool:
+    more = filter(None, (given.vararg, given.kwarg))
+    types = (one.annotation for one in (*given.posonlyargs, *given.args, *given.kwonlyargs, *more))
+    return any(_BYTES.search(ast.unparse(one)) for one in types if one is not None)
 
 
 def _fails(data: bytes) -> None:

@@ -1,7 +1,9 @@
 """Readers of packets: what the kernel copies (NFLOG), SIP, TCP streams, TLS records, HEP, and netlink."""
 
+import errno
 import itertools
 import struct
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
@@ -10,6 +12,7 @@ from socket import AF_INET
 from tests.firewall.ipset import test_messages as ipset_listed
 from tests.fuzz.asterisk import VICTIM, hostile_requests
 from tests.fuzz.promises import Target, joined, parts_of, require
+from tests.judge import packets
 from tests.parse import test_answer_stream as of_stream
 from tests.parse import test_answers as of_answers
 from tests.parse import test_hep as of_hep
@@ -17,16 +20,28 @@ from tests.parse import test_request_stream as of_requests
 from tests.parse import test_requests as of_request
 from tests.parse import test_tls_records as of_tls
 
+from ringfence.errors import FirewallError
 from ringfence.features.hep.guard import ExportReader
 from ringfence.firewall.ipset import messages as ipset
 from ringfence.firewall.nftables import elements as nft_elements
 from ringfence.firewall.nftables import messages as nft
 from ringfence.host.closed import _parse as parse_closed
-from ringfence.netlink.connection import NetlinkMessageError, attribute, frames, message, result_of
+from ringfence.netlink.connection import (
+    FRAME,
+    NLM_F_ACK_TLVS,
+    NLMSG_ERROR,
+    NetlinkMessageError,
+    _answers,
+    _collect_answers,
+    attribute,
+    frames,
+    message,
+    result_of,
+)
 from ringfence.netlink.nflog import Acknowledged, Logged, read_datagram
-from ringfence.netlink.sock_diag import address_of, delivered_packets, received_bytes, tcp_info
+from ringfence.netlink.sock_diag import _received, address_of, delivered_packets, tcp_info
 from ringfence.parse.answer_stream import MOST_PENDING, AnswerStreams
-from ringfence.parse.answers import parse_answers, parse_message
+from ringfence.parse.answers import continues, parse_answers, parse_message
 from ringfence.parse.hep import MOST_CONNECTIONS
 from ringfence.parse.packet import SEQUENCES
 from ringfence.parse.request_stream import MOST_EARLY_BYTES, MOST_MESSAGE, RequestStreams, heads_in
@@ -85,6 +100,7 @@ def requests() -> Iterator[bytes]:
     yield of_request.REQUEST
     yield of_requests.ASK + of_requests.CALL + of_requests.BODY
     yield of_requests.PAGE % b"https://example.com"
+    yield of_request.REQUEST.replace(b";rport", b";rport;m%61ddr=192.0.2.9")
     yield from hostile_requests()
     for change in (b"\r", b"\r\n ", b"\n\t", b"%4e", b"&i:"):
         yield of_request.REQUEST.replace(b" ", change, 12)
@@ -133,10 +149,14 @@ def read_request_stream(data: bytes) -> None:
             case 1:
                 streams.room(key, number << 8 & 0xFFFF)
                 streams.acknowledge(key, sequence)
+                streams.answer(key, part)
             case 2:
                 other = b"other %d" % (number & 7)
                 of_requests.connect(streams, (sequence + 1) % SEQUENCES, number & 3, other)
                 streams.read(other, (sequence + 1) % SEQUENCES, part)
+            case 3 if not part:
+                streams.lose(key)
+                require(streams.has_begun(key), "a connection that was begun is known")
             case _:
                 found = streams.read(key, sequence, part) or []
                 require(all(len(one) <= MOST_MESSAGE for one in found), "the head of a request")
@@ -153,7 +173,10 @@ def request_streams() -> Iterator[bytes]:
     yield joined((0, of_requests.ASK), (0, of_requests.CALL), (0, of_requests.BODY))
     yield joined((0, of_requests.ASK[:40]), (5, of_requests.ASK[40:]), (0, of_requests.ASK[40:]))
     frames_ = [of_requests.framed(of_requests.ASK), of_requests.framed(of_requests.CALL[:20], 0x01)]
-    yield joined((0, of_requests.UPGRADE), *((0, one) for one in frames_), (8, b""), (16, of_requests.ASK))
+    switched = (0, of_requests.UPGRADE), (12, of_requests.SWITCHED)
+    yield joined(*switched, *((0, one) for one in frames_), (8, b""), (16, of_requests.ASK))
+    yield joined((0, of_requests.ASK[:40]), (24, b""), (0, of_requests.ASK[40:]))
+    yield joined((5, bytes(MOST_BYTES + 1)), (24, b""))  # forgotten because of its bytes
     yield joined(*((0, of_requests.ASK[at : at + 9]) for at in range(0, len(of_requests.ASK), 9)))
 
 
@@ -172,6 +195,8 @@ def read_answer_stream(data: bytes) -> None:
                 streams.read(other, sequence, part)
             case _:
                 streams.read(key, sequence, part)
+                is_next = bool(part) and not number & 7 and key in streams._streams
+                require(not is_next or key in streams, "a connection of which data was read continues")
         pending = sum(len(stream.pending) for stream in streams._streams.values())
         require(streams.pending == pending, "the bytes of incomplete answers are counted")
         require(pending <= MOST_BYTES, "the bytes of incomplete answers")
@@ -262,6 +287,10 @@ def copies() -> Iterator[bytes]:
     yield joined(
         (0, of_answers.ipv6(of_answers.udp(of_answers.CHAN_SIP))), (2, of_request.packet(of_request.REQUEST))
     )
+    ends = VICTIM.address, 40_000, "198.18.0.1"
+    asks, accepts = packets.syns(*ends)
+    page = packets.segment(*ends, packets.PORT, of_requests.PAGE % b"https://example.com")
+    yield joined((1, asks), (4, accepts), (1, page))
     yield joined(*((7, of_hep.packet(one)) for one in exports()))
 
 
@@ -299,7 +328,9 @@ def read_nflog(data: bytes) -> None:
         if isinstance(one, Logged):
             require(one.sequence is None or 0 <= one.sequence < SEQUENCES, "the number of a packet")
             require(len(one.payload) <= len(data), "the length of a packet")
-            parse_answers(one.payload, AnswerStreams(MOST, MOST_BYTES))
+            answers_ = AnswerStreams(MOST, MOST_BYTES)
+            parse_answers(one.payload, answers_)
+            continues(one.payload, answers_)
             parse_requests(one.payload, RequestStreams(MOST, MOST_BYTES))
         else:
             require(one is None or isinstance(one, Acknowledged), "the kinds of messages")
@@ -360,20 +391,34 @@ def read_netlink(data: bytes) -> None:
         ipset.refused_index,
         parse_closed,
         _read_sockets,
+        _read_answers,
     )
 
 
 def _read_sockets(data: bytes) -> None:
-    for frame in frames(data):
-        result_of(data, frame)
-        info = tcp_info(data, frame)
-        received_bytes(info), delivered_packets(info)
     if len(data) in {4, 16}:
         address_of(data)
+    for frame in frames(data):
+        result_of(data, frame)
+        _received(data, frame), delivered_packets(tcp_info(data, frame))
+
+
+def _read_answers(data: bytes) -> None:
+    answers_: list[bytes] = []
+    for read in (lambda: _collect_answers(data, 1, answers_), lambda: [*_answers(data, {1: 0})]):
+        with suppress(FirewallError):  # the kernel refuses a request
+            read()
+    require(sum(map(len, answers_)) <= len(data), "the bytes of answers")
 
 
 def netlink_messages() -> Iterator[bytes]:
     """Yield messages of nftables and ipset with elements, rules, sets and counters; a closed connection."""
+    yield ip_address("192.0.2.7").packed
+    yield ip_address("::ffff:192.0.2.7").packed
+    why = attribute(1, b"not so\0") + attribute(2, (20).to_bytes(4, sys.byteorder))
+    refused = struct.pack("=i", -errno.EINVAL) + bytes(FRAME.size) + why
+    for flags, body in ((0, struct.pack("=i", -errno.EPERM)), (NLM_F_ACK_TLVS, refused)):
+        yield FRAME.pack(FRAME.size + len(body), NLMSG_ERROR, flags, 1, 0) + body
     networks = [ip_network("192.0.2.7"), ip_network("192.0.2.8")]
     wide = [ip_network("2001:db8:7::/64")]
     yield nft_elements.add_elements("ringfence", "ban4_32", [(one, 60_000) for one in networks])

@@ -311,6 +311,7 @@ class RequestStreams:
             return None
         self._bytes += stream.held - before
         while self._bytes > self._most_bytes:
+            self._forgot = True
             self._forget(next(one for one, stream in self._streams.items() if stream.held))
         return found
 
