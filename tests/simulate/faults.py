@@ -12,7 +12,7 @@ from typing import Any
 from attrs import evolve
 from tests.judge.asterisk import Act
 from tests.judge.fault import Change, Fault
-from tests.simulate.story import Step, story
+from tests.simulate.story import FEATURES, Step, story
 
 from ringfence.ban_facts import News
 from ringfence.ledger import key_of, network_of
@@ -155,6 +155,24 @@ def _of_any_age(right: Any) -> Any:
     return would_have_been_seen
 
 
+def _asks_no_more(right: Any) -> Any:
+    def on_failed(self: Any, *given: Any, **named: Any) -> None:
+        planned = self._next_full
+        right(self, *given, **named)
+        self._next_full = planned
+
+    return on_failed
+
+
+def _logs_in_once(_right: Any) -> Any:
+    def change(self: Any, request: Any, now: float) -> None:
+        if self._token is None:
+            self._log_in()
+        self._authorized(request, now)
+
+    return change
+
+
 _BOOK, _RECORDS = "ringfence.bans.book:Book", "ringfence.store.bans:Records"
 GUESSER, ASKER, VICTIM = "203.0.113.5", "203.0.113.6", "198.51.100.77"
 PHONE, OTHER_PHONE = "198.51.100.20", "198.51.100.21"
@@ -168,19 +186,25 @@ def _guesses(act: Act, number: int = 5) -> Sequence[Step]:
     return [Step("act", act, wait=3.3), *[Step("act", act, wait=0.2)] * (number - 1)]
 
 
-_ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
+_FLEET = "ringfence.features.fleet"
+_SHARED = (Step(FEATURES, wait=0.0), *_guesses(GUESS))
+"""A ban that is shared with other hosts."""
+
+_ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
     (
         "a clock that is set while no daemon runs",
         "The bans of the database ended too early or too late after the next start.",
         "ringfence.bans.restore:follow_clock",
         _no_step,
-        1029,
+        "R",
+        [Step("ban", wait=3.3, number=1), Step("kill", wait=3.0, seconds=0.1, set=300.0)],
     ),
     (
         "a clock that is set while the daemon runs",
         "The recorded bans ended earlier or later than those of the kernel.",
         f"{_BOOK}.follow_clock",
         _no_shift,
+        "R",
         [Step("ban", wait=3.3, number=1), Step("clock", set=300.0)],
     ),
     (
@@ -188,6 +212,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that the kernel still had began again with its full length.",
         "ringfence.bans.restore:_as_in_kernel",
         _returns_first,
+        "T",
         [
             Step("ban", wait=3.3, number=1),
             Step("clock", set=-7_200.0),
@@ -200,6 +225,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The ban had no recorded end, and began again.",
         f"{_RECORDS}.expire",
         _does_nothing,
+        "E",
         [
             *_guesses(Act("forges a guess", GUESSER, VICTIM)),
             Step("clock", wait=620.0, set=-4.9),
@@ -211,6 +237,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that could not be written to a full disk was never recorded.",
         "ringfence.store.writer:BestEffort.write_kept",
         _forgets_failed,
+        "E",
         4,
     ),
     (
@@ -218,6 +245,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "What a full disk did not take was written only before the next ban.",
         "ringfence.store.writer:BestEffort.retry",
         _does_nothing,
+        "E",
         [
             Step("disk", wait=3.3, number=28, seconds=20.0),
             Step("ban", wait=0.05, number=1),
@@ -229,6 +257,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A commit that failed let every later write fail.",
         "tests.simulate.process:_TRANSACTION",
         lambda _right: _stays_open,
+        "E",
         [
             Step("disk", wait=3.3, number=28, seconds=2.0),
             Step("ban", wait=0.05, number=1),
@@ -240,6 +269,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "`ban` and `unban` ended before the database had the change, and a crash undid it.",
         "ringfence.store.writer:BestEffort.recorded",
         lambda _right: _nothing_at_once,
+        "U",
         [
             Step("ban", wait=3.3, number=1),
             Step("disk", number=28, seconds=20.0),
@@ -252,6 +282,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The next start adopted a ban that was recorded as removed.",
         "ringfence.bans.restore:unbanned_keys",
         lambda _right: lambda *_: set(),
+        "U",
         [
             Step("ban", number=1),
             Step("unban", wait=1.3, number=1),
@@ -263,6 +294,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban whose record was lost ended at the next start, because an earlier one had been removed.",
         "ringfence.bans.restore:unbanned_keys",
         _by_key,
+        "K",
         [
             Step("ban", wait=3.3, number=1),
             Step("unban", number=1),
@@ -276,6 +308,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that began while an unban waited for the disk was removed, and stayed recorded.",
         "ringfence.bans.unban:_begun_by",
         lambda _right: lambda _ledger, keys, _when: [*keys],
+        "R",
         [Step("ban", wait=3.3, number=1), Step("unban", number=1), Step("ban", wait=0.0, number=1), LATER],
     ),
     (
@@ -283,6 +316,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that the kernel had refused was placed after its unban.",
         "ringfence.ledger:Ledger.discard_pending",
         lambda _right: lambda *_: False,
+        "U",
         [
             Step("refuse", wait=3.3, number=1),
             Step("ban", wait=0.05, number=1),
@@ -295,6 +329,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that the kernel did not remove was recorded as ended.",
         f"{_RECORDS}.resume",
         _does_nothing,
+        "E",
         [
             Step("ban", wait=3.3, number=1),
             Step("refuse", wait=0.05, number=1),
@@ -307,6 +342,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A second removal that the kernel refused ended the tries of the first.",
         f"{_BOOK}.unban_with_retry",
         _forgets_others,
+        "P",
         [
             *_guesses(Act("forges a guess", GUESSER, PHONE)),
             Step("refuse", number=6),
@@ -320,6 +356,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A ban that a full set refused was not tried again.",
         f"{_BOOK}._refuse",
         _forgets_refused,
+        "C",
         [
             *_guesses(GUESS, 4),
             Step("refuse", wait=0.05, number=1),
@@ -332,6 +369,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The ban was forgotten, but stayed recorded.",
         f"{_BOOK}._refuse",
         _forgets_restored,
+        "E",
         [
             Step("ban", number=1),
             Step("damage", wait=2.3),
@@ -345,6 +383,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The database recorded a ban that `on` had not restored.",
         "ringfence.bans.enforcer:Enforcer._record_restored",
         _does_nothing,
+        "E",
         [
             Step("disk", wait=1.0, number=28, seconds=20.0),
             Step("ban", number=1),
@@ -358,6 +397,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "Enforcement that could not be switched on stayed off.",
         "ringfence.guard.firewall_manager:FirewallManager.retry_switch",
         _does_nothing,
+        "E",
         [
             Step("ban", wait=3.3, number=1),
             Step("off"),
@@ -371,13 +411,15 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "If another program removed the sets, the bans in them were gone.",
         "ringfence.bans.reconcile:Reconciler._apply_differences",
         lambda _right: _nothing_at_once,
-        21,
+        "E",
+        [Step("ban", wait=3.3, number=1), Step("damage")],
     ),
     (
         "a ban that the kernel keeps too long",
         "Only bans that the kernel would end too early were renewed.",
         "ringfence.bans.reconcile:Reconciler._read",
         _only_early,
+        "T",
         [Step("ban", wait=3.3, number=1), Step("clock", set=4.0), Step("clock", set=4.0)],
     ),
     (
@@ -385,6 +427,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "An alarm stayed when its cause was gone.",
         "ringfence.alarms:Alarms.clear",
         _does_nothing,
+        "S",
         [
             Step("disk", wait=3.3, number=28, seconds=5.0),
             Step("ban", wait=0.05, number=1),
@@ -396,6 +439,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The alarm of the process before stayed.",
         "ringfence.guard.source_manager:SourceWatchdog.check",
         _clears_its_own,
+        "S",
         [Step("cut", wait=3.3, seconds=20.0), Step("kill", wait=10.0, seconds=15.0)],
     ),
     (
@@ -403,6 +447,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "The packets that were read before the error counted in the next session, a second time.",
         "ringfence.sources.nflog:NflogSource._read_turn",
         _keeps_turn,
+        "C",
         [
             Step("act", Act("guesses", GUESSER), wait=3.3),
             Step("break", wait=0.0),
@@ -414,6 +459,7 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "True lines of the log were called forged, because the kernel had copied no challenge.",
         "ringfence.guard.source_manager:WireReader.sees_all",
         _sees_without_rules,
+        "F",
         [
             Step("off", number=1),
             Step("act", Act("logs in", PHONE, transport="TCP"), wait=35.0),
@@ -426,14 +472,97 @@ _ROWS: tuple[tuple[str, str, str, Change, int | Sequence[Step]], ...] = (
         "A true line of the log was called forged, because its challenge was forgotten.",
         "ringfence.detect.confirmation:Confirmation.would_have_been_seen",
         _of_any_age,
+        "F",
         770,
     ),
+    (
+        "an unban that is not shared",
+        "A ban that was removed here went on at the other hosts.",
+        f"{_FLEET}.sync:Sync.on_unban",
+        _does_nothing,
+        "O",
+        [*_SHARED, Step("unban a sender", wait=6.0, number=1)],
+    ),
+    (
+        "an unban before a restart, while the API is down",
+        "No other host got it after the restart.",
+        f"{_FLEET}.shared:SharedBans.ended",
+        lambda _right: lambda *_: [],
+        "O",
+        [
+            *_SHARED,
+            Step("api down", wait=6.0, seconds=20.0),
+            Step("unban a sender", number=1),
+            Step("kill", wait=3.0, seconds=0.1),
+        ],
+    ),
+    (
+        "an answer of the API that is lost",
+        "The decisions in it were never requested again.",
+        f"{_FLEET}.sync:Sync.on_failed",
+        _asks_no_more,
+        "O",
+        [
+            Step(FEATURES, wait=0.0),
+            Step("api bans", wait=8.0, number=1, seconds=14_400.0),
+            Step("api answers are lost", wait=0.0, number=1),
+            Step("rotate", wait=20.0),
+        ],
+    ),
+    (
+        "an API with a new database",
+        "The bans of this host were not sent again.",
+        f"{_FLEET}.sync:Sync._send_missing",
+        _does_nothing,
+        "O",
+        [*_SHARED, Step("api forgets", wait=6.0)],
+    ),
+    (
+        "a host whose clock is wrong",
+        "Its bans had another end at the API, which counts from the times in the request.",
+        f"{_FLEET}.api:date_from",
+        lambda _right: lambda *_: None,
+        "O",
+        [Step(FEATURES, wait=0.0), Step("kill", wait=3.3, seconds=0.1, set=-7_200.0), *_guesses(GUESS)],
+    ),
+    (
+        "an API that was restarted",
+        "It refused the earlier token, and this host sent no ban for an hour.",
+        f"{_FLEET}.api:Api._change",
+        _logs_in_once,
+        "S",
+        [*_SHARED, Step("api restarts", wait=6.0), *_guesses(Act("guesses", ASKER, transport="TCP"))],
+    ),
+    (
+        "a decision that was deleted",
+        "The kernel went on to deny an address that no other host banned any more.",
+        f"{_FLEET}.sync:Sync._delete",
+        lambda _right: lambda *_: False,
+        "O",
+        [
+            Step(FEATURES, wait=0.0),
+            Step("api bans", wait=8.0, number=1, seconds=14_400.0),
+            Step("api bans", wait=10.0, number=1),
+        ],
+    ),
+    (
+        "an entry that no table has",
+        "An address that was added to the deny list was not denied.",
+        "ringfence.store.tables:EntryTable.add",
+        _does_nothing,
+        "N",
+        [Step("deny", wait=3.3, number=1), LATER],
+    ),
 )
-FAULTS: Mapping[str, tuple[Fault, int, Sequence[Step]]] = {
+FAULTS: Mapping[str, tuple[Fault, str, int, Sequence[Step]]] = {
     name: (
         Fault(name, sentence, where, change, ()),
+        invariant,
         *((shown, story(shown)) if isinstance(shown, int) else (0, shown)),
     )
-    for name, sentence, where, change, shown in _ROWS
+    for name, sentence, where, change, invariant, shown in _ROWS
 }
-"""The faults by name, each with the seed and the story that show it. They need no acts of a world."""
+"""The faults by name, each with the invariant that it breaks, and the seed and the story that show that.
+
+They need no acts of a world.
+"""

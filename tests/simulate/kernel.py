@@ -6,6 +6,7 @@ answers (ENOBUFS). Another program can empty the sets or remove the rules.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_address
 
 from tests.simulate.loop import Schedule
 
@@ -51,6 +52,10 @@ class Kernel:
         self.lists: dict[NetworkList, frozenset[Network]] = {}
         self.refusals = self.lost = self.unreadable = 0
         self._schedule = schedule
+
+    def has(self, which: NetworkList, address: str) -> bool:
+        """Whether a list contains an address."""
+        return any(ip_address(address) in one for one in self.lists.get(which, ()))
 
     def heal(self) -> None:
         """End all faults."""

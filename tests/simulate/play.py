@@ -13,6 +13,9 @@ Besides the judge's invariants there are some more:
 - D: no task of the daemon ends by an error, and the daemon does not end by itself.
 - L: after a quiet, each source listens and reports, and a stranger that guesses is banned in full. The judge
   forgives attempts that nobody could report. So a source that stays deaf shows only here.
+- N: an address that a command or the configuration put on a list is on it, and one that was removed is not.
+- O: the local API of the fleet has each shared ban of this host, unless somebody deleted it there, and none
+  that was removed here. The kernel denies the addresses that other hosts ban there, and no other.
 """
 
 import json
@@ -29,19 +32,24 @@ from typing import Any
 
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from tests.features.fleet.server import Fault
 from tests.judge.asterisk import PBX, SECOND, Act, Exchange, Report, security_line
 from tests.judge.oracle import GUESSES, Bans, Judge, View, Violation, drops, host_of
 from tests.judge.others import exchange
 from tests.judge.packets import syns
-from tests.judge.worlds import PLAIN, START
+from tests.judge.worlds import ATTACKERS, PLAIN, START
+from tests.simulate.api import OTHERS
 from tests.simulate.loop import Channel, Killed
 from tests.simulate.process import Host, Process
-from tests.simulate.story import Step
+from tests.simulate.story import FEATURES, Step
 
 from ringfence.bans.book import CLOCK_STEP
 from ringfence.errors import RingfenceError
+from ringfence.features.fleet import network_list as fleet_list
+from ringfence.features.fleet.messages import is_shared, scenario_of
+from ringfence.features.fleet.sync import FULL_EVERY
 from ringfence.firewall import network_lists
-from ringfence.values.ban import Scope
+from ringfence.values.ban import Ban, BanEnd, Scope
 from ringfence.values.network import Network, format_network
 
 QUIET = 75.0
@@ -64,6 +72,10 @@ HELD_WITHIN = 4.0
 """Seconds in which AMI has delivered a report, if nothing ends the connection (``story.py``)."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
+LISTED = ("203.0.113.211", "203.0.113.212")
+"""Addresses that only commands add to a list."""
+CONFIGURED = "203.0.113.213"
+"""An address that only the configuration denies."""
 NOBODY = "206"
 """The account at which strangers guess after a quiet, which does not exist. Of one that exists and that many
 try, a first failure is a narrow ban."""
@@ -79,8 +91,8 @@ ENDING = 8.0
 BANNED_FOR = 86_400.0
 """The seconds of the administrator's bans, which no set clock brings to their end."""
 
-_STATES = ("store.", "firewall.", "source.", "task.", "host.")
-_DEFECTS = ("source.defect", "task.failed", "writer.defect")
+_STATES = ("store.", "firewall.", "source.", "task.", "host.", "fleet.", "configuration.")
+_DEFECTS = ("source.defect", "task.failed", "writer.defect", "feature.failed")
 
 
 @dataclass(frozen=True)
@@ -160,8 +172,8 @@ class ForgivingJudge(Judge):
 class Simulation:
     """One story, played to the daemon of a host in ``folder``."""
 
-    def __init__(self, seed: int, folder: Path, logged: list[EventDict]) -> None:
-        self.host = Host(seed, folder, PLAIN.trunks, START)
+    def __init__(self, seed: int, folder: Path, logged: list[EventDict], *, features: bool) -> None:
+        self.host = Host(seed, folder, PLAIN.trunks, START, features=features)
         self._logged = logged
         self._number = 0
         self._judge = ForgivingJudge()
@@ -183,6 +195,12 @@ class Simulation:
         self._steps = 0.0  # by how much the clock was set in steps that do not count as such
         self._was_set = False
         self._last_error = RingfenceError()
+        self._rest = QUIET  # seconds of the quiet
+        self._listed: dict[tuple[str, str], object] = {}  # by list and address, whether it is there, if known
+        self._loads: object = None  # the latest reload
+        self._unexpected: list[str] = []  # answers to reloads
+        self._ends_unknown = False  # whether a process may have missed a step of the clock
+        self._undone = False  # whether a process ended before all was recorded
 
     # -- the process
 
@@ -199,18 +217,21 @@ class Simulation:
                 return
         raise self._last_error
 
-    def _restart(self, down: float) -> None:
-        """Kill the process now, and start it again after some seconds."""
+    def _restart(self, down: float, *, loses_power: bool = False) -> None:
+        """Kill the process now, and start it again after some seconds. See ``Process.kill``."""
         if self._process is not None:
             self._number += 1
+            works = self._process.store.best_effort.takes_writes and not self.host.disk.error
+            self._undone = self._undone or loses_power or not works
             known = len(self._logged)
-            self._process.kill(self._number)
+            self._process.kill(self._number, loses_power=loses_power)
             del self._logged[known:]  # what the dead process logs
             self._process = None
-            self._unbanned |= self._recorded_unbans()
+            self._unbanned |= set[str]() if loses_power else self._recorded_unbans()
             self._unbans_all = False
             self.host.kernel.asked.clear()
         schedule = self.host.schedule
+        self.host.api.forgotten.clear()  # only a process keeps what it got from a database that was lost
         self._judge.lose()
         self._judge.on_cut(self.time)
         schedule.run_until(schedule.mono + down)
@@ -274,7 +295,7 @@ class Simulation:
         self._acts += 1
         host = self.host
         one = exchange(act, host.schedule.wall, self._acts)
-        if drops(self.view(whole=False).kernel, one.source, "UDP" if act.transport == "UDP" else "TCP"):
+        if self._is_dropped(one):
             return
         self._tell_judge(one)
         copied = self._is_copied(one.source)
@@ -299,6 +320,14 @@ class Simulation:
         if not self._is_seen or off or (missed and not copied):
             # AMI's report of this attempt, which the wire misses, may match an earlier one that AMI missed.
             self._judge.lose()
+
+    def _is_dropped(self, one: Exchange) -> bool:
+        """Whether the kernel drops the sender's packets."""
+        kernel, transport = self.host.kernel, "UDP" if one.act.transport == "UDP" else "TCP"
+        passing = (network_lists.ALLOW, *network_lists.PASSING)
+        passes = any(kernel.has(which, one.source) for which in passing)
+        denied = kernel.has_rules and kernel.has(fleet_list.LIST, one.source) and not passes
+        return denied or drops(self.view(whole=False).kernel, one.source, transport)
 
     def _tell_judge(self, one: Exchange) -> None:
         """Tell the judge what is truly sent, and whether AMI reports it."""
@@ -330,10 +359,8 @@ class Simulation:
 
     def _is_copied(self, source: str) -> bool:
         """Whether the kernel copies the requests of an address: a stranger, or an observed friend."""
-        lists, address = self.host.kernel.lists, ip_address(source)
-        friends = lists.get(network_lists.FRIENDS, frozenset())
-        observed = lists.get(network_lists.OBSERVED, frozenset())
-        return not any(address in one for one in friends) or any(address in one for one in observed)
+        kernel = self.host.kernel
+        return not kernel.has(network_lists.FRIENDS, source) or kernel.has(network_lists.OBSERVED, source)
 
     def _copy(self, report: Report | None) -> None:
         if report is None:
@@ -348,6 +375,7 @@ class Simulation:
         self._die(step)
         if step.set and self.host.disk.error:  # the next process cannot record that
             self._promised.clear()
+            self._ends_unknown = True
         self._set(step.set)
         self._restart(step.seconds)
 
@@ -372,7 +400,19 @@ class Simulation:
         self.host.boots += 1
         if self._was_set:  # perhaps no process has recorded that
             self._promised.clear()
+            self._ends_unknown = True
         self._restart(step.seconds)
+
+    def _power_loss(self, step: Step) -> None:
+        """Cut the host's power. The last writes may be lost, but the database must stay usable."""
+        self._die(step)
+        self.host.kernel.forget()
+        self.host.boots += 1
+        self._promised.clear()
+        self._unbanned.clear()
+        self._listed.clear()
+        self._ends_unknown = True
+        self._restart(step.seconds, loses_power=True)
 
     def _stop(self, step: Step) -> None:
         process = self.process
@@ -380,9 +420,7 @@ class Simulation:
         with suppress(Killed):
             process.run_until(self.host.schedule.mono + STOPS_WITHIN)
         if process.is_over:
-            schedule = self.host.schedule
-            schedule.run_until(schedule.mono + 0.2)  # the writer's last work
-            process.store.best_effort.write_kept()
+            process.finish()
         self._restart(step.seconds)
 
     def _cut(self, step: Step) -> None:
@@ -442,6 +480,93 @@ class Simulation:
 
     def _log_security(self, _: Step) -> None:
         self._writes_security = True
+
+    # -- the features
+
+    def _features(self, _: Step) -> None:
+        """Do nothing: the daemon was started with features (:func:`traced`)."""
+
+    def _api_down(self, step: Step) -> None:
+        api = self.host.api
+        api.is_up = False
+        self.host.schedule.after(step.seconds, lambda: setattr(api, "is_up", True))
+
+    def _api_fails(self, step: Step) -> None:
+        self.host.api.faults += [Fault(status=500)] * step.number
+
+    def _api_answers_are_lost(self, step: Step) -> None:
+        self.host.api.faults += [Fault(cut=0)] * step.number
+
+    def _api_restarts(self, _: Step) -> None:
+        self.host.api.forget_tokens()
+
+    def _api_forgets(self, _: Step) -> None:
+        self.host.api.lose()
+        self._rest = QUIET + FULL_EVERY  # the daemon learns of it by its next request for all decisions
+
+    def _api_is_short(self, _: Step) -> None:
+        self.host.api.faults.append(Fault(rows=0, only="/v1/decisions/stream"))
+        self._rest = QUIET + FULL_EVERY
+
+    def _api_bans(self, step: Step) -> None:
+        """Let another host ban an address, or let somebody delete this."""
+        if any(value == _others(step) for _, value in self.host.api.every):
+            self.host.api.delete(_others(step))
+        else:
+            self.host.api.ban(_others(step), step.seconds)
+
+    def _api_deletes_ours(self, _: Step) -> None:
+        for _scenario, value in sorted(self.host.api.own):
+            self.host.api.delete(value)
+
+    def _unban_a_sender(self, step: Step) -> None:
+        self._judge.lose()
+        address = ATTACKERS[step.number - 1]
+        self.process.ask("unban", lambda _: self._judge.lose(), networks=[address])
+
+    def _allow(self, step: Step) -> None:
+        self._list("allow", LISTED[step.number - 1])
+
+    def _deny(self, step: Step) -> None:
+        self._list("deny", LISTED[step.number - 1])
+
+    def _list(self, kind: str, address: str) -> None:
+        """Add an address to a list, or remove it if it is there. Only the latest request counts."""
+        removes = self._listed.get((kind, address)) is True
+        self._listed[kind, address] = asked = object()
+        fields: dict[str, object] = {} if removes else {"note": "", "seconds": None, "force": False}
+
+        def then(answer: Any) -> None:  # noqa: ANN401 - JSON
+            if isinstance(answer, dict) and self._listed.get((kind, address)) is asked:
+                self._listed[kind, address] = not removes and address in answer["done"]
+
+        self.process.ask(f"{kind}_{'remove' if removes else 'add'}", then, what=[address], **fields)
+
+    def _reload(self, _: Step) -> None:
+        """Load a configuration that denies a network, or no longer."""
+        self.host.more = {} if self.host.more else {"deny": {"networks": [CONFIGURED]}}
+        self.process.configure()
+        self._listed["deny", CONFIGURED] = bool(self.host.more)
+        self._load()
+
+    def _refused_reload(self, _: Step) -> None:
+        """Load a configuration that is no TOML, then again the right one."""
+        tree = self.process.configuration.read_text("utf-8")
+        self.process.configuration.write_text("[" + tree, "utf-8")
+        self._load(right=False)
+        self.wait(0.1)
+        self.process.configuration.write_text(tree, "utf-8")
+        self._load()
+
+    def _load(self, *, right: bool = True) -> None:
+        """Load the configuration again, by the command: before the daemon serves, SIGHUP would kill it."""
+        self._loads = asked = object()
+
+        def then(answer: Any) -> None:  # noqa: ANN401 - JSON
+            if self._loads is asked and bool(answer["refused"]) is right:
+                self._unexpected.append(f"a {'right' if right else 'wrong'} configuration: {answer}")
+
+        self.process.ask("reload", then)
 
     # -- the administrator. An answer may come during the next steps, or never
 
@@ -513,6 +638,8 @@ class Simulation:
         host.disk.error = self._lossy = 0
         for manager in host.managers.values():
             manager.is_up = True
+        host.api.is_up = True
+        host.api.faults.clear()
         self._kernel_fails = False
         self.wait(ANSWERED_WITHIN)
         if self.process.store.records.switched_off:
@@ -520,7 +647,7 @@ class Simulation:
                 self.process.request("on")
             except RingfenceError as error:
                 return [Violation("D", f"`on` is refused although all works: {error}")]
-        self.wait(QUIET)
+        self.wait(self._rest)
         found = self._defects()
         if self.process.unanswered:
             found.append(Violation("D", f"{self.process.unanswered} requests have no answer"))
@@ -533,6 +660,8 @@ class Simulation:
             found = [*self._judge.check(theirs, self.time, quiet=True)]
             found += [one for one in self._judge.check(view, self.time, quiet=True) if one.invariant == "E"]
             found += [*self._lost_bans(), *self._mistimed(), *self._broken_promises(), *self._alarms()]
+            found += self._unshared() if host.features else ()
+            found += self._misplaced()
             found += [
                 Violation("U", f"{one} is banned again") for one, _ in view.kernel if one in self._unbanned
             ]
@@ -580,14 +709,12 @@ class Simulation:
         if not whole:
             kernel = _of_senders(kernel)
             return View(kernel, kernel, kernel, kernel, dict(counts.counted), dict(counts.forged))
-        side, wall = self.process.side, self.host.schedule.wall
-        ledger = side.kernel.enforcer.ledger
-        recorded = [ban for key in ledger.keys() if (ban := ledger.ban(key)) is not None]  # noqa: SIM118 - no mapping
+        wall = self.host.schedule.wall
         running = [*self.process.store.records.running(wall)]
         listed = json.loads(self.process.request("bans", most=1_000))
         return View(
             kernel,
-            _bans((one.network, one.scope) for one in recorded if one.expires > wall + ENDING),
+            _bans((one.network, one.scope) for one in self._recorded if one.expires > wall + ENDING),
             _bans((one.network, one.scope) for one in running if one.expires > wall + ENDING),
             frozenset((one["address"], one["scope"]) for one in listed if one["timeout"] > ENDING),
             dict(counts.counted),
@@ -604,6 +731,7 @@ class Simulation:
             )
         found += [f"{one['event']}: {one}" for one in self._logged if one["event"] in _DEFECTS]
         found += [f"a request fails: {one}" for one in process.broken]
+        found += self._unexpected
         return [Violation("D", one) for one in found]
 
     def _lost_bans(self) -> Iterable[Violation]:
@@ -616,11 +744,9 @@ class Simulation:
 
     def _mistimed(self) -> Iterable[Violation]:
         wall, now = self.host.schedule.wall, self.host.schedule.mono
-        ledger = self.process.side.kernel.enforcer.ledger
-        for key in ledger.keys():  # noqa: SIM118 - no mapping
-            ban = ledger.ban(key)
-            end = self.host.kernel.ends.get((ban.network, ban.scope)) if ban is not None else None
-            if ban is not None and end is not None and abs((ban.expires - wall) - (end - now)) > SLACK:
+        for ban in self._recorded:
+            end = self.host.kernel.ends.get((ban.network, ban.scope))
+            if end is not None and abs((ban.expires - wall) - (end - now)) > SLACK:
                 recorded, left = ban.expires - wall, end - now
                 yield Violation(
                     "T", f"the ban of {ban.network} ends in {left:.0f} s, recorded: {recorded:.0f} s"
@@ -639,18 +765,95 @@ class Simulation:
             if str(one.code).startswith(_STATES):
                 yield Violation("S", f"{one.code} {one.subject} stays: {one.text}")
 
+    def _misplaced(self) -> Iterable[Violation]:
+        """Yield each listed address that the kernel's list lacks, and each removed one that it still has."""
+        lists = {"allow": network_lists.ALLOW, "deny": network_lists.DENY}
+        for (kind, address), wanted in self._listed.items():
+            there = self.host.kernel.has(lists[kind], address)
+            if isinstance(wanted, bool) and there is not wanted:
+                yield Violation("N", f"{address} is {'' if there else 'not '}on the {kind} list")
+
+    def _unshared(self) -> Iterable[Violation]:
+        """Yield each difference between the local API and this host."""
+        api, wall = self.host.api, self.host.schedule.wall
+        own = {
+            (scenario_of(one.rule), format_network(one.network)): one
+            for one in self._recorded
+            if is_shared(one) and one.expires > wall + ENDING
+        }
+        mine, ends_known = api.own, not (self._ends_unknown or self._undone)
+        for key, ban in own.items():
+            since = ban.since - wall + api.clock() - SLACK - self._steps
+            deleted = api.deleted_by_hand.get(key, -inf) > since
+            left, there = ban.expires - wall, mine.get(key)
+            if there is None and not (deleted or self._undone or key in api.others):
+                yield Violation("O", f"the API lacks the ban of {key[1]}, which has {left:.0f} s left")
+            elif there is not None and ends_known and abs(there - left) > SLACK + self._steps:
+                yield Violation("O", f"a ban of {key[1]} has {left:.0f} s left, {there:.0f} s at the API")
+        for scenario, value in sorted(mine.keys() - own.keys()) if not self._undone else ():
+            if self._last_end(value) in _REMOVALS:
+                yield Violation("O", f"the API has the ban of {value} ({scenario}), which was removed here")
+        # A decision of this host applies here too if its ban is unknown by now. That is no promise.
+        every, known = api.every, own.keys() | mine.keys()
+        must = _subjects(of[1] for of, left in every.items() if left > ENDING and of not in known)
+        may = _subjects([*(value for of, value in every if (of, value) not in own), *api.forgotten])
+        denied = _subjects(map(str, self.host.kernel.lists.get(fleet_list.LIST, ())))
+        if not must <= denied <= may:
+            yield Violation("O", f"the kernel denies {_named(denied)}; others ban {_named(must)}")
+        state = self.process.request("fleet")
+        for what in ("waiting", "failing", "lost"):
+            if state[what]:
+                yield Violation("O", f"{state[what]} bans or unbans are {what}: {state}")
+
+    @property
+    def _recorded(self) -> list[Ban]:
+        """The bans of the ledger."""
+        ledger = self.process.side.kernel.enforcer.ledger
+        found = map(ledger.ban, ledger.keys())
+        return [ban for ban in found if ban is not None]
+
+    def _last_end(self, value: str) -> str:
+        """Return how the last ban of a network ended; "" if it runs, or if there is none."""
+        with closing(sqlite3.connect(self.process.database)) as database:
+            row = database.execute(_LAST_END, (value,)).fetchone()
+        return str(row[0] or "") if row else ""
+
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
             self._process.end()
 
 
+_LAST_END = (
+    "SELECT end FROM bans WHERE network IN (?1, ?1 || '/32') ORDER BY coalesce(ended, 1e12) DESC LIMIT 1"
+)
+_REMOVALS = frozenset(str(one) for one in BanEnd if one.is_everywhere)
+_SUBJECT = {4: 32, 6: 64}
+"""By IP version, the length of the network that one sender has."""
 _CONTACT = (
     "Event: PeerStatus\r\nPrivilege: system,all\r\nChannelType: SIP\r\nPeer: SIP/{account}\r\n"
     "PeerStatus: Registered\r\nAddress: {address}:5060\r\n\r\n"
 )
 ADMINISTRATORS = "192.0.2."
 """How the addresses begin that only the administrator bans."""
+
+
+def _others(step: Step) -> str:
+    """Return the address that another host bans: one that no sender has, or an attacker's."""
+    return (*OTHERS, ATTACKERS[0])[step.number - 1]
+
+
+def _subjects(values: Iterable[str]) -> frozenset[Network]:
+    """Return the IPv4 addresses and the /64s in some networks: a list of the kernel merges neighbours."""
+    return frozenset(
+        part
+        for one in map(ip_network, values)
+        for part in one.subnets(new_prefix=max(one.prefixlen, _SUBJECT[one.version]))
+    )
+
+
+def _named(networks: Iterable[Network]) -> str:
+    return ", ".join(sorted(map(format_network, networks))) or "nothing"
 
 
 def _of_senders(bans: Bans) -> Bans:
@@ -673,7 +876,8 @@ def traced(seed: int, steps: Sequence[Step]) -> tuple[Failure | None, str]:
         tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder,
         capture_logs() as logged,
     ):
-        simulation = Simulation(seed, Path(folder), logged)
+        features = any(step.kind == FEATURES for step in steps)
+        simulation = Simulation(seed, Path(folder), logged, features=features)
         with simulation.host.in_place():
             simulation.begin()
             try:

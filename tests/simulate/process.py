@@ -1,8 +1,9 @@
 """One process of the real daemon, on a simulated host.
 
 Everything between the sources' readers and the database is the daemon's own code. The host is simulated: its
-clocks, the manager interfaces, the packet log, the firewall, the threads, the errors of the disk. What the
-daemon reads of the host besides (its addresses, its routes, the ports of Asterisk) is fixed.
+clocks, the manager interfaces, the packet log, the firewall, the threads, the errors of the disk, and
+CrowdSec's local API. What the daemon reads of the host besides (its addresses, its routes, the ports of
+Asterisk) is fixed.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import errno
 import random
 import shutil
 import sqlite3
+import struct
 import time
 from asyncio import events
 from collections import Counter
@@ -24,9 +26,11 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.judge.asterisk import HERE, HERE_BY_IPV6, HERE_TOO
+from tests.simulate.api import LocalApi
 from tests.simulate.asterisk import SECRET, Inotify, Log, Manager, PacketLog
 from tests.simulate.kernel import Kernel, KernelBackend
 from tests.simulate.loop import Schedule, SimulatedLoop, ThreadWork
+from tests.support.daemon import toml
 
 from ringfence import control_server, street
 from ringfence.bans import enforcer
@@ -37,6 +41,9 @@ from ringfence.control_server import PEER, Encoded, Handler, Peer
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError, RingfenceError
+from ringfence.features.fleet import api as fleet_api
+from ringfence.features.fleet import guard as fleet
+from ringfence.features.trial import guard as trial
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.probe import Verification
 from ringfence.guard import daemon as daemon_module
@@ -100,6 +107,9 @@ class Connections:
     def refresh(self, remote: Endpoint | None = None, length: int = 0) -> None:
         """Do nothing: the table is always fresh."""
 
+    def retry(self) -> None:
+        """Do nothing: there is no error."""
+
     def has(self, remote: Endpoint, now: float) -> bool:
         """Whether this address and port used TCP."""
         return (remote.address, remote.port) in self.remotes
@@ -118,11 +128,22 @@ class Connections:
 
 
 class Host:
-    """The simulated host: what outlives a process of the daemon."""
+    """The simulated host: what outlives a process of the daemon.
 
-    def __init__(self, seed: object, folder: Path, trunks: Sequence[str], wall: float) -> None:
+    With ``features`` the daemon has the features that a new installation has, and shares its bans by a local
+    API. ``more`` are further tables of its configuration.
+    """
+
+    def __init__(
+        self, seed: object, folder: Path, trunks: Sequence[str], wall: float, *, features: bool = False
+    ) -> None:
         self.folder = folder
-        self.schedule = Schedule(random.Random(str(seed)), wall)  # noqa: S311 - a world, no secret
+        self.features = features
+        self.more: dict[str, object] = {}
+        self.schedule = schedule = Schedule(random.Random(str(seed)), wall)  # noqa: S311 - a world, no secret
+        ahead = schedule.ahead
+        version = random.Random(f"api {seed}").choice(("1.4.6", "1.7"))  # noqa: S311 - the same
+        self.api = LocalApi(version=version, clock=lambda: schedule.mono + ahead)  # no step sets this clock
         self.kernel = Kernel(self.schedule)
         self.threads = ThreadWork(self.schedule)
         self.disk = Disk(self.schedule)
@@ -162,11 +183,11 @@ class Host:
             *((Clock, "wall", staticmethod(wall)), (Clock, "mono", staticmethod(mono))),
             (Clock, "boot", staticmethod(lambda: f"boot {self.boots}")),
             *((Threads, "submit", submit), (Threads, "start", _nothing)),
-            *(
-                (Connection, "transaction", transaction),
-                (street, "modules", _modules),
-                (state, "random", chance),
-            ),
+            (Connection, "transaction", transaction),
+            *((state, "random", chance), (fleet, "random", chance)),
+            (fleet_api, "open_connection", self.api.connect),
+            (trial, "start_trial_end", _nothing),
+            *(() if self.features else ((street, "modules", _modules),)),
             *((nflog, "open_listener", lambda *_: self.packets), (control_server, "serve", serve)),
             (log_file, "Inotify", lambda: Inotify([*self.logs.values()])),
             *((protected, "read_addresses", lambda: _OWN), (protected, "read_protected", dict)),
@@ -230,7 +251,8 @@ class Process:
         self.database = host.folder / f"database-{number}" / "ringfence.db"
         self.database.parent.mkdir(exist_ok=True)
         self.loop = SimulatedLoop(host.schedule, {PORTS[name]: one for name, one in host.managers.items()})
-        settings = parse(_tree(host, self.database, claims), "simulated", {})
+        self._claims = claims
+        settings = parse(self.configure(), "simulated", {})
         writer = Writer()
         self.store = Store.open_or_memory(self.database, writer, runtime=self.database.parent)
         try:
@@ -252,9 +274,29 @@ class Process:
         chosen = ChosenBackend(backend, "simulated")
         self.side = build_firewall_side(settings, self.store, detector, chosen, Clock())
         with _listening(self.counts):
-            self.daemon = build_daemon(host.folder / "ringfence.toml", settings, self.side, connections, {})
+            self.daemon = build_daemon(self.configuration, settings, self.side, connections, {})
+        for feature in self.daemon.features.all:
+            feature.begin()
         self.side.start()
         self.serving = self.loop.create_task(self.daemon.serve())
+
+    @property
+    def configuration(self) -> Path:
+        """The file of the configuration."""
+        return self.host.folder / "ringfence.toml"
+
+    def configure(self) -> dict[str, object]:
+        """Write the configuration, and return it."""
+        tree = _tree(self.host, self.database, self._claims)
+        self.configuration.write_text(toml(tree), "utf-8")
+        return tree
+
+    def finish(self) -> None:
+        """Do what the daemon does after its last job: the features end, then the last writes."""
+        for feature in reversed(self.daemon.features.all):
+            feature.end()
+        self.host.schedule.run_until(self.host.schedule.mono + 0.2)
+        self.store.best_effort.write_kept()
 
     @property
     def is_over(self) -> bool:
@@ -305,16 +347,22 @@ class Process:
             raise ControlError("the process has ended")
         return task.result()
 
-    def kill(self, number: int) -> None:
-        """Kill the process: only the files stay, in a new folder, and what the kernel has.
+    def kill(self, number: int, *, loses_power: bool = False) -> None:
+        """Kill the process. Only the files stay, in a new folder, and what the kernel has.
 
-        All the same Python closes the coroutines at some time. What they do then affects nothing any more.
+        If the host ``loses_power``, SQLite's log of writes loses its end.
+
+        Python still closes the coroutines at some time. What they do then affects nothing any more.
         """
         after = self.host.folder / f"database-{number}"
         after.mkdir()
         for suffix in ("", "-wal"):
             with suppress(FileNotFoundError):
-                shutil.copyfile(f"{self.database}{suffix}", after / f"{self.database.name}{suffix}")
+                content = Path(f"{self.database}{suffix}").read_bytes()
+                if loses_power and suffix:  # of what is not synchronised, any beginning may be there
+                    least = min(_synchronised(self.database), len(content))
+                    content = content[: self.host.schedule.chosen.randrange(least, len(content) + 1)]
+                (after / f"{self.database.name}{suffix}").write_bytes(content)
         self.end()
         shutil.rmtree(self.database.parent)
 
@@ -339,6 +387,14 @@ class Process:
         self.loop._scheduled.clear()  # type: ignore[attr-defined]
         self.loop.close()
         self.store.close()
+
+
+def _synchronised(database: Path) -> int:
+    """Return how many bytes of SQLite's log of writes are in the database too, and so synchronised."""
+    pages = 0
+    with suppress(FileNotFoundError):
+        [pages] = struct.unpack_from("=I", Path(f"{database}-shm").read_bytes(), 96)  # WalCkptInfo.nBackfill
+    return 32 + pages * (24 + 4_096) if pages else 0
 
 
 @contextmanager
@@ -368,4 +424,6 @@ def _tree(host: Host, database: Path, claims: int) -> dict[str, object]:
         "store": {"path": str(database)},
         "control": {"socket": str(database.parent / "control.sock")},
         "claimed": {"per_minute": claims},
+        **({"crowdsec": host.api.settings(host.folder)} if host.features else {}),
+        **host.more,
     }

@@ -2,13 +2,16 @@
 
 import errno
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tests.judge.asterisk import PBX, SECOND, Act
-from tests.judge.worlds import world, written
+from tests.judge.oracle import GUESSES
+from tests.judge.worlds import ATTACKERS, world, written
 
 MOST_FAULTS = 8
+FEATURES = "features"
+"""The kind of the first step of a story whose daemon has features."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def _clock(chosen: random.Random) -> Step:
     return Step("clock", set=_set(chosen))
 
 
+def _api_bans(chosen: random.Random) -> Step:
+    seconds = chosen.choice((20.0, 60.0, 14_400.0))
+    return Step("api bans", number=chosen.randint(1, 4), seconds=seconds)
+
+
 def _times(kind: str, most: int) -> Callable[[random.Random], Step]:
     return lambda chosen: Step(kind, number=chosen.randint(1, most))
 
@@ -104,19 +112,51 @@ FAULTS: dict[str, Callable[[random.Random], Step]] = {
 }
 """The faults, and the commands of the administrator, by name."""
 
+OF_FEATURES: dict[str, Callable[[random.Random], Step]] = {
+    "api down": lambda chosen: Step("api down", seconds=chosen.choice((1.0, 20.0, 90.0))),
+    "api fails": _times("api fails", 4),
+    "api answers are lost": _times("api answers are lost", 4),
+    "api restarts": _times("api restarts", 1),
+    "api forgets": _times("api forgets", 1),
+    "api bans": _api_bans,
+    "api is short": _times("api is short", 1),
+    "api deletes ours": _times("api deletes ours", 1),
+    "unban a sender": _times("unban a sender", 2),
+    "allow": _times("allow", 2),
+    "deny": _times("deny", 2),
+    "reload": _times("reload", 1),
+    "refused reload": _times("refused reload", 1),
+}
+"""More faults and commands for a daemon with features: of the local API, the lists and the configuration."""
+
 
 def story(seed: int) -> tuple[Step, ...]:
     """Return the steps of the story with this seed: a world of the judge with some faults in it."""
     chosen = random.Random(f"story {seed}")  # noqa: S311 - a world, no secret
     steps = [Step("act", act, act.wait) for act in world(seed)]
-    names = sorted(FAULTS)
-    for _ in range(chosen.randint(1, MOST_FAULTS)):
-        step = FAULTS[chosen.choice(names)](chosen)
-        at = chosen.randint(0, len(steps))
-        steps.insert(at, replace(step, wait=chosen.choice((0.0, 0.05, 1.0))))
+    _scatter(steps, FAULTS, chosen)
     # Chosen by the number of the seed, so that the stories of all others stay as they are.
     if seed % 4 == 3:
         steps.insert(0, Step("log security", wait=0.0))
     if seed % 8 == 6:
         steps.insert(len(steps) // 2, Step("erase"))
+    if seed % 16 in {5, 10}:
+        steps.insert(len(steps) // 2, Step("power loss", seconds=1.0))
+    if seed % 4 == 1:
+        at, wait = chosen.randint(0, len(steps)), chosen.choice((0.1, 1.0))
+        guess = Act("guesses", chosen.choice(ATTACKERS), account="900", transport="TCP")
+        steps[at:at] = [Step("act", guess, wait=wait)] * GUESSES  # a ban that is shared
+        _scatter(steps, OF_FEATURES, chosen)
+        steps.insert(0, Step(FEATURES, wait=0.0))
     return tuple(steps)
+
+
+def _scatter(
+    steps: list[Step], kinds: Mapping[str, Callable[[random.Random], Step]], chosen: random.Random
+) -> None:
+    """Insert some steps of these kinds at random places."""
+    names = sorted(kinds)
+    for _ in range(chosen.randint(1, MOST_FAULTS)):
+        step = kinds[chosen.choice(names)](chosen)
+        at = chosen.randint(0, len(steps))
+        steps.insert(at, replace(step, wait=chosen.choice((0.0, 0.05, 1.0))))

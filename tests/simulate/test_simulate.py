@@ -24,21 +24,24 @@ def test_no_invariant_fails(seeds: range) -> None:
         assert failure is None, str(shrunk(failure))
 
 
-def test_a_seed_repeats_exactly() -> None:
+@pytest.mark.parametrize("seed", [0, 1], ids=["without features", "with features"])
+def test_a_seed_repeats_exactly(seed: int) -> None:
     """Every callback of a story comes at the same time again."""
-    first, second = (traced(0, story(0)) for _ in range(2))
+    first, second = (traced(seed, story(seed)) for _ in range(2))
 
     assert first == second
-    assert traced(1, story(0)) != first
+    assert traced(seed + 1, story(seed)) != first
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_seed_finds_each_fault_that_is_put_back(name: str) -> None:
-    """A story fails with the fault, and holds without it."""
-    fault, seed, steps = FAULTS[name]
+    """A story fails with the fault, by the invariant that it breaks, and holds without it."""
+    fault, invariant, seed, steps = FAULTS[name]
 
     with put_back(fault):
-        assert play(seed, steps) is not None
+        failure = play(seed, steps)
+    assert failure is not None
+    assert failure.invariant == invariant, str(failure)
     assert play(seed, steps) is None
 
 

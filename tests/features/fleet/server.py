@@ -8,9 +8,9 @@ address. If its database fails, 1.7 also sends only some of the decisions, with 
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -45,7 +45,7 @@ class FakeApi:
 
     ``expires`` is the life of a token in seconds. A token from before :meth:`forget_tokens` is refused.
     ``date`` is the time that its answers name; None for the right one. ``page`` is the answer of the stream
-    of decisions; None for that about ``decisions``.
+    of decisions; None for that about ``decisions``. ``clock`` is its own clock (epoch seconds).
     """
 
     port: int = 0
@@ -61,6 +61,7 @@ class FakeApi:
     date: str | None = None
     page: bytes | None = None
     logins: int = 0
+    clock: Callable[[], float] = time.time
     _valid: set[str] = Factory(set)
     _changes: int = 0  # how many decisions were stored or deleted
     _sent: dict[tuple[str, ...], int] = Factory(dict)  # _changes at the last answer
@@ -157,7 +158,7 @@ class FakeApi:
             return 401, {"code": 401, "message": "incorrect Username or Password"}
         token = f"token-{self.logins}"
         self._valid.add(token)
-        end = datetime.now(UTC) + timedelta(seconds=self.expires)
+        end = datetime.fromtimestamp(self.clock() + self.expires, UTC)
         return 200, {"code": 200, "expire": end.isoformat(timespec="seconds"), "token": token}
 
     def _delete(self, value: str, scenario: str) -> int:
