@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from attrs import Factory, define
 from tests.faults.bed import QUIET, Bed, Facts, listed, vars_of
 from tests.faults.operations import OPERATIONS, Answer, Operation, Outcome, Process
-from tests.faults.values import KILL, NOTHING, READS_REPORTS, Row
+from tests.faults.values import AT_ANSWER, KILL, NOTHING, READS_REPORTS, Row
 from tests.support.daemon import until
 from tests.support.faults import injected, wait_for
 
@@ -94,7 +94,9 @@ class _Case:
         elif not self.tried.calls:
             self.tried.findings.clear()
             return
-        if self._operation.process is Process.STARTING:
+        if self._row.error == AT_ANSWER:
+            self._look_at_log()  # the daemon is dead, and the next one shows the rest
+        elif self._operation.process is Process.STARTING:
             self._look_at_start(answer)
         elif self._operation.process is not Process.ALONE:
             self._look(answer)
@@ -113,6 +115,13 @@ class _Case:
                 until(self._bed.is_quiet, "a quiet daemon", pause=0.02)
             if self._operation.first is not None:
                 self._operation.first(self._bed)
+        if self._row.error == AT_ANSWER:
+            answer = self._operation.act(self._bed)
+            self._bed.end()
+            # The next start adopts a ban that only the kernel has, so the database is read before it.
+            if answer.outcome is Outcome.DONE and self._bed.recorded() != self._recorded:
+                self._find("not recorded, although the answer does not say so")
+            return answer
         if self._operation.process in {Process.COMMAND, Process.ALONE}:
             with self._bed.tracing(self._injected):
                 return self._act()

@@ -9,8 +9,9 @@ from pathlib import Path
 from attrs import define, frozen
 from tests.faults.bed import bed, listed
 from tests.faults.case import Tried, most_uses, try_case
+from tests.faults.operations import OPERATIONS, Process
 from tests.faults.setup_bed import SETUPS, SetupBed
-from tests.faults.values import ERRORS, NOTHING, Row
+from tests.faults.values import AT_ANSWER, ERRORS, NOTHING, Row
 from tests.support import warm
 from tests.support.daemon import ami_server
 from tests.support.netns import netns
@@ -69,11 +70,13 @@ def work(task: Work) -> list[Result]:
     first = task.rows[0]
     with trying(first.operation, first.backend) as try_one:
         every = Row(first.operation, first.backend, ",".join(ERRORS), "EIO")
-        whole = _try_row(try_one, Row(first.operation, first.backend, NOTHING, "EIO"), task)
+        whole = [_try_row(try_one, Row(first.operation, first.backend, NOTHING, "EIO"), task)]
+        if first.operation in OPERATIONS and OPERATIONS[first.operation].process is not Process.ALONE:
+            whole.append(_try_row(try_one, Row(first.operation, first.backend, NOTHING, AT_ANSWER), task))
         used = most_uses(try_one(every, _NEVER).trace)
         unknown = {row.call for row in task.rows} - used.keys()
         print(f"{first.operation}, {first.backend}: not used, so not tried: {listed(unknown)}", flush=True)
-        return [whole, *(_try_row(try_one, row, task) for row in task.rows if used.get(row.call))]
+        return [*whole, *(_try_row(try_one, row, task) for row in task.rows if used.get(row.call))]
 
 
 def _try_row(try_one: Trying, row: Row, task: Work) -> Result:
@@ -84,7 +87,7 @@ def _try_row(try_one: Trying, row: Row, task: Work) -> Result:
         is_fault = bool(tried.calls) or tried.is_artefact
         if not is_fault and row.call != NOTHING:
             break
-        result.tried += is_fault
+        result.tried += is_fault or row.error == AT_ANSWER
         if tried.findings:
             again = _try(try_one, row, n)
             if again.findings:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.faults.bed import Bed, bed
 from tests.faults.case import try_case
-from tests.faults.operations import OPERATIONS
+from tests.faults.operations import OPERATIONS, Process
 from tests.faults.setup_bed import SetupBed
-from tests.faults.values import ERRORS, KILL, NOTHING, Row
+from tests.faults.values import AT_ANSWER, ERRORS, KILL, NOTHING, Row
 from tests.support.daemon import ami_server
 from tests.support.netns import netns
 
@@ -43,6 +43,8 @@ CALLS = ("openat", "pwrite64", "sendto", "socket", "recvfrom")
 """The calls of which the long tests let the first use fail, during each operation."""
 NEW = ("off", "on", "guess", "allow-remove", "deny-add", "fence", "rotation")
 """The operations that no other test carries out with a daemon of its own; the long tests have the others."""
+KILLED = ("ban", "unban", "unban-all", "allow-add", "allow-remove", "deny-add", "fence", "off", "on", "guess")
+"""The operations after which `make test` kills the daemon; the long tests have the others."""
 BACKENDS = ("nftables", pytest.param("ipset", marks=pytest.mark.long))
 
 
@@ -74,6 +76,21 @@ def test_a_call_that_fails(made: Bed, operation: str, call: str, error: str, num
 def test_an_operation_while_nothing_fails(made: Bed, operation: str) -> None:
     """An operation does what its cases are judged by, and a restart keeps it."""
     tried = try_case(made, Row(operation, made.backend, NOTHING, "EIO"), 1)
+
+    assert tried.findings == [], tried.log
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        one if one in KILLED else pytest.param(one, marks=pytest.mark.long)
+        for one, operation in OPERATIONS.items()
+        if operation.process is not Process.ALONE
+    ],
+)
+def test_an_operation_that_a_kill_follows(made: Bed, operation: str) -> None:
+    """What an answer reports survives a kill of the daemon that follows at once."""
+    tried = try_case(made, Row(operation, made.backend, NOTHING, AT_ANSWER), 1)
 
     assert tried.findings == [], tried.log
 

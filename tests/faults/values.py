@@ -67,6 +67,8 @@ READS_REPORTS = frozenset({"read", "recvfrom", "recvmsg", "socket", "connect", "
 """Calls whose failure may end the connection to AMI, and lose a report."""
 KILL = "KILL"
 """In place of an error: SIGKILL when the call begins."""
+AT_ANSWER = "KILL after it"
+"""In place of an error, with NOTHING: SIGKILL as soon as the answer is there. What it reports must last."""
 KILLED_AT = (
     "openat",
     "write",
