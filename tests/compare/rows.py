@@ -87,11 +87,18 @@ def answered(trial: Callable[[Lab, int], int]) -> Measure:
         found = []
         with guarded(guard, open_pbx.configured(RELEASE)) as (lab, running):
             for number in range(1, TRIALS + 1):
-                found.append(trial(lab, number))
+                found.append(_reached(trial(lab, number)))
                 running.settle()
         return spread(found)
 
     return measure
+
+
+def _reached(answers: int) -> int:
+    """Return ``answers``; raise RuntimeError if there are none: the attack did not reach Asterisk."""
+    if not answers:
+        raise RuntimeError("no answer at all: the attack did not reach Asterisk")
+    return answers
 
 
 def _crowd(lab: Lab, number: int) -> int:
@@ -111,7 +118,7 @@ def _slowly(lab: Lab, number: int) -> int:
 
 def _slow(guard: Guard) -> str:
     with guarded(guard) as (lab, _):
-        return str(_slowly(lab, 1))
+        return str(_reached(_slowly(lab, 1)))
 
 
 def _hidden(lab: Lab, number: int) -> int:
@@ -125,7 +132,7 @@ def _blamed(guard: Guard) -> str:
     with guarded(guard) as (lab, running):
         for number in range(1, TRIALS + 1):
             attack = ("guess", "--number", str(MANY), "--sources", UDP.source(number), *_BLAMING)
-            found.append(lab.attack(*attack).answered)
+            found.append(_reached(lab.attack(*attack).answered))
             running.settle()
         other = str(FORGED) in running.banned()
     return f"{spread(found)}; the other address {'banned' if other else 'not banned'}"
@@ -153,7 +160,7 @@ def _newcomers(guard: Guard) -> str:
     sources = {f"198.19.240.{number}" for number in range(1, TRIALS + 1)}
     with guarded(guard) as (lab, running):
         for source in sorted(sources):
-            lab.attack("guess", "--account", "nobody", "--sources", source)
+            _reached(lab.attack("guess", "--account", "nobody", "--sources", source).answered)
         running.settle()
         return f"{len(sources & running.banned().keys())} of {TRIALS}"
 
@@ -197,7 +204,7 @@ def _voice(guard: Guard) -> str:
     """Measure the processor time of a packet of voice from a stranger, and of one to it, with one ban."""
     arriving, leaving = [], []
     with guarded(guard) as (lab, running):
-        lab.attack("guess", "--number", str(MANY), "--sources", UDP.source(1))
+        _reached(lab.attack("guess", "--number", str(MANY), "--sources", UDP.source(1)).answered)
         running.settle()
         with (
             socket_in(lab.network.pbx, kind=socket.SOCK_DGRAM) as here,

@@ -9,7 +9,7 @@ from tests.bench.attacks import UDP
 from tests.compare import __main__ as comparing
 from tests.compare.guards import ALL_PORTS, Guard, guards
 from tests.compare.page import BEGIN, END, README, Compared, page, readme
-from tests.compare.rows import ROWS, TRIALS, Row, guarded
+from tests.compare.rows import ROWS, TRIALS, Row, _reached, guarded
 from tests.docs import pages
 from tests.support.daemon import until
 
@@ -52,6 +52,13 @@ def test_a_guard_that_fails_or_is_missing_leaves_its_reason() -> None:
     found = comparing.compare([row], [absent, bad, _no_guard()])
 
     assert found.cells == {"a row": ("not measured: it is not here", "not measured: it does not start", "7")}
+
+
+def test_an_attack_that_reaches_nothing_is_no_figure() -> None:
+    """A count of no answers at all is an error, and not the best figure of the table."""
+    assert _reached(1) == 1
+    with pytest.raises(RuntimeError):
+        _reached(0)
 
 
 def test_rows_are_chosen_by_their_text(

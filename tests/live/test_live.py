@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.live.play import RULES, game
 from tests.live.requests import changed, guess, is_clear, plain
 from tests.live.truth import Answer, Truth, watched
 from tests.support.daemon import until
-from tests.support.hostile_text import Victim
+from tests.support.hostile_text import TRANSPORTS, Victim
 from tests.support.network import PBX_IPV4, Network, socket_in
 from tests.support.sip_wire import Challenge
 
@@ -93,10 +94,14 @@ def test_an_answer_that_leaves_is_read() -> None:
 
 @pytest.mark.asterisk
 def test_the_judge_has_no_objection(tmp_path: Path) -> None:
-    """Clear guesses that Asterisk refused count, their senders are banned, and nobody else is."""
+    """Clear guesses by each transport count if Asterisk refused them; only their senders are banned."""
     with game("22", tmp_path, 1) as played:
         found = played.play(0)
-    assert sum(found.refused.values()) > 40
+    refused = Counter[str]()
+    for one in found.senders:
+        refused[one.transport] += found.refused[one.address]
+    assert refused.total() > 40
+    assert {name for name, number in refused.items() if number} == set(TRANSPORTS["22"])
     assert len(found.banned) > 10
     assert [str(one) for one in found.violations] == []
 

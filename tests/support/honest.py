@@ -199,13 +199,18 @@ def _desks(first: int, number: int) -> list[str]:
 
 
 def _office(scene: Scene, first: int, number: int, old: int) -> Done:
-    """Switch on an office together; each phone with the right password must register, and later renew."""
+    """Switch on an office together; each phone with the right password must register, and later renew.
+
+    On a slow machine the phones begin one after the other. If those with an old password came first, they
+    would be banned as a guesser. So they are spread over the office.
+    """
     with phones_at(scene.lab, scene.at(1), _desks(first, number)) as office:
-        for phone in office[:old]:
+        for phone in office[:: number // old][:old]:
             phone.password, phone.patience = OLD, 1.0
         seconds = together(office, _registered)
-        renewed = _renewed(office[old:])
-    late = sum(one > SOON for one in seconds[old:])
+        right = [phone for phone in office if phone.password != OLD]
+        renewed = _renewed(right)
+    late = sum(one > SOON for phone, one in zip(office, seconds, strict=True) if phone.password != OLD)
     return Done(2 * len(renewed), late + sum(status != 200 for status in renewed))
 
 
