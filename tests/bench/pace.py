@@ -9,6 +9,7 @@ one is fast for moments.
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 REFERENCE = 0.07
@@ -34,12 +35,14 @@ class Limit(NamedTuple):
     reached: bool
 
 
-def limited(measured: float, most: float, why: str = "") -> Limit:
+def limited(measured: float, most: float, why: str = "", paces: Sequence[float] = ()) -> Limit:
     """Return the limit ``most`` at this machine's pace.
 
-    ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit.
+    ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit. The pace is
+    the median of ``paces``, which were measured between the trials: it changes within minutes. Without them it
+    is the present one.
     """
-    here = pace()
+    here = statistics.median(paces) if paces else pace()
     return Limit(f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here)
 
 

@@ -16,6 +16,12 @@ def test_a_limit_is_multiplied_by_the_pace(
     assert pace.limited(measured + 0.2, 2.0)[1] is False
 
 
+def test_a_limit_follows_the_paces_between_the_trials() -> None:
+    """The machine may be slower during the trials than a moment later; their median counts."""
+    assert pace.limited(3.9, 2.0, "why", [1.0, 2.0, 9.0]) == ("≤ 4, 2 at pace 1: why", True)
+    assert not pace.limited(4.1, 2.0, "why", [1.0, 2.0, 9.0]).reached
+
+
 def test_answers_without_the_ration_are_those_of_a_race(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit is never below that of a machine of pace 1, and a trial without an answer misses it."""
     monkeypatch.setattr(pace, "_work", lambda: 0.5 * pace.REFERENCE)
