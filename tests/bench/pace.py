@@ -39,8 +39,8 @@ def limited(measured: float, most: float, why: str = "", paces: Sequence[float] 
     """Return the limit ``most`` at this machine's pace.
 
     ``measured`` and ``most`` are times, or shares of a core. ``why`` is the reason for the limit. The pace is
-    the median of ``paces``, which were measured between the trials: it changes within minutes. Without them it
-    is the present one.
+    the median of ``paces``, which were measured between the trials: it changes within minutes. Without them,
+    it is the present one.
     """
     here = statistics.median(paces) if paces else pace()
     return Limit(f"≤ {most * here:.3g}, {most:g} at pace 1{why and f': {why}'}", measured <= most * here)
