@@ -27,7 +27,9 @@ OFF = "off"
 LONG = 30 * 86_400.0
 QUIET = 10.0
 """Seconds until the daemon must have repaired what differs."""
-_LINES = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()
+_WRITTEN = capture("asterisk-22", "wrong-password-register").security_log.read_bytes()
+_LINES = b"".join(line + b"\n" for line in _WRITTEN.split(b"\n") if b'"ChallengeSent"' in line)
+"""Lines that are no attempts: with a slow start, when AMI reports nothing yet, attempts would be a ban."""
 _STATES = ("store.", "firewall.", "source.", "task.", "host.")
 """How the codes of alarms begin that clear when their cause is gone."""
 _BROKEN = frozenset({"store.in_memory", "store.damaged"})
