@@ -55,7 +55,7 @@ Measure = Callable[[Guard], str]
 
 @frozen
 class Row:
-    """What is measured, and how. ``brief`` rows are in the README too.
+    """What is measured, and how. ``brief`` rows are in the README too, also those in which rivals are better.
 
     A row that is measured ``together`` mostly waits, so that it is measured with all guards at the same time.
     """
@@ -237,7 +237,11 @@ ROWS: Sequence[Row] = (
     Row(f"{FORGED_PACKETS} packets with a registered phone's address: phones cut off", _phones, brief=True),
     Row("a new phone tries one unknown account once: banned", _newcomers),
     Row(f"start with {len(BANS)} bans, as after a boot: until the kernel has all", _start, brief=True),
-    Row(f"CPU in {SECONDS:.0f} s with {PHONES} phones that call, and scanners: the guard; Asterisk", _busy),
-    Row("CPU of a packet of voice from a stranger, and of one to it", _voice),
-    Row("memory at rest, of all processes", _memory),
+    Row(
+        f"CPU in {SECONDS:.0f} s with {PHONES} phones that call, and scanners: the guard; Asterisk",
+        _busy,
+        brief=True,
+    ),
+    Row("CPU of a packet of voice from a stranger, and of one to it", _voice, brief=True),
+    Row("memory at rest, of all processes", _memory, brief=True),
 )
