@@ -111,9 +111,11 @@ class BanEffectiveness:
             return
         if judgement.disposition is Disposition.LATE:
             self._on_late(attempt)
-        elif judgement.disposition is Disposition.EXEMPT and self._protected.is_own(attempt.address):
-            if attempt.account == SETUP_ACCOUNT:
-                return
+        elif (
+            judgement.disposition is Disposition.EXEMPT
+            and self._protected.is_own(attempt.address)
+            and attempt.account != SETUP_ACCOUNT
+        ):
             # A proxy on this host may hide attackers: Asterisk then sees the host's own address instead of
             # theirs. That address is never banned, so the attempts go on.
             self._record(attempt, 0.0)

@@ -181,8 +181,9 @@ def _ask_datagrams(listeners: Iterable[ListeningSocket]) -> list[tuple[Listening
             time.sleep(DATAGRAM_SECONDS)
         for one, asking in asked:
             answer = b""
-            with suppress(OSError):
-                answer = asking.recv(64) if asking is not None else b""
+            if asking is not None:
+                with suppress(OSError):
+                    answer = asking.recv(64)
             found.append((one, _of(answer, Speech.SIP)))
     return found
 
