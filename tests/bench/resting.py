@@ -53,6 +53,7 @@ class Held:
     theirs: list[float] = field(factory=list)
 
 
+_AT_BOOT = "so many are rare, systemd waits for 90 seconds, and half of the work is the kernel's"
 _SELDOM = "a script that wants so many reads them seldom"
 
 
@@ -172,8 +173,8 @@ def _rows(backend: str, held: Held) -> list[Figure]:
     peak = max(one.peak for one in held.listed)
     ratio = statistics.median(seconds) / statistics.median(held.theirs)
     ready, restored, listed, resting = (
-        limited(statistics.median(held.ready), 4, paces=held.paces),
-        limited(statistics.median(held.restored), 4, paces=held.paces),
+        limited(statistics.median(held.ready), 6, _AT_BOOT, held.paces),
+        limited(statistics.median(held.restored), 6, _AT_BOOT, held.paces),
         limited(statistics.median(seconds), 4, _SELDOM, held.paces_of_lists),
         limited(100 * held.share, 1),
     )
