@@ -10,7 +10,7 @@ from structlog.typing import EventDict
 from tests.support.clock import SetClock
 from tests.support.facts import Facts
 
-from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode, Mark, every_code
 from ringfence.alarms import (
     LASTS,
     MINUTE,
@@ -240,14 +240,37 @@ def test_a_set_clock_changes_no_length(bench: Bench, step: float) -> None:
 
 def test_a_dismissed_alarm_returns_when_it_happens_again(bench: Bench) -> None:
     """It is hidden, and stays in the records; the next activation shows and logs it again."""
-    bench.alarms.activate(*RULES, "they are gone")
+    bench.alarms.activate(NOT_EFFECTIVE, "192.0.2.1", "its packets arrive")
     number = bench.alarms.active[0].number
     bench.alarms.dismiss(number, "alice")
     assert bench.alarms.active == []
     assert [one.dismissed_by for one in bench.alarms.records()] == ["alice"]
 
-    bench.alarms.activate(*RULES, "they are gone")
+    bench.alarms.activate(NOT_EFFECTIVE, "192.0.2.1", "its packets arrive")
     assert [one.number for one in bench.alarms.active] == [number]
+
+
+@pytest.mark.parametrize("code", [code for code in every_code() if Mark.STATE in code.marks])
+def test_a_dismissed_state_that_is_reported_again_and_again_stays_hidden(
+    bench: Bench, code: AnyAlarmCode
+) -> None:
+    """It is counted and lasts, and returns with a new text, or when it has ended and begins again."""
+    bench.alarms.activate(code, "", "refused")
+    bench.alarms.dismiss(1, "alice")
+    bench.changes.clear()
+    for _ in range(3):
+        bench.now += LASTS - 1
+        bench.alarms.activate(code, "", "refused")
+    assert (bench.alarms.active, bench.changed()) == ([], [])
+    assert [(one.times, one.dismissed_by) for one in bench.alarms.records()] == [(4, "alice")]
+
+    bench.alarms.activate(code, "", "not found")
+    assert [(one.number, one.text) for one in bench.alarms.active] == [(1, "not found")]
+    assert bench.changed() == [(code, "", "not found", "began")]
+    bench.alarms.dismiss(1, "alice")
+    bench.alarms.clear(code, "")
+    bench.alarms.activate(code, "", "not found")
+    assert [one.number for one in bench.alarms.active] == [2]
 
 
 def test_a_dismissed_state_returns_when_it_begins_again(bench: Bench) -> None:

@@ -39,6 +39,12 @@ class Mark(enum.Enum):
     """The alarm can be reported only some time after a restart, so a restored alarm stays for a while."""
     ENDED_BY_RESTART = enum.auto()
     """The alarm clears at a restart, because the state that it reports is only in memory."""
+    STATE = enum.auto()
+    """The alarm is about a state, and is activated again and again while the state lasts.
+
+    A dismissed one is hidden until the state ends and begins again, or the text changes. An alarm that lasts
+    as long as its part reports it (a *held* one) needs no such mark.
+    """
 
 
 class AnyAlarmCode(enum.StrEnum):
@@ -124,6 +130,7 @@ class AlarmCode(AnyAlarmCode):
             "per_minute`, and none is proven. Friends, trunks and allowed addresses are safe."
         ),
         "Ask your provider for help against the flood.",
+        Mark.STATE,
     )
     EVIDENCE_HIDDEN = (
         "evidence.hidden",
@@ -174,12 +181,17 @@ class AlarmCode(AnyAlarmCode):
         "evidence.forgeable",
         "AMI is also served over HTTP, so clients can forge events.",
         "Apply the fix that the text names.",
+        Mark.STATE,
     )
     SOURCE_SILENT = (
         "source.silent",
         "A source has not been listening for 5 seconds; the text gives the reason.",
-        "Remove the cause; ringfence connects again by itself.",
+        (
+            "Remove the cause; ringfence connects again by itself. After a refused login, run "
+            "`ringfence reload`."
+        ),
         Mark.CRITICAL,
+        Mark.STATE,
     )
     LOG_LOST = (
         "log.lost",
@@ -205,6 +217,7 @@ class AlarmCode(AnyAlarmCode):
         "log.clock",
         "The times in a log differ from this host's clock, so attempts may count at the wrong time.",
         "Correct the clock, or set `timezone` in `[asterisk.logs]`.",
+        Mark.STATE,
     )
     LOG_JOURNAL_DROPS = (
         "log.journal_drops",
@@ -221,6 +234,7 @@ class AlarmCode(AnyAlarmCode):
             "If Asterisk runs as this user, whom `status` names, add the user to `journal_users` in "
             "`[asterisk.logs]`."
         ),
+        Mark.STATE,
     )
     LOG_UNWRITABLE = (
         "log.unwritable",
@@ -238,42 +252,50 @@ class AlarmCode(AnyAlarmCode):
         "ringfence is switched on, but could not put its rules in place; no address is banned.",
         "Remove the cause, which the text names; ringfence tries again every 30 seconds.",
         Mark.CRITICAL,
+        Mark.STATE,
     )
     FIREWALL_DAMAGED = (
         "firewall.damaged",
         "The rules or sets cannot be checked or repaired, so bans may have no effect.",
         "Remove the cause, which the text names; ringfence tries again every second.",
         Mark.CRITICAL,
+        Mark.STATE,
     )
     FIREWALL_NOT_COMPARED = (
         "firewall.not_compared",
         "The bans in the kernel cannot be compared with the recorded ones.",
         "Remove the cause, which the text names; ringfence tries again every minute.",
+        Mark.STATE,
     )
     FIREWALL_NOT_CHANGED = (
         "firewall.not_changed",
         "New rules could not be put in place; the old ones stay.",
         "Remove the cause, which the text names; ringfence tries again every 30 seconds.",
+        Mark.STATE,
     )
     PROXY_MISSING = (
         "proxy.missing",
         "No SIP proxy listens here, so no client is known and the wire proves nothing.",
         "Start Kamailio or OpenSIPS, or remove `proxies` from `[[asterisk]]`.",
+        Mark.STATE,
     )
     PROXY_UNNAMED = (
         "proxy.unnamed",
         "A SIP proxy listens here and `proxies` is empty, so all its clients may be banned with it.",
         "Name the addresses from which it sends to Asterisk in `proxies` of `[[asterisk]]`, or stop it.",
+        Mark.STATE,
     )
     FIREWALL_LEFTOVERS = (
         "firewall.leftovers",
         "The rules of another backend cannot be removed.",
         "Run `ringfence off` and `ringfence on` as root.",
+        Mark.STATE,
     )
     FIREWALL_COUNTERS = (
         "firewall.counters",
         "The counters of the rules cannot be read, so `status` shows none.",
         "Remove the cause, which the text names.",
+        Mark.STATE,
     )
     FIREWALL_OFF = (
         "firewall.off",
@@ -367,6 +389,7 @@ class AlarmCode(AnyAlarmCode):
         "task.failed",
         "Periodic work of the daemon failed; ringfence goes on and tries again.",
         "Remove the cause, which the text names; the log has the details (`task.failed`).",
+        Mark.STATE,
     )
     CONFIGURATION_REFUSED = (
         "configuration.refused",

@@ -17,8 +17,10 @@ A sender can forge any number of addresses, and so activate ``MOST`` alarms with
 attacker insists: its alarm is activated again and again. So alarms beyond ``MOST`` are counted too. As soon
 as one of them was activated more often than one that is kept, it takes the other's place.
 
-An administrator may *dismiss* an alarm: it is not shown until it is activated again; a held one, until it
-ends and begins again, or until its part reports that it got worse (:meth:`Alarms.show_again`).
+An administrator may *dismiss* an alarm: it is not shown until it is activated again. An alarm about a state
+is not shown until it ends and begins again. If its code has the mark ``STATE``, because it is activated
+again and again, a new text shows it too. A held one is also shown if its part reports that it got worse
+(:meth:`Alarms.show_again`).
 
 Each alarm has a number. Changes are kept for the database (:meth:`Alarms.take_changes`), and the next start
 restores the alarms that had not cleared (:meth:`Alarms.restore`).
@@ -186,8 +188,8 @@ class Alarms:
         """Activate an alarm for ``lasts`` seconds from now, or count a repeat; return whether to log it.
 
         With ``held``, the alarm lasts as long as the part that reports it says, and repeats do not count.
-        Return True if the alarm is new, was dismissed, or has a new text. Return False for a new alarm if
-        there is no room for it.
+        Return True if the alarm is new, is no longer dismissed, or has a new text. Return False for a new one
+        if there is no room for it.
         """
         now, mono = self._clock.wall(), self._clock.mono()
         of_code = self._up.setdefault(code, {})
@@ -205,23 +207,17 @@ class Alarms:
             self._change(self._add(of_code, _State(record, mono + lasts)), BEGAN, now)
             return True
         before = known.record
+        changed = before.text != text
+        returns = before.dismissed is not None and (changed or Mark.STATE not in code.marks)
         known.ends = mono + lasts
-        known.record = evolve(
-            before,
-            text=text,
-            last=now,
-            until=until,
-            times=before.times + 1,
-            held=held,
-            dismissed=None,
-            dismissed_by="",
-        )
-        returns = before.dismissed is not None
-        if returns or before.text != text:
+        known.record = evolve(before, text=text, last=now, until=until, times=before.times + 1, held=held)
+        if returns:
+            known.record = evolve(known.record, dismissed=None, dismissed_by="")
+        if returns or changed:
             self._change(known, BEGAN if returns else UPDATED, now)
         elif mono - known.written >= REWRITE_AFTER:
             self._keep(known)
-        return returns or before.text != text
+        return returns or changed
 
     def _make_room(self, code: AnyAlarmCode, subject: str, of_code: dict[str, _State]) -> int:
         """Make room for a new alarm about ``subject``; return its number of activations, 0 without room.

@@ -1,6 +1,7 @@
 """Clocks that a test can replace, pauses after failures, and durations as text."""
 
 import time
+from datetime import datetime
 from pathlib import Path
 from random import Random
 
@@ -47,6 +48,19 @@ def until_tick(period: float) -> float:
     """
     pause = period - time.monotonic() % period
     return pause if pause > period / 10 else pause + period
+
+
+_ROUNDING = 1.0
+"""Seconds by which the clock before a step may be misjudged: it is computed from two clocks."""
+
+
+def before_step(now: float, step: float) -> float:
+    """Return the latest time that the clock may have shown before it was set by ``step`` seconds to ``now``.
+
+    What began by then has times by that clock, which move by ``step``. What began later has the right times,
+    and stays as it is: a host without a battery boots with a date in the past.
+    """
+    return now - step + _ROUNDING
 
 
 class Backoff:
@@ -96,6 +110,13 @@ def format_duration(seconds: float) -> str:
         if number or (size == 1 and not parts):
             parts.append(f"{number}{letter}")
     return " ".join(parts[:2])
+
+
+def time_left(end: str | None) -> str:
+    """Return the time from now until ``end`` (RFC 3339) as text; "no end" if it is None."""
+    if end is None:
+        return "no end"
+    return format_duration(datetime.fromisoformat(end).timestamp() - time.time())
 
 
 def column_length(seconds: float, most: int) -> int:

@@ -24,7 +24,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ringfence.errors import ControlError, DaemonUnreachableError, HangingError, NoAnswerError
+from ringfence.errors import (
+    ControlError,
+    DaemonUnreachableError,
+    HangingError,
+    NoAccessError,
+    NoAnswerError,
+)
 
 _LISTENS = "00010000"  # the flag of a listening socket in /proc/net/unix
 CREDENTIALS = struct.Struct("iII")  # struct ucred: process, user, group
@@ -203,9 +209,7 @@ def _connect(path: Path) -> socket.socket:
             f"no daemon listens at {path}; start it: systemctl start ringfence"
         ) from None
     except PermissionError as error:
-        raise DaemonUnreachableError(
-            f"{path}: {error.strerror}; fix: be root, or in the daemon's group"
-        ) from None
+        raise NoAccessError(f"{path}: {error.strerror}; fix: be root, or in the daemon's group") from None
     except OSError as error:
         raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
 

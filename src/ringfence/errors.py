@@ -129,6 +129,10 @@ class DaemonUnreachableError(ControlError):
     """No daemon answers on the control socket, or its answer cannot be read."""
 
 
+class NoAccessError(DaemonUnreachableError):
+    """This process may not connect to the control socket. A daemon may run."""
+
+
 class NoAnswerError(DaemonUnreachableError):
     """A request was sent, but its answer did not come. The daemon may have carried it out."""
 

@@ -33,7 +33,7 @@ from attrs import define, evolve
 
 from ringfence.ban_facts import News
 from ringfence.values.ban import Ban, BanDetails, Scope, details_of
-from ringfence.values.network import BITS, IPV6_SENDER, Network, exempts_friends, overlap
+from ringfence.values.network import BITS, IPV6_SENDER, Network, affects, overlap
 
 MOST_PENDING = 1_000
 """The maximum number of refused bans that are tried again."""
@@ -188,7 +188,7 @@ class Ledger:
             record = records.get(wide)
             if record is None or record.expires <= wall:
                 continue
-            if not friend or length == own or not exempts_friends(network_of(wide)[0]):
+            if length == own or affects(network_of(wide)[0], friend=friend):
                 found.append(scope)
         for length, shift, tail, scope in self._assumed_shapes[version]:
             # A single address of a /64 is a subject if it is a friend. A ban of the /64 exempts it.

@@ -27,6 +27,18 @@ SHARED = 6
 It is larger than the number of requests that run for all users except root (``control_server.MOST_RUNNING``).
 """
 
+MOMENT = 0.2
+"""The most seconds that an event loop waits for a lock that a thread or another process holds."""
+
+
+def runs_loop() -> bool:
+    """Whether this thread runs an event loop now, so that it must wait for nothing else."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
 
 _REFUSED = (
     "cannot start a thread: resource temporarily unavailable; fix: raise the limit of tasks (TasksMax= of "

@@ -19,8 +19,10 @@ from ringfence.detect.rules import DAY, HOUR, RETURN_WITHIN, RULES
 from ringfence.errors import ControlError, FirewallError, ProbeError, SetFullError, StoreError
 from ringfence.features.fence.network_list import LIST as INSIDE
 from ringfence.features.fleet.network_list import LIST as DECIDED
+from ringfence.features.limiter.stage import Limit
 from ringfence.firewall import network_lists
 from ringfence.firewall.contract import Add
+from ringfence.firewall.limits import LimitMode
 from ringfence.ledger import key_of
 from ringfence.values.ban import Ban, BanEnd, Origin, Scope
 from ringfence.values.friend import Friend, FriendReason
@@ -265,16 +267,22 @@ def test_on_brings_back_what_has_time_left(world: World) -> None:
     assert world.store.state.switched_off() is False
 
 
-def test_on_records_the_bans_that_it_restores(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ban that the store could not record before `off` and `on` is not in force, and is not recorded."""
+def test_on_restores_what_the_disk_records_later(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`on` restores at once what the store has, the rest later, and never a ban that was removed."""
+    known = ip_network("192.0.2.3")
+    world.enforcer.ban([known, OTHER], 3_600.0, "")
     disk = broken(world, monkeypatch)
     world.decide()
+    asyncio.run(unban(world.enforcer, [OTHER]))
     world.enforcer.switch_off()
-    world.enforcer.switch_on()
+    world.enforcer.switch_on(recorded=world.enforcer.records.catch_up())
+    assert (world.in_kernel(), world.enforcer.knows_bans) == ({str(known): 3_600}, False)
+    assert not world.enforcer.retry_restore()
+
     disk.is_full = False
     world.store.best_effort.retry()
-
-    assert (world.in_kernel(), recorded_bans(world.store, START)) == ({}, [])
+    assert world.enforcer.retry_restore()
+    assert set(world.in_kernel()) == set(world.in_store()) == {str(known), str(SUBJECT)}
 
 
 def test_off_is_remembered_even_if_the_kernel_keeps_the_rules(world: World) -> None:
@@ -305,7 +313,7 @@ def test_the_store_records_what_is_in_force(world: World) -> None:
 
 
 def test_a_command_without_a_daemon_attaches(world: World) -> None:
-    """It writes no list and no ban, and knows the store's bans that have time left, each with its scope."""
+    """It writes no rule, list or ban, and knows the store's bans that have time left, with their scopes."""
     world.decide(scope=Scope.SIP_UDP)
     world.enforcer.ban([OTHER], 60.0, "")
     world.now += 120
@@ -313,7 +321,7 @@ def test_a_command_without_a_daemon_attaches(world: World) -> None:
     world.backend.batches.clear()
     command.attach()
 
-    assert command.opened is not None
+    assert command.opened is None
     assert command.enforcing
     assert [*command.ledger.keys()] == [key_of(SUBJECT, Scope.SIP_UDP)]
     assert world.backend.batches == []
@@ -327,6 +335,19 @@ def test_only_damaged_sets_get_their_lists_again(world: World) -> None:
     assert world.backend.lists[network_lists.ALLOW] == set()
     world.enforcer.reopen(damaged=True)
     assert world.backend.lists[network_lists.ALLOW] == {OTHER}
+
+
+def test_the_plan_that_the_kernel_has_is_known(world: World) -> None:
+    """If the kernel refuses new rules, the earlier ones are in force: no mode is reported that is not."""
+    before = world.enforcer.plan
+    world.backend.plan = before.adding(Limit(LimitMode.ENFORCE))
+    world.backend.gone = FirewallError("no")
+    with pytest.raises(FirewallError, match="no"):
+        world.enforcer.reopen()
+    assert world.enforcer.plan == before
+    world.backend.gone = None
+    world.enforcer.reopen()
+    assert world.enforcer.plan.mode(Limit.name) is LimitMode.ENFORCE
 
 
 # -- by hand ----------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Written(MemoryBackend, ListContents):
         self.rolls: dict[NetworkList, list[Network]] = {}
         self.steps: list[NetworkList] = []
         self.closed = 0
+        self.error_at_end: FirewallError | None = None
         self.began: list[float] = []
         self.error: FirewallError | None = None
         self.call: Callable[[], None] | None = None
@@ -61,6 +62,8 @@ class Written(MemoryBackend, ListContents):
             self.rolls[which] = wanted
         except GeneratorExit:
             self.closed += 1
+            if self.error_at_end is not None:
+                raise self.error_at_end from None
             raise
 
     @asynccontextmanager
@@ -304,6 +307,24 @@ def test_what_is_given_up_is_not_tried_again(written: Written, monkeypatch: pyte
     asyncio.run(run())
     assert len(written.began) == 1
     assert (written.filler.unfilled, written.filler.error) == (set(), "")
+
+
+def test_what_cannot_be_given_up_cleanly_stops_nothing(written: Written) -> None:
+    """If the kernel keeps what was begun, because another program lists it, the caller goes on."""
+    written.wanted |= {network_lists.DENY: MANY, network_lists.ALLOW: FEW}
+    written.error_at_end = FirewallError("the set is in use")
+    written.call = lambda: time.sleep(0.05)  # so that the list is not complete before it is given up
+
+    async def run() -> None:
+        async with written.running():
+            written.filler.fill(network_lists.DENY)
+            await until(lambda: len(written.steps) > 2)
+            written.filler.stop()
+            written.filler.fill(network_lists.ALLOW)
+            await written.until_done()
+
+    asyncio.run(run())
+    assert (written.closed, written.rolls) == (1, {network_lists.ALLOW: FEW})
 
 
 async def until(true: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from io import StringIO
@@ -20,6 +21,7 @@ from tests.support.netns import run
 
 from ringfence.cli.bans import _fitting
 from ringfence.cli.screen import Screen
+from ringfence.values.text import rfc3339
 
 KEYS = [
     *("address", "scope", "since", "expires", "rule", "reason", "origin", "offence", "forced"),
@@ -142,7 +144,7 @@ def test_an_address_is_never_broken(empty: Guard) -> None:
     """The longest address keeps its line in 80 columns; in a pipe no column is left out."""
     long = "2001:db8:ffff:ffff:ffff:ffff:ffff:fff1"
     row: dict[str, Any] = {"address": long, "since": "2026-11-20T17:20:00Z", "rule": "guess", "packets": 7}
-    row |= {"attempts": 5, "timeout": 3_599, "scope": "sip-udp", "offence": 2, "proven": 3}
+    row |= {"attempts": 5, "expires": None, "scope": "sip-udp", "offence": 2, "proven": 3}
     row |= {"account": "a" * 128, "accounts": 3}
     narrow = Screen(width=80, file=StringIO())
     narrow.print(_fitting([row], narrow))
@@ -164,14 +166,27 @@ def test_the_list_shows_scope_number_and_proof(tmp_path: Path) -> None:
         "rule": "flood",
         "attempts": 10,
         "packets": 7,
-        "timeout": 60,
+        "expires": None,
     }
     row |= {"scope": "sip-udp", "offence": 2, "proven": 3, "account": "", "accounts": 0}
     console = Screen(width=80, file=StringIO())
     console.print(_fitting([row], console))
 
     line = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]  # it is the StringIO
-    assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "3", "of", "10", "2.", "?", "1m", "7"]
+    assert line.split() == ["192.0.2.1", "flood", "(sip-udp)", "3", "of", "10", "2.", "?", "no", "end", "7"]
+
+
+def test_the_time_left_is_that_of_the_ban() -> None:
+    """A long ban is listed with its own end, however much time its entry in the kernel has left."""
+    expires = rfc3339(time.time() + 59 * 86_400 + 5_400)
+    row: dict[str, Any] = {"address": "192.0.2.1", "since": None, "expires": expires, "timeout": 1_100_000}
+    row |= {"rule": "admin", "attempts": 0, "packets": 7, "scope": "full"}
+    row |= {"offence": 1, "proven": 0, "account": "", "accounts": 0}
+    console = Screen(width=80, file=StringIO())
+    console.print(_fitting([row], console))
+
+    line = console.file.getvalue().splitlines()[1]  # type: ignore[attr-defined]  # it is the StringIO
+    assert line.split()[-3:] == ["59d", "1h", "7"]
 
 
 def test_a_dry_run_has_no_bans_without_the_daemon(tmp_path: Path) -> None:
@@ -297,9 +312,22 @@ def test_ban_reports_each_failure(guard: Guard) -> None:
 
     assert done.returncode == 1
     reason = "is never banned: 127.0.0.0/8, this host itself; --force bans it anyway"
-    assert done.stderr == f"127.0.0.1/32: {reason}\n0.0.0.0/0: {reason}\n"
+    every = "0.0.0.0/0: is every address, which is never banned\n"
+    assert done.stderr == f"127.0.0.1/32: {reason}\n{every}"
     assert done.stdout == "banned for 1h: 203.0.113.7\n"
     assert "203.0.113.7" in guard.banned()
+
+
+@pytest.mark.parametrize("every", ["0.0.0.0/0", "::/0", "::ffff:0:0/96"])
+def test_every_address_is_never_banned(guard: Guard, every: str) -> None:
+    """A forced ban of a /0 is refused for good: a later unban of an address places no parts of it."""
+    before = guard.banned()
+    done = guard.command("ban", "--force", every)
+
+    assert done.returncode == 1
+    assert "is every address, which is never banned" in done.stderr
+    assert guard.command("unban", "100.64.0.7", "2001:db8:7::7").returncode == 1
+    assert guard.banned() == before
 
 
 def test_ban_refuses_a_large_part_of_the_internet(guard: Guard) -> None:
@@ -364,6 +392,14 @@ def test_force_bans_protected_addresses(guard: Guard) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "127.0.0.2" in guard.banned()
+
+
+def test_an_address_may_be_named_twice(guard: Guard) -> None:
+    """It is one address, which is not banned after the first time."""
+    done = guard.command("unban", "203.0.113.1", "203.0.113.1/32")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "203.0.113.1" not in guard.banned()
 
 
 def test_unban_all(guard: Guard) -> None:

@@ -4,16 +4,20 @@ from pathlib import Path
 
 import pytest
 import typer
+from tests.support.daemon import Guard
+from tests.support.unprivileged import unprivileged
 from typer.testing import CliRunner
 
 from ringfence.cli.app import app
-from ringfence.cli.common import networks_from
+from ringfence.cli.common import ask_or_read, networks_from
 from ringfence.cli.output import errors_reported
+from ringfence.config import loader
 from ringfence.errors import (
     ConfigError,
     ControlError,
     DaemonUnreachableError,
     FirewallError,
+    NoAccessError,
     RingfenceError,
     StoreError,
 )
@@ -74,3 +78,13 @@ def test_networks_as_typed() -> None:
     wrong = "not an address or network: 'pbx', '192.0.2.1/99'$"
     with pytest.raises(typer.BadParameter, match=wrong):
         networks_from(["pbx", "192.0.2.1", "192.0.2.1/99"])
+
+
+def test_without_access_to_the_socket_nothing_is_changed(tmp_path: Path) -> None:
+    """A daemon may run behind a socket that is closed to this process, and would not notice the change."""
+    with Guard(tmp_path) as guard:
+        settings = loader.load(guard.config)
+        address = {"what": ["203.0.113.9"], "note": "", "seconds": None, "force": False}
+        with unprivileged(), pytest.raises(NoAccessError, match="Permission denied; fix: be root"):
+            ask_or_read(settings, "deny_add", **address)
+        assert guard.ask("lists", side="deny") == []

@@ -179,6 +179,7 @@ def test_forget(guard: Guard) -> None:
     assert (done.returncode, done.stderr) == (1, f"{LONG} is not a friend\n")
     done = guard.command("friends", "forget", "192.0.2.0/24")
     assert (done.returncode, done.stdout) == (2, "")
+    assert guard.must("friends", "forget", "::ffff:192.0.2.7") == "forgotten: 192.0.2.7\n"
 
 
 def test_without_the_daemon_its_database_is_read(tmp_path: Path) -> None:

@@ -34,6 +34,23 @@ def test_a_hint_names_the_command(arguments: tuple[str, ...], meant: str) -> Non
     assert said.endswith(f" {meant}")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("alarms", "--config", "/b.toml", "dismiss", "3"),
+        ("friends", "--config", "/b.toml", "forget", "192.0.2.7"),
+        ("top", "--config", "/b.toml", "accounts"),
+        ("web", "--login-socket", "/b", "login"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(arguments: tuple[str, ...]) -> None:
+    """An option before a command is an error: the command would ask the default daemon."""
+    code, said = typed(*arguments)
+
+    assert code == 2
+    assert f"Write {arguments[1]} after '{arguments[3]}'" in said
+
+
 @pytest.mark.parametrize("arguments", [("dance",), ("allow", "dance"), ("DE",)])
 def test_no_hint_for_an_unknown_word(arguments: tuple[str, ...]) -> None:
     """An unknown word gets the plain error without a hint."""

@@ -86,6 +86,23 @@ def test_an_allowed_address_is_unbanned_at_once(tmp_path: Path) -> None:
         assert guard.command("ban", "203.0.113.9").returncode == 0
 
 
+def test_an_entry_has_an_end_or_none_on_purpose(tmp_path: Path) -> None:
+    """An empty time is no time. An entry that ends earlier than the one it replaces says so."""
+    with Guard(tmp_path) as guard:
+        assert guard.command("allow", "add", "203.0.113.9", "--for", "").returncode == 2
+        assert entries(guard, "allow") == []
+        guard.must("allow", "add", "203.0.113.9", "203.0.113.10", "--for", "3h")
+        guard.must("allow", "add", "203.0.113.9")
+        done = guard.command("allow", "add", "203.0.113.9", "203.0.113.10", "--for", "2h")
+
+        assert done.returncode == 0
+        first, second = done.stderr.splitlines()
+        assert first == "203.0.113.9: this entry of 2h replaces one that had no end"
+        had = "which had (3h|2h 59m) left"
+        assert re.fullmatch(rf"203\.0\.113\.10: this entry of 2h replaces a longer one, {had}", second)
+        assert guard.command("allow", "add", "203.0.113.10").stderr == ""
+
+
 def test_entries_outlive_the_daemon(tmp_path: Path) -> None:
     """Entries are still there after a restart."""
     with Guard(tmp_path) as guard:
@@ -142,6 +159,17 @@ def test_an_invalid_entry_of_the_database_is_listed_and_removed(tmp_path: Path, 
         assert (done.returncode, done.stdout) == (1, "removed: 0.0.0.0/0\n")
         assert done.stderr.startswith("::/0: is the whole internet, which cannot be allowed or denied\n")
         assert listed(guard, "allow") == []
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_this_host_needs_is_not_denied(tmp_path: Path, *, running: bool) -> None:
+    """A network with an address that this host needs is refused, with and without the daemon."""
+    guard = Guard(tmp_path)
+    with guard if running else nullcontext():
+        code, out, err = outcome(guard.command("deny", "add", "127.0.0.0/8", "203.0.113.9"))
+        assert (code, out) == (1, "on the deny list: 203.0.113.9\n")
+        assert "127.0.0.0/8" in err
+        assert entries(guard, "deny") == ["203.0.113.9"]
 
 
 def test_entries_can_be_copied_out_of_the_table(tmp_path: Path) -> None:

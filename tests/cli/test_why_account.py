@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from io import StringIO
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,15 @@ def test_hostile_names_are_escaped() -> None:
 
     assert all(line.isprintable() for line in file.getvalue().split("\n"))
     assert "\\x1b[2J\\u202e04" in file.getvalue()
+
+
+def test_a_ban_of_a_former_address_is_named_so() -> None:
+    """The account works at another address now, so the headline is not about that ban."""
+    file = StringIO()
+    left = evolve(friend(until=NOW - 50.0), address=ip_address("198.51.100.9"))
+    bans = {left.address: (ban("198.51.100.9"),)}
+    known = AccountFacts("204", NOW, (friend(),), (left,), bans=bans)
+    print_account(account_document(known), Screen(width=200, file=file))
+
+    assert file.getvalue().startswith("account 204 works")
+    assert "198.51.100.9 (a former address): guess" in file.getvalue()

@@ -17,6 +17,7 @@ from ringfence.config.loader import load_what_is_right, parse
 from ringfence.config.schema import Settings, keys_of
 from ringfence.errors import ConfigError
 from ringfence.features.geo.settings import GeoSettings
+from ringfence.features.hep.settings import HepSettings
 from ringfence.features.limiter.settings import LimitSettings
 from ringfence.features.notify.hook_variables import HOOK_VARIABLES
 from ringfence.values.secret import Secret
@@ -65,6 +66,8 @@ def test_a_variable_overrides_the_file() -> None:
         GEO__DATABASE="/srv/a.mmdb, /srv/b.mmdb",
         RULES__GUESS__WINDOW="90s",
         RULES__GUESS__BAN="1h, 1d",
+        ASTERISK__HEP__TLS_PORTS="5061, 5071",
+        ASTERISK__LOGS__JOURNAL_USERS="1000, asterisk",
         RULES__DECOY__ACCOUNTS='["a,b", "c"]',
         ASTERISK__NAME="office",
         ASTERISK__AMI__TLS="false",
@@ -81,6 +84,8 @@ def test_a_variable_overrides_the_file() -> None:
     assert settings.rules["guess"].attempts == 7
     assert (settings.rules["guess"].window, settings.rules["guess"].ban) == (90.0, (3_600.0, 86_400.0))
     assert settings.rules["decoy"].accounts == ("a,b", "c")
+    assert settings.asterisk[0].of(HepSettings).tls_ports == (5061, 5071)
+    assert settings.asterisk[0].logs.journal_users == ("1000", "asterisk")
     assert settings.asterisk[0].name == "office"
     assert settings.asterisk[0].logs.paths == ()
     assert settings.store.path == Path("/srv/bans.db")

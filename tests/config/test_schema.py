@@ -149,3 +149,8 @@ def test_the_lists_of_a_configuration() -> None:
     assert {(entry.origin, entry.until) for entry in lists.entries} == {(CONFIGURATION, None)}
     assert (lists.databases, lists.most) == ((Path("/srv/geo.mmdb"),), 4_096)
     assert Settings().lists().entries == ()
+
+
+def test_no_configured_ports_are_those_that_are_found() -> None:
+    """An empty list replaces nothing: bans that cover no port would drop nothing."""
+    assert Settings(firewall=firewall(sip_ports=())).plan(FOUND).sip_ports == FOUND

@@ -419,6 +419,20 @@ def test_the_parts_without_anybody_known_are_banned(known: str, networks: list[s
     assert banned_around("192.0.2.1", WIDE, Friends(), [known]) == networks
 
 
+@pytest.mark.parametrize(
+    ("address", "members", "network"),
+    [
+        ("192.0.2.1", ["192.0.2.9", "192.0.2.10"], "192.0.2.1/32"),
+        ("192.0.2.1", [f"192.0.{number}.1" for number in range(3, 200)], "192.0.2.1/32"),
+        ("2001:db8::1", [f"2001:db8:0:{number}::1" for number in range(1, 9)], "2001:db8::/64"),
+        ("2001:db8::1", [f"2001:db8:{number}::1" for number in range(1, 20)], "2001:db8::/64"),
+    ],
+)
+def test_known_addresses_that_fail_too_widen_no_ban(address: str, members: list[str], network: str) -> None:
+    """They failed as strangers, and are phones: their settings have the same wrong account."""
+    assert banned_around(address, [address, *members], former(*members)) == [network]
+
+
 def test_a_stranger_beside_a_known_address_is_banned_alone() -> None:
     """The next address of a friend, and one within an exempt network."""
     assert banned_around("192.0.2.1", WIDE, former("192.0.2.0"))[0] == "192.0.2.1/32"

@@ -11,11 +11,12 @@ from ringfence.detect.friend_attempts import MOST, PROVEN_WITHIN, UNPROVEN, UNSH
 from ringfence.detect.friends import Friends
 from ringfence.detect.history import History, Subjects
 from ringfence.detect.judgement import Counts
+from ringfence.detect.new_friends import MOST_STOLEN
 from ringfence.detect.rules import HOUR, RULES
 from ringfence.values.attempt import Attempt, AttemptCounts, AttemptKind, Proof
 from ringfence.values.event import EventKind, Transport
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.network import NetworkSet
+from ringfence.values.network import NetworkSet, sender_of
 
 GUESS = evolve(
     attempt(SENDER, account="201"), event=EventKind.CHALLENGE_RESPONSE_FAILED, transport=Transport.UDP
@@ -153,6 +154,22 @@ def test_a_guess_that_did_not_count_takes_back_no_other() -> None:
         office.fails(GUESS, 0.2 * number + 0.1)
         office.attempts.take_back(subject, GUESS)
     assert banned == [None] * 21 + ["guess"]
+
+
+def test_a_guess_from_an_office_takes_back_none_that_counts_against_an_account() -> None:
+    """It counts against no account itself, so it must not cancel one that did."""
+    office, account = Office(), ("pbx", "204")
+    friends = office.subjects.friends
+    friends.new.restore(account, sender_of(GUESS.address), 0.0)
+    office.fails(PROVEN, 0.0)
+    for number in range(MOST_STOLEN):
+        reason = FriendReason.AUTHENTICATED
+        friends.add(Friend("pbx", GUESS.address, f"30{number}", reason, 0.0, 0.0, 1e9))
+    office.fails(PROVEN, 1.0)
+    counting = friends.new._accounts[account].guesses
+    assert len(counting) == 1
+    office.attempts.take_back(office.subjects.find(GUESS.address), PROVEN)
+    assert len(counting) == 1
 
 
 def test_one_of_two_guesses_at_an_account_is_taken_back() -> None:

@@ -13,6 +13,8 @@ from ringfence.detect.friends import (
     friend_from,
     identity_of,
 )
+from ringfence.detect.new_friends import MOST_STOLEN
+from ringfence.detect.observation import NEW_FOR
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Friend, FriendReason
 
@@ -232,6 +234,36 @@ def test_a_forgotten_address_is_no_former_friend() -> None:
     assert ([*friends.all()], friends.former()) == ([far], ())
     assert not friends.worked_at("205", PHONE.address)
     assert friends.forget(PHONE.address) == []
+
+
+def test_an_address_with_more_accounts_than_a_thief_has_is_an_offices() -> None:
+    """A trunk is no account, and a name at two Asterisks is one."""
+    friends = Friends()
+    for number in range(MOST_STOLEN):
+        friends.add(evolve(PHONE, account=str(number)))
+    friends.add(evolve(PHONE, account="carrier", reason=FriendReason.TRUNK))
+    friends.add(evolve(PHONE, account="0", asterisk="other"))
+    assert not friends.is_office(PHONE.address)
+    friends.add(evolve(PHONE, account=str(MOST_STOLEN)))
+    assert friends.is_office(PHONE.address)
+
+
+def test_accounts_have_settled_after_their_first_day() -> None:
+    """Those of an office have settled at once, and a former account of the address has not."""
+    friends, old = Friends(), evolve(PHONE, until=1e9)
+    friends.remember(evolve(PHONE, account="former"))
+    friends.add(old)
+    young = [evolve(old, account=str(number)) for number in range(MOST_STOLEN)]
+    settled = []
+    for one in young:
+        assert friends.admit(one)
+        friends.add(one)
+        settled.append(friends.settled_at(PHONE.address))
+    assert settled == [{"204"}, {"204"}, {"204", "0", "1", "2"}]
+    friends.remove(identity_of(young[0]), 20.0)
+    assert friends.settled_at(PHONE.address) == {"204"}
+    friends.expire(PHONE.seen + NEW_FOR)
+    assert friends.settled_at(PHONE.address) == {"204", "1", "2"}
 
 
 def test_barred_accounts_are_bounded() -> None:

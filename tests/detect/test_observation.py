@@ -113,6 +113,17 @@ def test_an_address_is_new_while_one_of_its_accounts_is() -> None:
     assert day.addresses == set()
 
 
+def test_an_account_is_new_at_a_sender_for_a_day() -> None:
+    """It is new in its whole /64, and not elsewhere; another account there is not new."""
+    day = FirstDay()
+    first, second, elsewhere = map(ip_address, ("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"))
+    begin(day, "204", first, 10.0)
+    asked = [("204", second), ("204", elsewhere), ("300", first)]
+    assert [day.is_new(account, sender_of(address)) for account, address in asked] == [True, False, False]
+    day.expire(10.0 + NEW_FOR)
+    assert not day.is_new("204", sender_of(first))
+
+
 def test_new_friends_are_bounded() -> None:
     """Those new for longest are discarded first, and one account has room for some addresses of a /64."""
     day = FirstDay()

@@ -22,6 +22,7 @@ from ringfence.detect.sessions import HORIZON, SESSION_LIFE
 from ringfence.values.attempt import Proof
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import Address, NetworkSet
 from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
@@ -426,6 +427,36 @@ def test_a_login_names_the_client(transport: Transport) -> None:
     [login] = detector.observe(pbx.event(SUCCESS, b"a"), 3.0)
     assert isinstance(login, Login)
     assert login.friend.address == CLIENT
+
+
+def test_a_phone_behind_a_proxy_stays_a_friend_after_its_first_day() -> None:
+    """It registers each hour. The kernel copies the requests of strangers, and of friends to observe."""
+    pbx, detector = Pbx(), Detector((), sources=PROXIES)
+    detector.set_proxy_sockets(frozenset(DATAGRAMS))
+    for hour in range(1, 73):
+        now, nonce = 3_600.0 * hour, b"%d/nonce" % hour
+        detector.friends.expire(now)
+        detector.tick(now, now, wire=True)
+        is_friend = detector.friends.has(CLIENT)
+        assert is_friend == (hour > 1)
+        sent = CopiedAnswer(CLIENT, PORT, HOST, KAMAILIO, b"a", nonce, sequence=1)
+        detector.observe_answers([sent], now, now, "pbx")
+        if not is_friend or CLIENT in detector.observed(now):
+            asked = CopiedRequest(CLIENT, PORT, (nonce,), (b"a",), (2,), credentials=True, digest=nonce)
+            detector.observe_requests([asked], now, "pbx")
+        for effect in detector.observe(evolve(pbx.event(SUCCESS, b"a"), time=now), now):
+            if isinstance(effect, Login) and effect.befriends:
+                detector.friends.add(effect.friend)
+
+
+def test_all_phones_are_observed_while_there_is_a_proxy() -> None:
+    """After a reload without proxies, only new phones are observed, and those that are refused often."""
+    detector = Detector((), sources=PROXIES)
+    for address, reason in ((CLIENT, FriendReason.AUTHENTICATED), (EDGE, FriendReason.TRUNK)):
+        detector.friends.add(Friend("pbx", address, "alice", reason, 0.0, 0.0, 1e9))
+    assert detector.observed(10.0) == {CLIENT}
+    detector.configure((), KnownSources(frozenset({"pbx"})))
+    assert detector.observed(10.0) == set()
 
 
 def test_a_login_excuses_the_request_that_came_before_it() -> None:

@@ -11,6 +11,7 @@ from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
 from ringfence.detect.friends import Friends
 from ringfence.detect.judgement import Judgement, Login
+from ringfence.detect.new_friends import MOST_STOLEN
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import (
     BUSY,
@@ -704,6 +705,61 @@ def test_twelve_answers_to_a_new_friend_are_a_ban_of_tcp() -> None:
     [last] = judged(detector, 1, 20.0)
     assert last.decision is not None
     assert (last.decision.scope, last.decision.rule.name) == (Scope.SIP_TCP, "unexplained")
+
+
+def log_in(detector: Detector, account: str, port: int) -> None:
+    """Log an account in by TLS at A, on the connection with this port; it makes A a friend."""
+    event = evolve(LOGIN, account=account, remote=evolve(REMOTE, port=port))
+    for effect in detector.observe(event, 5.0):
+        if isinstance(effect, Login) and effect.befriends:
+            detector.friends.add(effect.friend)
+
+
+def rung(detector: Detector, port: int, at: float, *, begun: bool = True) -> int:
+    """Have a group ring whose lamps are on the phone of a connection; return how many attempts that is."""
+    detector.observe_exchange(evolve(ONE, port=port, number=40, begun=begun), at)
+    effects = detector.judge_exchanges(at + WAIT, 1_000.0 + at, "pbx", 0.0)
+    return sum(isinstance(one, Judgement) for one in effects)
+
+
+@pytest.mark.parametrize(
+    ("logins", "begun", "counted"),
+    [
+        (["alice"], True, False),
+        (["bob"], True, True),
+        (["alice", "bob"], True, True),
+        ([], True, True),
+        ([], False, False),
+    ],
+    ids=["an old phone", "the new phone", "both", "no login", "an unseen login"],
+)
+def test_beside_a_new_account_the_lamps_of_an_old_phone_are_no_attempts(
+    logins: list[str], *, begun: bool, counted: bool
+) -> None:
+    """An attacker needs the password of an account that is not new there, or a login before the daemon."""
+    friends = Friends()
+    friends.add(Friend("pbx", A, "alice", FriendReason.AUTHENTICATED, 0.0, 0.0, 1e9))
+    detector = Detector(RULES, friends=friends)
+    log_in(detector, "bob", PORT + 1)
+    assert A in friends.first_day.addresses
+    for account in logins:
+        log_in(detector, account, PORT)
+    assert (rung(detector, PORT, 10.0, begun=begun) > 0) == counted
+
+
+@pytest.mark.parametrize("accounts", [MOST_STOLEN, MOST_STOLEN + 1])
+def test_the_lamps_of_an_office_with_a_new_address_are_no_attempts(accounts: int) -> None:
+    """All its accounts are new there. Fewer may be an attacker's, who has stolen their passwords."""
+    detector = Detector(RULES)
+    for number in range(accounts):
+        log_in(detector, str(number), PORT + number)
+    office = accounts > MOST_STOLEN
+    assert (rung(detector, PORT, 10.0) == 0) == office
+    detector = Detector(RULES)
+    for number in range(accounts):
+        log_in(detector, str(number), PORT + number)
+    assert (rung(detector, PORT - 1, 10.0, begun=False) == 0) == office
+    assert rung(detector, PORT - 2, 20.0) > 0
 
 
 def test_a_new_friend_is_not_banned_for_answers_on_a_connection_older_than_the_daemon() -> None:

@@ -83,7 +83,8 @@ def test_each_address_of_an_allowed_name_is_allowed(tmp_path: Path) -> None:
             assert door.passing(OLD, NEW, OTHER) == {OLD}
             server.silent = False
             server.zone[NAME, "A"] = [NEW]
-            until(lambda: door.passing(OLD, NEW, OTHER) == {NEW}, "the name's new address", 40, pause=0.2)
+            both = {OLD, NEW}  # an answer may have only some of the addresses
+            until(lambda: door.passing(OLD, NEW, OTHER) == both, "the name's new address", 40, pause=0.2)
             guard.must("allow", "remove", NAME)
             assert door.passing(OLD, NEW, OTHER) == set()
 

@@ -146,7 +146,7 @@ def test_a_client_that_logs_in_is_a_friend(asterisk22: Lab, front: Front, option
 
 
 def test_a_guesser_at_the_address_of_a_phone_is_banned(asterisk22: Lab, front: Front) -> None:
-    """A friend's requests are not copied; the nonces in AMI's events name and prove its address.
+    """A friend's requests are copied too, and the nonces in AMI's events name and prove its address.
 
     The ban of a friend covers the transport that was misused.
     """

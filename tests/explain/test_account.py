@@ -64,6 +64,43 @@ def test_one_sentence_says_what_to_do(known: AccountFacts, verdict: str, word: s
     assert word in advice(known)
 
 
+LEFT = evolve(friend(until=NOW - 50.0), address=AWAY)
+LEFT_BANNED = {AWAY: (ban("198.51.100.9"),)}
+LAST = friend(until=NOW - 50.0)
+EARLIER = evolve(THERE, time=NOW - 99.0)
+BLOCKED = "its former address 198.51.100.9 is blocked"
+
+
+@pytest.mark.parametrize(
+    ("known", "verdict", "word"),
+    [
+        (facts(friends=(friend(),), former=(LEFT,), bans=LEFT_BANNED), "registered", BLOCKED),
+        (facts(friends=(friend(),), former=(LEFT,), denied=(AWAY,)), "registered", BLOCKED),
+        (facts(former=(LAST, evolve(LEFT, seen=NOW - 90.0)), bans=LEFT_BANNED), "gone", BLOCKED),
+        (facts(THERE, friends=(friend(),), former=(LEFT,), bans=LEFT_BANNED), "broken", "then: ringfence"),
+        (facts(EARLIER, friends=(friend(),), former=(LEFT,)), "registered", "elsewhere"),
+        (facts(former=(LEFT,), bans=LEFT_BANNED), "banned", "ringfence unban --allow 198.51.100.9"),
+    ],
+)
+def test_an_address_that_the_account_has_left_is_a_former_one(
+    known: AccountFacts, verdict: str, word: str
+) -> None:
+    """Its ban or denial, or a failure before its last success, decides no verdict; its ban is named.
+
+    If the account works nowhere now, the address where it worked last is none that it has left.
+    """
+    assert known.verdict == verdict
+    assert word in advice(known)
+
+
+def test_an_address_where_the_account_still_works_is_current() -> None:
+    """A registration that has ended there does not hide a login that still counts."""
+    ended = evolve(friend(FriendReason.REGISTERED, until=NOW - 5.0), seen=NOW - 5.0)
+    found = account_document(facts(friends=(friend(),), former=(ended,)))
+
+    assert [(one["reason"], one["current"]) for one in found["addresses"]] == [("authenticated", True)]
+
+
 def test_an_account_with_many_addresses_is_bounded() -> None:
     """A stolen password works at thousands of addresses; those that were seen last are looked at."""
     many = [

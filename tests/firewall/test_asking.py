@@ -3,11 +3,12 @@
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
+from tests.firewall.test_contract import successor
 from tests.support.cable import CABLES, Cable, all_received
 from tests.support.lists import write_list
 from tests.support.netns import inside, run
@@ -188,6 +189,19 @@ def test_new_numbers_reach_who_goes_on_asking(backend: Backend, far: str, cable:
         assert arrived(there, here, [GUESS] * MANY) >= 40
         plan(backend, PLAN)
         assert arrived(there, here, [GUESS] * MANY) <= 5 + SECONDS
+
+
+def test_new_numbers_hold_at_once_after_a_restart(backend: Backend, far: str, cable: Cable) -> None:
+    """A sender that never pauses gets another ration after a restart, and no new one if it is the same."""
+    larger = evolve(PLAN, added=(evolve(ASKING, burst=40),))
+    plan(backend, PLAN)
+    with ends(cable, far, SIP) as (here, there):
+        assert arrived(there, here, [GUESS] * MANY) == 5
+        backend.close()
+        for wanted, least, most in ((larger, 40, MANY), (PLAN, 5, 5 + SECONDS), (PLAN, 0, SECONDS)):
+            with closing(successor(backend)) as restarted:
+                plan(restarted, wanted)
+                assert least <= arrived(there, here, [GUESS] * MANY) <= most
 
 
 def test_the_ration_may_be_limited_to_interfaces(backend: Backend, far: str, cable: Cable) -> None:

@@ -351,6 +351,26 @@ def test_bans_in_the_kernel_are_adopted_after_a_restart(backend: Backend) -> Non
     second.close()
 
 
+@restored
+def test_a_command_without_a_daemon_changes_bans_and_no_rule(backend: Backend) -> None:
+    """Another process with another plan removes and adds bans, and leaves the rules as they are."""
+    backend.plan = PLANS[0]
+    backend.open()
+    backend.apply([Add(ip_network("192.0.2.0/24"), 600), Add(ip_network("2001:db8::/64"), 600)])
+    command = successor(backend)
+    if command is not backend:
+        command.plan = PLANS[-1]
+    command.attach()
+    changes: list[Change] = [Remove(ip_network("192.0.2.0/24")), Add(ip_network("192.0.2.1"), 600)]
+
+    assert {outcome.error for outcome in command.apply(changes)} == {None}
+    assert networks(command) == nets("192.0.2.1", "2001:db8::/64")
+    opened = backend.open()
+    assert (opened.adopted, opened.repaired) == (2, False)
+    if command is not backend:
+        command.close()
+
+
 PLANS = [
     FirewallPlan(maxelem=MAXELEM, log_group=7, added=(Limit(LimitMode.OBSERVE),)),
     FirewallPlan(maxelem=MAXELEM, action=BanAction.PORT_UNREACHABLE, interfaces=("eth0", "lo"), log=True),

@@ -69,6 +69,16 @@ def test_an_import_applies_when_it_is_complete(desk: Desk) -> None:
     assert desk.ask("import", friends=[], transfer="b") == 0
 
 
+def test_two_imports_at_once_do_not_mix(desk: Desk) -> None:
+    """The one that another interrupts is refused: it would import only its last part, as if that were all."""
+    desk.ask("import", friends=rows(PHONE), transfer="a", more=True)
+    desk.ask("import", friends=rows(OTHER), transfer="b", more=True)
+    with pytest.raises(ControlError, match="another import came between"):
+        desk.ask("import", friends=rows("192.0.2.9"), transfer="a", before=1)
+    assert desk.listed() == []
+    assert desk.ask("import", friends=rows("192.0.2.9"), transfer="b", before=1) == 2
+
+
 def test_an_invalid_part_cancels_the_import(desk: Desk) -> None:
     """An invalid part discards the whole import, and the next import starts again from the beginning."""
     desk.ask("import", friends=rows(PHONE), transfer="a", more=True)

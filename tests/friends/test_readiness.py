@@ -8,6 +8,7 @@ from ringfence.friends.startup import (
     LIMITS_IN_ALL,
     REMEMBERED_AFTER_LISTENING,
     REMEMBERED_IN_ALL,
+    ROSTERS_LAST,
     SourceReadiness,
     StartupGate,
 )
@@ -69,3 +70,25 @@ def test_the_limiter_waits_longer() -> None:
     assert waits(late, at=BEGAN + LIMITS_IN_ALL - 0.1)[1]
     assert not waits(late, at=BEGAN + LIMITS_IN_ALL)[1]
     assert not waits(late, remembered=True)[1]
+
+
+def test_a_roster_that_is_missing_for_long() -> None:
+    """Ten minutes after one Asterisk was lost its phones may be unknown, until it has reported them again."""
+    gate = StartupGate()
+    here = SourceReadiness(since=BEGAN, roster_ready=True)
+    lost = SourceReadiness(since=None, roster_ready=True)
+    back = SourceReadiness(since=BEGAN + 700.0, roster_ready=False)
+    lacks = []
+    for source, at in ((here, 0.0), (lost, 1.0), (lost, 599.0), (lost, 600.0), (back, 700.0), (here, 701.0)):
+        gate.update([here, source], BEGAN + at)
+        lacks.append(gate.lacks_roster)
+    assert lacks == [False, False, False, True, True, False]
+    assert (gate.for_bans, gate.for_limits) == (True, True)
+
+
+def test_without_ami_no_roster_is_missing() -> None:
+    """If no Asterisk has AMI, the configuration says so, and there is no roster to wait for."""
+    gate = StartupGate()
+    for at in (0.0, ROSTERS_LAST):
+        gate.update([], BEGAN + at)
+        assert not gate.lacks_roster

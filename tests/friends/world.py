@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 
 from ringfence.detect.friends import Friends, Key, friend_from, identity_of
@@ -12,7 +12,7 @@ from ringfence.store.tables import FriendTable
 from ringfence.store.writer import BestEffort
 from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
-from ringfence.values.network import Address, Network
+from ringfence.values.network import Address
 
 NOW = 1_700_000_000.0
 HERE = ip_address("198.51.100.1")
@@ -135,13 +135,6 @@ def roster(*contacts: Contact, trunks: Iterable[TrunkHost] | None = (), asterisk
 def trunk(host: str, name: str = "carrier") -> TrunkHost:
     """Return a server at which the PBX registers."""
     return TrunkHost("pbx", Service.PJSIP, name, host, None, Transport.UDP)
-
-
-def leads(**names: Iterable[str]) -> dict[str, frozenset[Network]]:
-    """Return DNS answers: ``leads(sip_example=["192.0.2.1"])``."""
-    return {
-        name.replace("_", "."): frozenset(map(ip_network, addresses)) for name, addresses in names.items()
-    }
 
 
 REGISTERED, REACHABLE, AUTHENTICATED, TRUNK = (

@@ -274,7 +274,8 @@ class _Ingest:
 
 def read_journal(data: bytes) -> None:
     """Read entries of the journal as JSON."""
-    source = JournalSource(SOURCE, cast("LogIngest", _Ingest()), users=["1000"])
+    source = JournalSource(SOURCE, cast("LogIngest", _Ingest()))
+    source._users = frozenset({"1000"})
     with capture_logs():
         source._pass_on(data.split(b"\n"))
         source._end(1, bytearray(data))

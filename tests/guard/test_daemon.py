@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.amiserver import Script
+from tests.support.amiserver import Fault, Script
 from tests.support.asterisk import SECRET
 from tests.support.captures import capture
 from tests.support.daemon import GRANTED, Guard, ServedAmi, ami_server, until
@@ -238,6 +238,14 @@ def test_sighup_with_another_secret_logs_in_again(tmp_path: Path, pbx: ServedAmi
         until(lambda: guard.source_is("login refused"), "the new secret is used")
 
         assert "wrong-now" not in guard.log + json.dumps(guard.status())
+
+
+def test_a_correction_at_the_pbx_needs_no_reload(tmp_path: Path) -> None:
+    """If this host's own Asterisk refused the login, a corrected manager.conf counts within seconds."""
+    with ami_server(Script(fault=Fault.REFUSES)) as pbx, Guard(tmp_path, ami={"port": pbx.port}) as guard:
+        until(lambda: guard.source_is("login refused"), "the refusal")
+        pbx.server.script = Script(play=[GRANTED])
+        listening(guard, pbx)
 
 
 # -- two of them ------------------------------------------------------------------------------------------

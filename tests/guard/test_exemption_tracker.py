@@ -11,6 +11,8 @@ from tests.support.kept import OTHER, PHONE, Kept, kept, settings
 from ringfence.bans.unban import unban, unban_all
 from ringfence.errors import FirewallError
 from ringfence.firewall import network_lists
+from ringfence.friends.registry import TRUNK_FOR
+from ringfence.host.names import ResolvedNames
 from ringfence.values.ban import Ban, Scope
 from ringfence.values.event import Service, Transport
 from ringfence.values.friend import FriendReason, Roster, TrunkHost
@@ -140,7 +142,9 @@ def test_names_of_trunks_and_lists_are_both_followed(kept: Kept) -> None:
     kept.side.exempt.friends.on_roster(Roster("pbx", (), (trunk,)))
     assert set(kept.side.exempt.names._names) == {"office.example", "sip.example"}
 
-    kept.side.exempt.networks.on_resolved({"sip.example": frozenset({ip_network(OTHER)})})
+    found = ResolvedNames(frozenset({ip_network(OTHER)}))
+    kept.side.exempt.names._take("sip.example", found, 0.0)
+    kept.side.exempt.networks.on_resolved()
     [friend] = kept.side.exempt.friends.friends.reasons(PHONE.address)
     assert (friend.reason, friend.account) == (FriendReason.TRUNK, "carrier")
     kept.side.exempt.names.want([], "lists")
@@ -150,13 +154,38 @@ def test_names_of_trunks_and_lists_are_both_followed(kept: Kept) -> None:
 def test_where_trunks_names_led_is_known_while_no_dns_answers(tmp_path: Path) -> None:
     """While no DNS answers, a trunk's name has the addresses that the last daemon recorded for it."""
     with kept(tmp_path) as made:
-        made.store.names.save({"sip.example": frozenset({ip_network(OTHER)})})
+        made.store.names.save({"sip.example": {ip_network(OTHER): 0.0}})
         again = Kept(made.store, settings())
         again.side.start()
         trunk = TrunkHost("pbx", Service.PJSIP, "carrier", "sip.example", None, Transport.UDP)
         again.side.exempt.friends.on_roster(Roster("pbx", (), (trunk,)))
 
         assert again.side.exempt.friends.friends.has(PHONE.address)
+
+
+def test_the_addresses_of_names_that_nobody_wants_yet_are_saved_again(tmp_path: Path) -> None:
+    """If AMI is down from the start, the names of trunks are not wanted. A later start may need them."""
+    with kept(tmp_path) as made:
+        made.store.names.save({"sip.example": {ip_network(OTHER): 0.0}})
+        again = Kept(made.store, settings())
+        again.side.start()
+        again.side.exempt.names.want(["office.example"], "lists")
+        again.side.exempt.networks.on_resolved()
+
+        assert made.store.names.load().keys() == {"sip.example"}
+
+
+def test_the_trunks_of_an_asterisk_end_with_its_configuration(kept: Kept) -> None:
+    """A new configuration without an Asterisk, or without its AMI, ends the renewal of its trunks."""
+    kept.side.start()
+    trunk = TrunkHost("gone", Service.PJSIP, "carrier", OTHER, None, Transport.UDP)
+    kept.side.exempt.friends.on_roster(Roster("gone", (), (trunk,)))
+    assert kept.side.exempt.friends.friends.has(PHONE.address)
+    kept.side.configure(settings())
+    kept.now += TRUNK_FOR
+    kept.side.exempt.friends.expire()
+
+    assert not kept.side.exempt.friends.friends.has(PHONE.address)
 
 
 def test_this_hosts_own_address_is_no_friend(kept: Kept) -> None:

@@ -21,7 +21,7 @@ from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_answer_users, find_sip_sockets
-from ringfence.host.listening import ListeningPorts
+from ringfence.host.listening import ListeningPorts, NamedUsers
 from ringfence.values.event import Endpoint, Transport
 
 
@@ -85,7 +85,8 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     A UDP port that the kernel assigned to the proxy is none of them.
     """
     sockets = frozenset(Endpoint(ip_address("127.0.0.1"), port, Transport.UDP) for port in (5070, 40_000))
-    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda: sockets)
+    monkeypatch.setattr(firewall_manager, "find_named_users", NamedUsers)
+    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda _: sockets)
     pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
     behind = evolve(settings(), asterisk=(pbx,))
 
@@ -117,7 +118,7 @@ def test_ami_at_an_own_address_identifies_asterisk(
     run("ip", "address", "add", "192.0.2.7/24", "dev", "lo")
     asked: list[int | None] = []
 
-    def find_users(ports: Iterable[int]) -> frozenset[int]:
+    def find_users(ports: Iterable[int], _named: NamedUsers) -> frozenset[int]:
         asked.extend(ports)
         return frozenset()
 
@@ -125,7 +126,7 @@ def test_ami_at_an_own_address_identifies_asterisk(
     monkeypatch.setattr(firewall_manager, "find_users", find_users)
     mine = evolve(settings(), asterisk=(AsteriskSettings(ami=ami),))
     find_sip_sockets(mine)
-    find_answer_users(mine)
+    find_answer_users(mine, NamedUsers())
 
     assert asked == ([None] if port is None else [port, port])
 
@@ -183,7 +184,7 @@ def test_an_asterisk_without_sip_is_taken_for_a_starting_one(
     kept: Kept, monkeypatch: pytest.MonkeyPatch, first: ListeningPorts
 ) -> None:
     """HTTP, AMI and IAX2 open first; until SIP does, its usual ports are guarded, and earlier ones stay."""
-    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", frozenset)
+    monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda _: frozenset())
     monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: first)
     kept.side.start()
     rules = kept.side.kernel.rules

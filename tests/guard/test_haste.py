@@ -25,7 +25,8 @@ from ringfence.values.event import Service, Transport
 def _rationed(kept: Kept) -> Kept:
     """Return the parts that guard, with a kernel that rations."""
     kept.side.start(verified=False)
-    kept.backend.plan = kept.backend.plan.adding(AskingRation(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE))
+    rations = AskingRation(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE)
+    kept.enforcer.plan = kept.enforcer.plan.adding(*rations)
     kept.enforcer.opened = Opened({4: None, 6: None})
     return kept
 
@@ -57,9 +58,9 @@ def test_nothing_gathers_without_the_rules(rationed: Kept, opened: Opened | None
 @pytest.mark.parametrize("mode", [LimitMode.OFF, LimitMode.OBSERVE])
 def test_nothing_gathers_if_the_ration_drops_nothing(rationed: Kept, mode: LimitMode) -> None:
     """Without the ration of answers nothing limits a guesser; without that of questions, nothing by WSS."""
-    enforcing = rationed.backend.plan
+    enforcing = rationed.enforcer.plan
     for ration in (Ration(mode), AskingRation(mode)):
-        rationed.backend.plan = enforcing.adding(ration)
+        rationed.enforcer.plan = enforcing.adding(ration)
         assert rationed.side.kernel.haste.rest() == 0
 
 

@@ -174,12 +174,12 @@ def test_an_off_while_on_waits_for_the_disk_holds(office: Office, monkeypatch: p
     """An `off` that comes while an `on` waits for the disk is the latest command: that `on` is refused."""
     office.ask("off")
 
-    async def slow_disk() -> str:
+    async def slow_disk() -> bool:
         office.handlers["off"]({})
-        return ""
+        return True
 
     with monkeypatch.context() as patch:
-        patch.setattr(office.kept.store.best_effort, "recorded", slow_disk)
+        patch.setattr(office.kept.store.best_effort, "caught_up", slow_disk)
         with pytest.raises(ControlError, match="switched off again"):
             office.ask("on")
     assert not office.kept.enforcer.enforcing

@@ -413,3 +413,19 @@ def test_the_daemon_survives_without_file_descriptors(guard: Guard) -> None:
     time.sleep(1.5)
 
     assert not is_off(guard)
+
+
+def test_a_change_that_fails_is_logged(tmp_path: Path) -> None:
+    """It may have changed a part before it failed, so its line has the user and the process too."""
+    with Guard(tmp_path) as guard:
+        guard.ask("off")
+        with pytest.raises(ControlError, match="switched off"):
+            guard.ask("unban", networks=["203.0.113.9"])
+        line = f'event=control.failed do=unban by="user 0 (root), process {os.getpid()}"'
+        until(lambda: guard.log.count(line) == 1, "the line")
+
+
+def test_what_strangers_make_a_page_send_fills_no_log(guard: Guard) -> None:
+    """A link with a wrong token fails as often as strangers like, and only the page logs some of that."""
+    assert "not valid" in refusal(guard, PAGE, "fence_redeem", token="x", address="198.18.9.9")
+    assert "event=control.failed do=fence_redeem" not in guard.log

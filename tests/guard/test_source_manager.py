@@ -186,3 +186,15 @@ def test_events_are_read_as_far_as_those_of_every_ami(managed: Managed) -> None:
     manager.configure([with_ami, TWO])
     manager.on_read()
     assert managed.order == ["read up to 5.0", "read up to -inf"]
+
+
+def test_a_reload_ends_the_pause_of_an_ami_source(managed: Managed) -> None:
+    """Its login may have been corrected in Asterisk, so the configuration may be the same."""
+    with_ami, manager = evolve(ONE, ami=AmiSettings(enabled=True, secret=Secret("s"))), managed.manager
+    manager.configure([with_ami])
+    source = manager._pbxs["one"].ami
+    assert source is not None
+    source._due.clear()
+    manager.configure([with_ami])
+    assert manager._pbxs["one"].ami is source
+    assert source._due.is_set()

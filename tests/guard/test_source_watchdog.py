@@ -32,6 +32,21 @@ def test_a_source_that_is_gone_for_long_is_an_alarm_until_it_is_back() -> None:
     assert names(alarms) == []
 
 
+def test_a_dismissed_source_stays_dismissed_until_it_stops_again() -> None:
+    """The source is checked twice a second; only when it was back, its next stop is a new alarm."""
+    alarms = Alarms(SetClock(lambda: 0.0))
+    silence = SourceWatchdog(alarms)
+    for now in (0.0, PATIENCE):
+        silence.check({"pbx/ami": LOST}, now)
+    alarms.dismiss(alarms.active[0].number, "alice")
+    silence.check({"pbx/ami": LOST}, PATIENCE + 0.5)
+    assert names(alarms) == []
+    silence.check({"pbx/ami": HEARD}, 10.0)
+    for now in (11.0, 11.0 + PATIENCE):
+        silence.check({"pbx/ami": LOST}, now)
+    assert names(alarms) == [("source.silent", "pbx/ami")]
+
+
 def test_a_restored_alarm_clears_when_its_source_listens() -> None:
     """The alarm of an earlier run clears, although this run did not raise it."""
     alarms = Alarms(SetClock(lambda: 0.0))

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.kept import Kept
 
-from ringfence.friends.startup import LIMITS_IN_ALL, SourceReadiness
+from ringfence.friends.startup import LIMITS_IN_ALL, ROSTERS_LAST, SourceReadiness
 from ringfence.guard.daemon import StartupWait
 
 
@@ -31,4 +31,8 @@ def test_decisions_are_held_until_the_rosters_are_known(kept: Kept) -> None:
     wait.begin()
     asyncio.run(run())
     assert order == ["hold", "overdue", "decoys", "release", "long overdue"]
-    assert kept.side.exempt.friends.startup.for_limits
+    startup = kept.side.exempt.friends.startup
+    assert (startup.for_limits, startup.lacks_roster) == (True, False)
+    kept.now += ROSTERS_LAST
+    wait.look()
+    assert (startup.for_limits, startup.lacks_roster) == (True, True)

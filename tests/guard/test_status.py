@@ -1,6 +1,7 @@
 """The reports for commands: the exact keys and shapes that other scripts depend on."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_network
 from math import inf
@@ -78,6 +79,7 @@ def status(
         usage=usage if usage is not None else Counters(),
         why="it was asked for",
         alarms=alarms,
+        alarm_counts=Counter(alarm.code for alarm in alarms),
     )
     report: dict[str, Any] = json.loads(json.dumps(status_report(enforcer, seen), allow_nan=False))
     return report
@@ -167,6 +169,16 @@ def test_the_newest_ban_is_first_and_has_its_own_end() -> None:
         ("192.0.2.1", rfc3339(NOW - 60 + HOUR)),
         ("192.0.2.3", rfc3339(NOW + 100)),
     ]
+
+
+def test_a_list_that_is_cut_has_the_bans_that_end_last() -> None:
+    """A ban that is longer than its entry in the kernel counts with its own end."""
+    long, ledger = ban_of("192.0.2.1", NOW, 60 * 24 * HOUR), Ledger()
+    ledger.put(key_of(long.network, long.scope), Record.of(long))
+    elements = [Element(ip_network("192.0.2.2"), 300.0, 0, 0), Element(long.network, 200.0, 0, 0)]
+    [row] = json.loads(b"".join(bans_report(elements, ledger, NOW, most=1)))
+
+    assert (row["address"], row["timeout"]) == ("192.0.2.1", 200)
 
 
 def test_both_scopes_of_an_address_are_two_bans() -> None:
@@ -280,6 +292,7 @@ def test_the_status_of_a_quiet_guard(enforcer: Enforcer) -> None:
         "displaced": 0,
         "watched": [],
         "alarms": [],
+        "alarm_counts": {},
         "unseen": [],
         "pinging": [],
         "guests": [],
@@ -402,10 +415,11 @@ def test_the_status_counts_what_the_rules_met(enforcer: Enforcer) -> None:
 
 
 def test_the_status_has_the_alarms(enforcer: Enforcer) -> None:
-    """The status lists each alarm with its times and its printable text."""
+    """The status lists each alarm with its times and its printable text, and counts those of each code."""
     alarm = AlarmRecord(7, AlarmCode.FIREWALL_DAMAGED, "", "gone \x1b[2J", NOW, NOW + 60, times=3)
-
-    assert status(enforcer, alarms=[alarm])["alarms"] == [
+    report = status(enforcer, alarms=[alarm])
+    assert report["alarm_counts"] == {"firewall.damaged": 1}
+    assert report["alarms"] == [
         {
             "code": "firewall.damaged",
             "subject": "",

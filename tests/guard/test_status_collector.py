@@ -26,6 +26,7 @@ def test_the_alarms_of_all_parts_are_collected(kept: Kept, tmp_path: Path) -> No
     data = collector.collect(Counters())
 
     assert data.unseen == ["pbx: a gap"]
+    assert data.alarm_counts[AlarmCode.HOST_UNREADABLE] == 3
     assert {(alarm.code, alarm.subject): alarm.text for alarm in data.alarms} == {
         ("configuration.refused", str(tmp_path / "none.toml")): (
             "the new configuration is refused, the old one stays: "

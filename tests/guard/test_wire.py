@@ -1,18 +1,25 @@
 """The wire in a running daemon: when it sees everything, and which containers count."""
 
+import asyncio
+import threading
+import time
 from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.support.kept import Kept
+from tests.support.kept import Kept, settings
 
 from ringfence.clock import Clock
+from ringfence.config.schema import AsteriskSettings
 from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
-from ringfence.guard import source_manager
+from ringfence.guard import firewall_manager, source_manager
+from ringfence.guard.firewall_manager import find_answer_users
 from ringfence.guard.source_manager import CALM, SocketUsers, WireReader
+from ringfence.host import listening
+from ringfence.host.listening import NamedUsers
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
 from ringfence.sources.wire import WireSink
 
@@ -31,7 +38,7 @@ class Judge(WireSink):
 @pytest.fixture(autouse=True)
 def _users(monkeypatch: pytest.MonkeyPatch) -> None:
     """Find no user of Asterisk's sockets."""
-    monkeypatch.setattr(source_manager, "find_answer_users", lambda _: frozenset())
+    monkeypatch.setattr(source_manager, "find_answer_users", lambda *_: frozenset())
 
 
 @pytest.fixture(name="judge")
@@ -146,10 +153,10 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer(
 ) -> None:
     """Asterisk may start again under another user; a relay causes a look-up every two seconds at most."""
     clock, found, looked, changes = Time(), {5}, list[float](), list[float]()
-    rules: Any = SimpleNamespace(settings="settings")
+    rules: Any = SimpleNamespace(settings="settings", named=NamedUsers())
 
-    def find(settings: object) -> frozenset[int]:
-        assert settings == "settings"
+    def find(settings: object, named: NamedUsers) -> frozenset[int]:
+        assert (settings, named) == ("settings", rules.named)
         looked.append(clock.now)
         return frozenset(found)
 
@@ -171,9 +178,46 @@ def test_the_users_of_asterisk_are_looked_up_again_for_a_foreign_answer(
     clock.now = 62.6
     assert users.has(6) is False
     assert (looked, changes) == ([0.0, 2.5, 62.6], [2.5, 62.6])
+    found, rules.named = {7, 8}, NamedUsers(proxies=frozenset({8}))
+    assert (users.has(8), users.has(9)) == (True, False)
+    assert looked[3:] == [62.6]
     found = set()
     clock.now = 130.0
     assert users.has(7) is None
+
+
+def test_names_that_are_slow_to_look_up_stop_no_packet(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory server may take a minute for a name. Meanwhile the event loop goes on without it."""
+    looking, answered = threading.Event(), threading.Event()
+
+    def slow(_name: str) -> int:
+        looking.set()
+        answered.wait(5.0)
+        return 8
+
+    monkeypatch.setattr(listening, "_user", slow)
+    monkeypatch.setattr(source_manager, "find_answer_users", find_answer_users)
+    monkeypatch.setattr(firewall_manager, "find_users", lambda *_: frozenset({7}))
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: None)
+    pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
+    kept.side.start()
+    kept.side.configure(evolve(settings(), asterisk=(pbx,)))
+    made, rules = reader(Judge(), kept), kept.side.kernel.rules
+
+    async def play() -> None:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            task = group.create_task(rules.run())
+            await asyncio.to_thread(looking.wait)
+            assert (made.users.has(7), made.users.has(8)) == (True, False)
+            assert not answered.is_set()
+            answered.set()
+            while not made.users.has(8):  # noqa: ASYNC110 - what is waited for knows of no event
+                await asyncio.sleep(0.01)
+            task.cancel()
+
+    began = time.monotonic()
+    asyncio.run(play())
+    assert time.monotonic() - began < 4.0
 
 
 def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:

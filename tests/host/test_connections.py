@@ -14,6 +14,7 @@ from tests.support.daemon import until
 from tests.support.netns import inside, neighbour, run
 
 from ringfence.errors import HostError
+from ringfence.gathering import GatheringLoop, GatheringSelector
 from ringfence.host import connections as connections_of_host
 from ringfence.host.closed import Closed, ClosedSockets
 from ringfence.host.connections import (
@@ -428,6 +429,36 @@ def test_reports_that_cannot_be_followed_are_an_error_and_the_list_still_counts(
                 assert connections.has(endpoint(*client.getsockname()))
         assert connections.had_any(endpoint("203.0.113.9", 1).address) is None
         assert connections.table.error == "cannot follow"
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_reports_that_the_kernel_refuses_at_the_start_are_followed_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shortage of memory or descriptors ends: then the error is gone, and closed connections are known."""
+
+    def refuse(_: ClosedSockets) -> None:
+        raise HostError("cannot follow")
+
+    async def session() -> None:
+        table, loop = ConnectionTable(), asyncio.get_running_loop()
+        assert isinstance(loop, GatheringLoop)
+        later = time.monotonic() + 2 * REMEMBERED
+        with monkeypatch.context() as refusing:
+            refusing.setattr(ClosedSockets, "open", refuse)
+            async with table.followed():
+                table.retry()
+                assert (table.error, table.knows(later)) == ("cannot follow", False)
+                refusing.undo()
+                table.retry()
+                assert (table.error, table.knows(later)) == ("", True)
+                assert loop.selector._marked == {table._closed.fileno()}
+        assert loop.selector._marked == set()
+
+    selector = GatheringSelector(lambda: 0.0)
+    with asyncio.Runner(loop_factory=lambda: GatheringLoop(selector)) as runner:
+        runner.run(session())
 
 
 def test_only_the_first_look_up_of_a_refresh_asks_the_kernel(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.support.netns import inside, run
 from ringfence.host import listening
 from ringfence.host.listening import (
     ListeningPorts,
+    NamedUsers,
+    find_named_users,
     find_ports,
     find_proxy_sockets,
     find_proxy_users,
@@ -72,16 +74,15 @@ def test_the_ports_are_those_of_the_user_of_the_ami_port(nowhere: Path) -> None:
 
 @kernel
 @in_netns
-def test_the_sockets_of_a_proxy_are_those_of_its_user(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sockets_of_a_proxy_are_those_of_its_user(nowhere: Path) -> None:
     """A proxy is found by the user that Debian's packages make; without one there is no socket."""
     with (
         bound(ASTERISK, AMI, (UDP, 5060)),
         bound(OTHER, (UDP, 5070), (TCP, 5061), (UDP, 40_000)),
         bound(OTHER, (UDP, 5080), host="::"),
     ):
-        assert find_proxy_sockets(nowhere) == frozenset()
-        monkeypatch.setattr(listening, "_user", {"opensips": OTHER}.get)
-        assert find_proxy_sockets(nowhere) == {
+        assert find_proxy_sockets(NamedUsers(), nowhere) == frozenset()
+        assert find_proxy_sockets(NamedUsers(proxies=frozenset({OTHER})), nowhere) == {
             Endpoint(ip_address("127.0.0.1"), 5070, Transport.UDP),
             Endpoint(ip_address("::"), 5080, Transport.UDP),
             Endpoint(ip_address("127.0.0.1"), 5061, Transport.TCP),
@@ -212,48 +213,55 @@ def test_they_are_known_under_the_hardening_of_the_unit(tmp_path: Path) -> None:
 def test_the_users_of_asterisk_are_those_of_its_manager_ports(nowhere: Path) -> None:
     """Root counts too; two users of one port are ambiguous, and other sockets do not matter."""
     with bound(ASTERISK, AMI, (UDP, 5060)), bound(OTHER, (UDP, 5070)), bound(0, (TCP, 5039)):
-        assert find_users([5038], nowhere) == {ASTERISK}
-        assert find_users([5038, 5039], nowhere) == {ASTERISK, 0}
+        assert find_users([5038], NamedUsers(), nowhere) == {ASTERISK}
+        assert find_users([5038, 5039], NamedUsers(), nowhere) == {ASTERISK, 0}
         with bound(OTHER, AMI, host="127.0.0.2"):
-            assert find_users([5038], nowhere) == frozenset()
-    assert find_users([5038], nowhere) == frozenset()
+            assert find_users([5038], NamedUsers(), nowhere) == frozenset()
+    assert find_users([5038], NamedUsers(), nowhere) == frozenset()
 
 
 @kernel
 @in_netns
 def test_without_a_manager_port_the_process_or_the_user_identifies_asterisk(
-    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nowhere: Path, tmp_path: Path
 ) -> None:
     """A visible process named asterisk, else the user asterisk if it has a SIP socket."""
     process = tmp_path / "4242"
     process.mkdir()
     (process / "comm").write_text("asterisk\n")
     (process / "fd").symlink_to("/proc/self/fd")
-    users = {"asterisk": ASTERISK}
-    monkeypatch.setattr(listening, "_user", users.get)
+    named = NamedUsers(ASTERISK)
     with bound(OTHER, (UDP, 5070)):
-        assert find_users([5038], tmp_path) == {OTHER}
-        assert find_users([5038], nowhere) == frozenset()
+        assert find_users([5038], named, tmp_path) == {OTHER}
+        assert find_users([5038], named, nowhere) == frozenset()
         with bound(ASTERISK, (UDP, 5080)):
-            assert find_users([], nowhere) == frozenset()
+            assert find_users([], named, nowhere) == frozenset()
         with bound(ASTERISK, (UDP, 5060)):
-            assert find_users([], nowhere) == {ASTERISK}
+            assert find_users([], NamedUsers(), nowhere) == frozenset()
+            assert find_users([], named, nowhere) == {ASTERISK}
 
 
 @kernel
 @in_netns
-def test_the_users_of_a_proxy_include_the_one_that_opened_its_sockets(
-    nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_users_of_a_proxy_include_the_one_that_opened_its_sockets(nowhere: Path, tmp_path: Path) -> None:
     """A proxy may open its sockets as root, and accept connections as its own user."""
     process = tmp_path / "4242"
     process.mkdir()
     (process / "comm").write_text("kamailio\n")
     (process / "fd").symlink_to("/proc/self/fd")
-    monkeypatch.setattr(listening, "_user", {"kamailio": OTHER}.get)
+    named = NamedUsers(proxies=frozenset({OTHER}))
     with bound(0, (UDP, 5060)):
-        assert find_proxy_users(nowhere) == {OTHER}
-        assert find_proxy_users(tmp_path) == {OTHER, 0}
+        assert find_proxy_users(named, nowhere) == {OTHER}
+        assert find_proxy_users(named, tmp_path) == {OTHER, 0}
+
+
+def test_the_users_are_those_that_debians_packages_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asterisk's user and those of Kamailio and OpenSIPS are known by their names; any may be missing."""
+    there = {"asterisk": ASTERISK, "opensips": OTHER}
+    monkeypatch.setattr(listening, "_user", there.get)
+    assert find_named_users() == NamedUsers(ASTERISK, frozenset({OTHER}))
+    there.clear()
+    assert find_named_users() == NamedUsers()
 
 
 def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +272,7 @@ def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(listening, "sockets", failing)
     assert find_ports(5038) is None
-    assert find_users([5038]) == frozenset()
+    assert find_users([5038], NamedUsers()) == frozenset()
 
 
 @pytest.mark.asterisk

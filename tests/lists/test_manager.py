@@ -90,6 +90,24 @@ def test_the_addresses_of_names_apply(tmp_path: Path) -> None:
     assert at.lists.alarms == []
 
 
+def test_addresses_of_other_names_compose_no_list(tmp_path: Path) -> None:
+    """Only the names on the lists count, and any name while a list is composed: it may become one of them."""
+    at = At(tmp_path, configured((ListKind.ALLOW, "sip.carrier.example")))
+    known = {"sip.carrier.example": frozenset({ip_network("192.0.2.7")})}
+    other = {"trunk.example": frozenset({ip_network("192.0.2.9")})}
+    at.lists.on_resolved(known)
+    asyncio.run(at.lists.refresh())
+    at.lists.on_resolved(known | other)
+    assert not at.lists._stale.is_set()
+
+    async def compose() -> None:
+        async with at.lists._turn:
+            at.lists.on_resolved(known)
+
+    asyncio.run(compose())
+    assert at.lists._stale.is_set()
+
+
 def test_an_entry_expires(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An expired entry is removed without a request."""
     monkeypatch.setattr(manager, "LOOK_EVERY", 0.02)
@@ -195,7 +213,7 @@ def test_an_unreadable_store_is_tried_again(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(at.store.entries, "current", failing)
 
     async def script() -> None:
-        at.lists.on_resolved({})
+        at.lists.configure(configured())
         await at.until(lambda: at.lists.alarms)
         monkeypatch.setattr(at.store.entries, "current", entries)
         await at.until(lambda: at.told)

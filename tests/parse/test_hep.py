@@ -482,6 +482,16 @@ def test_a_request_whose_head_is_cut_off_may_have_credentials(more: bytes) -> No
         assert found.message.call_ids == (CALL_ID,)
 
 
+def test_a_head_that_is_cut_off_may_have_other_credentials() -> None:
+    """The user name in its copied part may be another than Asterisk checks."""
+    text = register(more=CREDENTIALS + b"X: " + b"x" * 9_000 + b"\r\n")
+    found = exports().read(cut(chunks(text, outgoing=False)), sure=True)
+    assert found is not None
+    assert isinstance(found.message, CopiedRequest)
+    assert found.message.credentials
+    assert found.message.account == ""
+
+
 def test_a_second_request_behind_the_copy_may_have_credentials() -> None:
     """Of two requests with one Call-ID, the copy of their read has the harmless one alone."""
     reader = exports()

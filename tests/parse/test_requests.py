@@ -113,10 +113,18 @@ def test_a_request_that_a_ban_drops_is_marked() -> None:
         (b"username=bob", ""),
         (b'username="' + b"x" * 129 + b'"', ""),
         (b'user="bob"', ""),
+        (b'username\r\n = \t"bob"', "bob"),
+        (b'username="bob", username=bob', ""),
+        (b'username="bob", username\r\n ="carol"', ""),
+        (b'username="bob", user\rname="carol"', ""),
+        (b'username="bob", user%6eame="carol"', ""),
+        (b'username="bob", %75%73%65%72%6e%61%6d%65 ="carol"', ""),
+        (b'username="b%6fb", opaque="%3d"', "b%6fb"),
+        (b'username="bob", ' * 512 + b'username="bob"', ""),
     ],
 )
 def test_the_user_name_of_the_credentials(text: bytes, account: str) -> None:
-    """The first quoted user name, for display; without credentials none."""
+    """It is quoted, and the same in all places and ways to read them; without credentials there is none."""
     assert observed(REQUEST.replace(b'username="alice"', text)).account == account
     assert observed(REQUEST.replace(b"Authorization", b"X").replace(b'username="alice"', text)).account == ""
 
@@ -126,6 +134,16 @@ def test_of_several_user_names_none_is_chosen() -> None:
     twice = REQUEST.replace(b'username="alice"', b'username="alice", username="alice"')
     assert observed(twice).account == "alice"
     assert observed(twice.replace(b'username="alice"', b'username="bob"', 1)).account == ""
+
+
+def test_a_head_that_is_cut_may_have_other_credentials() -> None:
+    """A first fragment shows the user name only if it has the whole head."""
+    fragment = bytearray(packet(REQUEST + b"x"))
+    fragment[6] |= 0x20
+    for data, account in ((bytes(fragment), "alice"), (packet(REQUEST)[:-1], "")):
+        read = parse(data)
+        assert read is not None
+        assert (read.unread, read.account) == (True, account)
 
 
 @pytest.mark.parametrize("name", [b"maddr", b"MADDR", b"%6daddr", b"%4D%61d%44%72"])
@@ -439,10 +457,20 @@ def test_a_plain_request_is_read_as_any_other(lines: list[bytes], end: bytes, me
         b"maddr=",
         b"authorization",
         b"authorization ",
+        b"username",
+        b"username\r\n ",
+        b'username=""',
+        b"response",
+        b"%41",
+        b"%41a=",
     ],
 )
 @pytest.mark.parametrize(
-    "start", [b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="', b"x\r\nv:maddr", b"authorization "]
+    "start",
+    [
+        *(b"x\r\ni", b"x\r\ni:", b"x nonce=", b'x nonce="', b"x\r\nv:maddr", b"authorization "),
+        b'authorization: username="',
+    ],
 )
 def test_the_worst_request_takes_linear_time(start: bytes, unit: bytes) -> None:
     """A datagram holds 64 kB of it."""

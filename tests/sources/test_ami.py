@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -33,7 +34,7 @@ from ringfence.detect.sessions import Senders
 from ringfence.parse import ami as parse_ami
 from ringfence.parse import ami_http
 from ringfence.sources import ami
-from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.sources.ami import AmiSource, AmiTarget, AmiTls
 from ringfence.sources.state import Condition, EndError, State
 from ringfence.values.event import EventKind, SecurityEvent, Service
 from ringfence.values.secret import Secret
@@ -116,7 +117,7 @@ async def listen(target: AmiTarget, then: Then, backoff: Backoff | None = None) 
     return recorder
 
 
-def target_at(port: int, host: str = HOST, tls: ssl.SSLContext | None = None) -> AmiTarget:
+def target_at(port: int, host: str = HOST, tls: AmiTls | None = None) -> AmiTarget:
     """Return the target of a test server."""
     return AmiTarget("pbx", host, port, "ringfence", Secret(SECRET), tls)
 
@@ -337,8 +338,8 @@ def test_counts_are_summed_over_connections() -> None:
 # -- logins -----------------------------------------------------------------------------------------------
 
 
-def refuser(challenge: str, received: bytearray) -> Converse:
-    """Answer the question for a challenge with ``challenge``, accept any login, and record every byte."""
+def refuser(challenge: str, received: bytearray, login: str = "Response: Success") -> Converse:
+    """Answer the question for a challenge with ``challenge``, any login with ``login``; record every byte."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(BANNER)
@@ -349,7 +350,7 @@ def refuser(challenge: str, received: bytearray) -> Converse:
             while b"\r\n\r\n" in unanswered:
                 request, _, unanswered = unanswered.partition(b"\r\n\r\n")
                 action_id = next(line for line in request.split(b"\r\n") if line.startswith(b"ActionID"))
-                answer = challenge if b"Action: Challenge" in request else "Response: Success"
+                answer = challenge if b"Action: Challenge" in request else login
                 writer.write(answer.encode() + b"\r\n" + action_id + b"\r\n\r\n" + GRANTED)
 
     return converse
@@ -378,7 +379,7 @@ def test_a_server_without_the_challenge_gets_no_secret(
     async def main() -> Recorder:
         context = served(certificate) if tls else None
         async with raw(refuser(challenge, received), tls=context) as port:
-            trust = trusting(certificate) if tls else None
+            trust = AmiTls(certificate) if tls else None
             return await listen(target_at(port, tls=trust), at(State.NO_CHALLENGE))
 
     with everything_logged(caplog):
@@ -403,19 +404,68 @@ def test_a_login_sends_a_digest_in_place_of_the_secret() -> None:
 
 
 def test_a_refused_login() -> None:
-    """A wrong secret is a state with the PBX's own words, tried again, logged once."""
+    """A wrong secret is a state with the PBX's own words, tried again, logged once.
 
-    async def then(recorder: Recorder) -> None:
-        await recorder.until(lambda: len(attempts) > 3)
+    No guard bans its own host, so the usual pauses follow: a corrected manager.conf counts within seconds.
+    """
 
-    attempts = Counted()
-    recorder, server = run_on(Script(fault=Fault.REFUSES), then, attempts)
+    async def main() -> tuple[Recorder, int]:
+        async with AmiServer(Script(fault=Fault.REFUSES)) as server:
+
+            async def then(recorder: Recorder) -> None:
+                await recorder.until(lambda: server.connections > 3)
+
+            return await listen(target_at(server.port), then), server.port
+
+    recorder, port = asyncio.run(main())
 
     assert recorder.source.condition == Condition(
         State.LOGIN_REFUSED,
-        f'127.0.0.1:{server.port} refuses "ringfence" (Authentication failed); compare with manager.conf',
+        f'127.0.0.1:{port} refuses "ringfence" (Authentication failed); compare with manager.conf',
     )
     assert recorder.states == ["login refused"]
+
+
+def test_a_login_that_another_host_refuses_waits_for_minutes_or_for_a_reload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The usual pauses do not follow a wrong login there; after a reload, the source logs in at once."""
+    monkeypatch.setattr(ami, "_outside", lambda _: ip_address("192.0.2.1"))
+
+    async def main() -> None:
+        async with AmiServer(Script(fault=Fault.REFUSES)) as server:
+
+            async def then(recorder: Recorder) -> None:
+                await recorder.until_state(State.LOGIN_REFUSED)
+                await asyncio.sleep(0.3)  # many of the usual pauses
+                assert server.connections == 1
+                assert recorder.source.condition.detail.endswith(
+                    "compare with manager.conf, then: ringfence reload (without it, ringfence logs in again "
+                    "after 5 minutes, later each hour: a PBX may ban a host whose logins fail)"
+                )
+                server.script = Script(play=[GRANTED])
+                recorder.source.retry()
+                await recorder.until_state(State.LISTENING)
+                assert server.connections == 2
+                assert recorder.source._refusals.next() == ami.REFUSED_PAUSE  # as after the first refusal
+
+            await listen(target_at(server.port), then)
+
+    asyncio.run(main())
+
+
+def test_a_login_that_is_refused_for_another_reason_is_tried_again_soon() -> None:
+    """A session that has not ended yet is no wrong secret, so the usual pauses follow its refusal."""
+    received = bytearray()
+    refused = "Response: Error\r\nMessage: Login Already In Use"
+
+    async def then(recorder: Recorder) -> None:
+        await recorder.until(lambda: received.count(b"Action: Login") > 2)
+
+    recorder = run_on_raw(refuser("Response: Success\r\nChallenge: 123456789", received, refused), then)
+
+    assert recorder.states == ["login refused"]
+    assert recorder.source.condition.detail.endswith(" (Login Already In Use); compare with manager.conf")
 
 
 class Counted(Backoff):
@@ -441,14 +491,17 @@ class Counted(Backoff):
         super().reset()
 
 
+CARELESS = AmiTls(verify=False)
+
+
 def tls_listened(
-    certificate: Path, context: ssl.SSLContext, then: Then, script: Script | None = None
+    certificate: Path, tls: AmiTls, then: Then, script: Script | None = None
 ) -> tuple[Recorder, AmiServer]:
     """Run a source over TLS."""
 
     async def main() -> tuple[Recorder, AmiServer]:
         async with AmiServer(script or Script(play=[GRANTED]), certificate=certificate) as server:
-            return await listen(target_at(server.port, tls=context), then), server
+            return await listen(target_at(server.port, tls=tls), then), server
 
     return asyncio.run(main())
 
@@ -460,19 +513,6 @@ def served(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-def trusting(certificate: Path) -> ssl.SSLContext:
-    """Return a context that trusts this certificate."""
-    return ssl.create_default_context(cafile=certificate)
-
-
-def careless() -> ssl.SSLContext:
-    """Return a context that trusts every certificate."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 async def listening_and_checked(recorder: Recorder) -> None:
     """Wait until the source listens and knows whether AMI is served over HTTP."""
     await recorder.until_state(State.LISTENING)
@@ -481,7 +521,7 @@ async def listening_and_checked(recorder: Recorder) -> None:
 
 def test_tls(certificate: Path) -> None:
     """Over TLS with a trusted certificate the login is the same, and there is no warning."""
-    recorder, server = tls_listened(certificate, trusting(certificate), listening_and_checked)
+    recorder, server = tls_listened(certificate, AmiTls(certificate), listening_and_checked)
 
     assert server.actions[:2] == ["Challenge", "Login"]
     assert recorder.states == ["listening"]
@@ -491,7 +531,7 @@ def test_tls(certificate: Path) -> None:
 
 def test_tls_without_verification_warns(certificate: Path) -> None:
     """An unverified certificate causes a warning in the log and in the condition that status shows."""
-    recorder, server = tls_listened(certificate, careless(), listening_and_checked)
+    recorder, server = tls_listened(certificate, CARELESS, listening_and_checked)
 
     [weakness] = recorder.source.weaknesses
     assert "not verified (tls_verify = false)" in weakness
@@ -506,7 +546,7 @@ def test_tls_without_verification_warns(certificate: Path) -> None:
 
 def test_a_self_signed_certificate_is_refused(certificate: Path) -> None:
     """A self-signed certificate is refused by default, and the state names TLS."""
-    recorder, server = tls_listened(certificate, ssl.create_default_context(), at(State.TLS_FAILED))
+    recorder, server = tls_listened(certificate, AmiTls(), at(State.TLS_FAILED))
 
     assert recorder.source.condition == Condition(
         State.TLS_FAILED, f"127.0.0.1:{server.port}: CERTIFICATE_VERIFY_FAILED"
@@ -519,9 +559,43 @@ def test_tls_to_a_plain_port_fails() -> None:
 
     async def main() -> Recorder:
         async with AmiServer(Script(play=[GRANTED])) as server:
-            return await listen(target_at(server.port, tls=careless()), at(State.TLS_FAILED))
+            return await listen(target_at(server.port, tls=CARELESS), at(State.TLS_FAILED))
 
     assert asyncio.run(main()).states == ["tls failed"]
+
+
+def test_a_renewed_certificate_is_trusted_at_the_next_connection(tmp_path: Path, unused_port: int) -> None:
+    """The file of trusted certificates is read for each connection, so its new content needs no restart."""
+    target = target_at(unused_port, tls=AmiTls(certificate_in(tmp_path)))
+
+    async def then(recorder: Recorder) -> None:
+        for _ in range(2):
+            certificate = certificate_in(tmp_path)
+            async with AmiServer(Script(play=[GRANTED]), unused_port, certificate):
+                await recorder.until_state(State.LISTENING)
+            await recorder.until(lambda: recorder.source.condition.state is not State.LISTENING)
+
+    assert asyncio.run(listen(target, then)).states.count("listening") == 2
+
+
+def test_certificates_that_are_gone_are_a_tls_failure(tmp_path: Path, unused_port: int) -> None:
+    """The state names the file of trusted certificates and why it cannot be used."""
+    target = target_at(unused_port, tls=AmiTls(tmp_path / "none.pem"))
+    recorder = asyncio.run(listen(target, at(State.TLS_FAILED)))
+
+    detail = f"the certificates in {tmp_path}/none.pem cannot be used: No such file or directory"
+    assert recorder.source.condition == Condition(State.TLS_FAILED, detail)
+
+
+def test_only_a_file_has_certificates(tmp_path: Path) -> None:
+    """A FIFO in its place, perhaps by Asterisk's user, holds no thread. An empty file trusts nobody."""
+    fifo, empty = tmp_path / "fifo", tmp_path / "empty.pem"
+    os.mkfifo(fifo)
+    empty.touch()
+    with pytest.raises(OSError, match="not a regular file"):
+        AmiTls(fifo).context()
+    with pytest.raises(ssl.SSLError):
+        AmiTls(empty).context()
 
 
 # -- AMI over HTTP ------------------------------------------------------------------------------------------
@@ -676,7 +750,7 @@ def test_a_connection_without_a_handshake_is_unreachable(monkeypatch: pytest.Mon
 
     async def main() -> Recorder:
         async with AmiServer(Script(fault=Fault.SILENT)) as server:
-            return await listen(target_at(server.port, tls=careless()), at(State.UNREACHABLE))
+            return await listen(target_at(server.port, tls=CARELESS), at(State.UNREACHABLE))
 
     assert asyncio.run(main()).source.condition.detail.endswith(" did not answer in 0 s")
 
@@ -792,11 +866,15 @@ def test_bytes_without_an_event_are_no_sign_of_life(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_documented_times(request: pytest.FixtureRequest) -> None:
-    """A Ping each 5 s with a limit of 5 s, and pauses from half a second to half a minute."""
+    """A Ping each 5 s with a limit of 5 s, and pauses from half a second to half a minute.
+
+    After a wrong login at another host they are longer: 5 minutes to an hour.
+    """
     request.getfixturevalue("monkeypatch").undo()
 
     assert (ami.PING_EVERY, ami.PING_WITHIN) == (5.0, 5.0)
     assert (Backoff()._shortest, Backoff()._longest) == (0.5, 30.0)
+    assert (ami.REFUSED_PAUSE, ami.MOST_REFUSED_PAUSE) == (300.0, 3_600.0)
 
 
 def test_a_login_without_a_reply_is_unresponsive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -821,6 +899,8 @@ def test_a_source_without_the_security_class(monkeypatch: pytest.MonkeyPatch) ->
 
             async def then(recorder: Recorder) -> None:
                 await recorder.until_state(State.NO_EVENTS)
+                assert recorder.source.listening_since is None
+                assert recorder.source.logged_in_since is not None  # so its roster of phones counts
                 await recorder.until(lambda: server.actions.count("Ping") >= 2)
                 await server.send(GRANTED)
                 await recorder.until_state(State.LISTENING)
@@ -1042,7 +1122,7 @@ def test_cancelled_at_any_moment_it_leaves_nothing(fault: Fault | None, *, tls: 
             async def then(recorder: Recorder) -> None:
                 await asyncio.sleep(after)
 
-            await listen(target_at(server.port, tls=careless() if tls else None), then)
+            await listen(target_at(server.port, tls=CARELESS if tls else None), then)
             async with asyncio.timeout(5):
                 await until(lambda: not server._sessions)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
@@ -22,7 +23,7 @@ from ringfence.clock import Backoff
 from ringfence.parse.line_result import LogAlarm
 from ringfence.parse.log import LogReader
 from ringfence.sources import journal
-from ringfence.sources.journal import JournalSource, position_key
+from ringfence.sources.journal import UNITS, JournalSource, position_key
 from ringfence.sources.state import State
 from ringfence.values.event import SecurityEvent, SourceId
 
@@ -167,6 +168,32 @@ def test_entries_become_events(played: Journal) -> None:
     [asked] = played.asked
     assert "--after-cursor" not in asked
     assert "--since=@" in asked
+
+
+def test_a_name_that_is_slow_to_look_up_stops_only_the_journal(
+    played: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory server may take a minute for a name. The loop goes on, and then the user's lines count."""
+    looking, answered = threading.Event(), threading.Event()
+
+    def slow(_user: str) -> int:
+        looking.set()
+        answered.wait(5.0)
+        return 1_000
+
+    monkeypatch.setattr(journal, "user_number", slow)
+    fields = json.loads(entry(ONE)) | {"_SYSTEMD_UNIT": "", "_SYSTEMD_USER_UNIT": UNITS[0], "_UID": "1000"}
+    played.plays(json.dumps(fields, separators=(",", ":")))
+
+    async def then(recorder: Recorder) -> None:
+        await asyncio.to_thread(looking.wait)
+        assert (answered.is_set(), played.asked) == (False, [])
+        answered.set()
+        await recorder.until(lambda: len(recorder.events) == 1)
+
+    began = time.monotonic()
+    listen(played.program, then, users=["alice"])
+    assert time.monotonic() - began < 4.0
 
 
 def test_it_continues_after_the_last_cursor(played: Journal) -> None:

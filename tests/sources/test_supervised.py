@@ -1,6 +1,7 @@
 """Supervision of a source: sessions that are begun again, the condition, and what is logged."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_each_session_is_followed_by_a_pause_and_the_next_session() -> None:
     run(source, lambda: source.sessions >= 5)
     assert source.pauses.number >= source.sessions - 1
     assert source.pauses.resets == 0
+
+
+def test_an_end_with_a_pause_of_its_own() -> None:
+    """Its pause replaces the source's own, and ends early if the source is to try again."""
+    source = Scripted(EndError(State.LOST, "closed", 60.0))
+    looks = itertools.count()
+
+    def tried_again() -> bool:
+        if next(looks) == 100:  # each look is a millisecond after the one before
+            assert source.sessions == 1
+            source.retry()
+        return source.sessions == 2
+
+    run(source, tried_again)
+    assert source.pauses.number == 0
 
 
 def test_each_change_of_the_state_is_logged_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ringfence.errors import StoreDamagedError, StoreError
-from ringfence.store.writer import BestEffort, Writer
+from ringfence.store.writer import BestEffort, Later, Writer, at_once
 
 Action = Callable[[], object]
 PATH = Path("/nowhere/ringfence.db")
@@ -247,6 +247,72 @@ def test_a_person_waits_for_no_write_after_their_own(monkeypatch: pytest.MonkeyP
 
     asyncio.run(answer())
     assert order == ["mine", "answer", "later"]
+
+
+def test_a_person_waits_for_no_write_that_shares_an_attempt_with_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The answer comes when the person's change is recorded, although one that came later hangs behind it."""
+    monkeypatch.setattr("ringfence.store.writer.WAIT", 60.0)
+    busy, answered, order = threading.Event(), threading.Event(), list[str]()
+
+    def hang() -> None:
+        answered.wait(5.0)
+        order.append("later")
+
+    async def answer() -> None:
+        with Writer() as later:
+            later(busy.wait)
+            best_effort = BestEffort(PATH, later)
+            best_effort.write(order.append, "mine")
+            async with asyncio.TaskGroup() as group:
+                asked = group.create_task(best_effort.recorded())
+                await asyncio.sleep(0)
+                best_effort.write(hang)
+                busy.set()
+            assert asked.result() == ""
+            order.append("answer")
+            answered.set()
+
+    asyncio.run(answer())
+    assert order == ["mine", "answer", "later"]
+
+
+@pytest.mark.parametrize("later", [at_once, None], ids=["at once", "queued"])
+def test_an_answer_leaves_nothing_behind(later: Later | None) -> None:
+    """Answers about a full disk add no writes to those that wait, of which there is a limit."""
+    disk = Disk()
+    disk.full = True
+
+    async def answers() -> int:
+        with Writer() as writer, capture_logs():
+            best_effort = BestEffort(PATH, writer if later is None else later)
+            best_effort.write(disk.write(1))
+            for _ in range(3):
+                assert await best_effort.recorded() == "disk full"
+            return best_effort.waiting
+
+    assert asyncio.run(answers()) == 1
+
+
+def test_a_client_that_goes_leaves_nothing_behind() -> None:
+    """If the answer is no longer wanted while the disk is slow, no write is added to those that wait."""
+    busy = threading.Event()
+
+    async def ask() -> tuple[int, int]:
+        with Writer() as later:
+            best_effort = BestEffort(PATH, later)
+            best_effort.write(busy.wait)
+            async with asyncio.TaskGroup() as group:
+                asked = group.create_task(best_effort.recorded())
+                await asyncio.sleep(0)
+                before = best_effort.waiting
+                asked.cancel()
+            after = best_effort.waiting
+            busy.set()
+            return before, after
+
+    assert asyncio.run(ask()) == (2, 1)
 
 
 def test_a_failed_read_has_a_fallback() -> None:

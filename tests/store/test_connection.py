@@ -1,22 +1,30 @@
 """The connection to a database: transactions, a full disk, and locks."""
 
+import asyncio
 import ctypes
 import resource
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 from attrs import evolve
+from structlog.testing import capture_logs
 from tests.support.attempts import attempts, ban_of
 from tests.support.recorded import recorded_bans
 
 from ringfence.errors import StoreError
 from ringfence.store.database import Store
+from ringfence.store.writer import Writer
+from ringfence.threads import MOMENT
 from ringfence.values.friend import Friend, FriendReason
 
 
@@ -111,9 +119,64 @@ def test_a_full_disk_is_an_error_until_there_is_room(store: Store) -> None:
     assert len(recorded_bans(store, 1_000.0)) == 2
 
 
-def test_a_locked_database_is_an_error(store: Store, path: Path) -> None:
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lock the database in another process while the block runs, as a shell of SQLite may."""
+    hold = (
+        "import sqlite3, sys; one = sqlite3.connect(sys.argv[1]); one.execute('BEGIN IMMEDIATE'); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        try:
+            yield
+        finally:
+            other.communicate()
+
+
+def test_an_event_loop_does_not_wait_for_a_lock(path: Path) -> None:
+    """While another process locks the database, the daemon's loop goes on, and its write is made good."""
+    writer = Writer()
+
+    async def seconds(write: Callable[[], object]) -> float:
+        began = time.monotonic()
+        with suppress(StoreError):
+            write()
+        return time.monotonic() - began
+
+    with capture_logs(), Store.open_or_memory(path, writer) as store, writer:
+        with locked(path):
+            store.records.ban([ban_of("192.0.2.1")])  # the writer's thread waits for the lock
+            clock = partial(store.records.record_clock, 7.0, "boot", 0.0, 1_000.0)
+            fact = partial(store.state.set_fact, "name", "value")
+            took = [asyncio.run(seconds(write)) for write in (clock, fact)]
+        store.best_effort.write_kept()
+        assert store.bans.clock() == (7.0, "boot")
+        assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
+    assert max(took) < 2.0
+
+
+def test_a_command_waits_for_a_lock_also_in_an_event_loop(path: Path) -> None:
+    """A command has no queue that tries a write again, so it waits for another process, as a thread does."""
+
+    async def write(store: Store) -> None:
+        with closing(sqlite3.connect(path, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            end = threading.Timer(3 * MOMENT, other.rollback)
+            end.start()
+            store.bans.record([ban_of("192.0.2.1")])
+            end.join()
+
+    with Store.open_or_memory(path) as store:
+        asyncio.run(write(store))
+        assert recorded_bans(store, 1_000.0) == [ban_of("192.0.2.1")]
+
+
+def test_a_locked_database_is_an_error(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write raises StoreError if another process holds the lock for longer than the timeout."""
-    store.connection._writer.execute("PRAGMA busy_timeout = 50")
+    monkeypatch.setattr("ringfence.store.file.PATIENCE", 0.05)
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="locked"):

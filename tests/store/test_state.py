@@ -44,19 +44,27 @@ def test_log_positions_are_kept_by_source(store: Store, path: Path) -> None:
 # -- the last known networks of names
 
 
-NAMES = {"sip.carrier.example": frozenset({ip_network("192.0.2.1"), ip_network("2001:db8::1")})}
+NAMES = {"sip.carrier.example": {ip_network("192.0.2.1"): 0.0, ip_network("2001:db8::1"): 3_600.5}}
 
 
 def test_names_are_read_as_they_were_recorded(store: Store) -> None:
-    """The latest networks of all names are returned; at first there are none."""
+    """The latest networks of all names are returned with their ages; at first there are none."""
     assert store.names.load() == {}
-    for names in ({"office.example": frozenset({ip_network("192.0.2.9")})}, NAMES):
+    for names in ({"office.example": {ip_network("192.0.2.9"): 0.0}}, NAMES):
         store.names.save(names)
 
     assert store.names.load() == NAMES
 
 
-@pytest.mark.parametrize("text", ["nonsense", "[]", '{"a": 1}', '{"a": ["nowhere"]}'])
+def test_names_without_ages_are_new(store: Store) -> None:
+    """The database of an older daemon has a list of networks for each name."""
+    store.state.set_fact("names", '{"office.example": ["192.0.2.9/32"]}')
+    assert store.names.load() == {"office.example": {ip_network("192.0.2.9"): 0.0}}
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "[]", '{"a": 1}', '{"a": ["nowhere"]}', '{"a": {"192.0.2.1": "old"}}']
+)
 def test_names_edited_by_hand_are_reported(store: Store, text: str) -> None:
     """Invalid text counts as no names, and the error is shown."""
     store.state.set_fact("names", text)

@@ -81,8 +81,10 @@ class Enforcer:
         self.delays = BanDelays()
         self.enforcing = False
         self.opened: Opened | None = None
+        self.plan = backend.plan
+        """The plan of the rules that the kernel has: a refused change leaves the earlier one."""
         self.unread = ""
-        """Why the recorded bans could not be read when enforcement was switched on; "" if they were."""
+        """Why some bans were not restored when enforcement was switched on; "" if all were."""
         self.not_removed = ""
         """Why the kernel refused to remove the rules when enforcement was switched off; "" if it did not."""
         self.rebuilt_at = -inf
@@ -94,13 +96,14 @@ class Enforcer:
 
     # -- enforcement on and off
 
-    def start(self, *, verified: bool = True) -> None:
+    def start(self, *, verified: bool = True, recorded: bool = True) -> None:
         """Write rules, sets and lists, test them with packets, and reconcile the kernel with the store.
 
         Bans that are in the store but not in the kernel are restored (after a reboot). Bans that are in the
         kernel but not in the store are adopted for the time that they have left. With ``verified`` false, no
-        test packet is sent. If enforcement is switched off, rules that an earlier daemon could not remove are
-        removed. Raise FirewallError; ProbeError if the rules did not drop a test packet.
+        test packet is sent. If not all bans and unbans are ``recorded``, the bans that the store lacks are
+        restored later (:meth:`retry_restore`). If enforcement is switched off, rules that an earlier daemon
+        could not remove are removed. Raise FirewallError; ProbeError if the rules did not drop a test packet.
         """
         if self.records.switched_off:
             # If the clock is set before the next start in this boot, that start knows by how much.
@@ -118,24 +121,25 @@ class Enforcer:
         if step := self.book.follow_clock(self.clock.wall() - self.clock.mono()):
             self.report(ClockSet(step))
         try:
-            self._restore()
+            self._restore(recorded=recorded)
         except FirewallError:
             self.enforcing = False  # so that it is tried again as a whole
             raise
 
-    def _restore(self) -> None:
-        """Restore and adopt bans. If the database cannot be read, set :attr:`unread`. Raise FirewallError."""
+    def _restore(self, *, recorded: bool = True) -> None:
+        """Restore and adopt bans (:func:`restore_bans`), and set :attr:`unread`. Raise FirewallError."""
+        steps = restore_bans(self.book, self.backend, self.records, self.clock, recorded=recorded)
         try:
-            restored = self.apply(restore_bans(self.book, self.backend, self.records, self.clock))
+            restored = self.apply(steps)
         except StoreError as error:
             self.unread = str(error)
             self._log.error("bans.unread", error=self.unread)
         else:
-            self.unread = ""
+            self.unread = "" if recorded else "the database lacks the latest bans and unbans"
             self._log.info("bans.restored", **restored)
 
     def retry_restore(self) -> bool:
-        """Restore the recorded bans if an earlier try could not read them; return whether it succeeded now.
+        """Restore the recorded bans that an earlier try left out; return whether all are restored now.
 
         First the database must have recorded everything: a ban that has ended since must not return. Raise
         FirewallError.
@@ -147,15 +151,15 @@ class Enforcer:
 
     @property
     def knows_bans(self) -> bool:
-        """Whether the ledger has all bans in force: enforcement is on, and the recorded bans were read."""
+        """Whether the ledger has all bans in force: enforcement is on, and no recorded ban was left out."""
         return self.enforcing and not self.unread
 
     def attach(self) -> None:
-        """Write rules and sets, and load the store's bans, for a command that runs without a daemon.
+        """Load the store's bans, for a command that runs without a daemon.
 
-        The bans in the kernel are not changed. Raise FirewallError.
+        The kernel's rules and bans are not changed. Raise FirewallError.
         """
-        self.opened = self.backend.open()
+        self.backend.attach()
         self.enforcing = True
         with suppress(StoreError):  # a command can still unban what the kernel has
             for ban in self.records.running(self.clock.wall()):
@@ -172,7 +176,7 @@ class Enforcer:
         the rules are written. Raise FirewallError.
         """
         if not self.records.switched_off:
-            self.opened = self._rebuilt() if damaged else self.backend.open()
+            self.opened = self._rebuilt() if damaged else self._open()
             if not self.records.switched_off:
                 return self.opened
         self.switch_off()
@@ -187,9 +191,14 @@ class Enforcer:
         # RuleUpdates puts the wanted plan in place again when the lists are written.
         self.backend.plan = self.backend.plan.observing(Until.LISTS)
         self.opened = None  # if the kernel refuses, no rule is known to be in place
-        opened = self.backend.open()
+        opened = self._open()
         self.rebuilt_at = self.clock.mono()
         self.filler.refill()
+        return opened
+
+    def _open(self) -> Opened:
+        opened = self.backend.open()
+        self.plan = self.backend.plan
         return opened
 
     def switch_off(self) -> None:
@@ -216,8 +225,8 @@ class Enforcer:
         else:
             self.not_removed = ""
 
-    def switch_on(self) -> None:
-        """Enforce again, and restore the bans that have time left.
+    def switch_on(self, *, recorded: bool = True) -> None:
+        """Enforce again, and restore the bans that have time left: those that are not ``recorded`` later.
 
         While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
         these bans are not counted again: only new attempts can lead to a ban.
@@ -226,13 +235,7 @@ class Enforcer:
         self.apply(self.book.forget_assumed(self._followed()))
         self.records.set_switched_off(False)
         if not self.enforcing:
-            self.start()
-            self._record_restored()
-
-    def _record_restored(self) -> None:
-        """Record exactly the restored bans. The database may still lack another one, and would record it."""
-        if self.knows_bans:
-            self.record_all()
+            self.start(recorded=recorded)
 
     def require_enforcing(self) -> None:
         """Raise ControlError if enforcement is switched off."""

@@ -40,8 +40,10 @@ class Exempt:
     def refusal(self, network: Network, *, force: bool = False) -> str | None:
         """Return why ``network`` must not be banned; None if it may be.
 
-        With ``force``, protected networks may be banned, but networks on the allow list must not.
+        With ``force``, protected networks may be banned. Networks on the allow list and a /0 may not.
         """
+        if not network.prefixlen:
+            return "is every address, which is never banned"
         if self.allowed.contains(network):
             return "is allowed (see: ringfence allow list)"
         if force:

@@ -183,9 +183,10 @@ class Filler:
     def _abandon(self, target: NetworkList) -> None:
         steps = self._running.pop(target, None)
         # ``_continue`` does not go on with the generator, because it is no longer in ``_running``. While the
-        # thread sorts in the generator, close() raises ValueError; it has not yet changed the kernel.
+        # thread sorts in the generator, close() raises ValueError; it has not yet changed the kernel. The
+        # kernel may keep the new set of ipset for now: the next replacement removes it.
         if steps is not None:
-            with suppress(ValueError):
+            with suppress(ValueError, FirewallError):
                 steps.close()
 
     def _failed(self, target: NetworkList, error: FirewallError) -> None:

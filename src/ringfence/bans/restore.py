@@ -32,26 +32,33 @@ With a greater difference it is another ban. ipset rounds timeouts up to whole s
 """
 
 
-def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -> Steps[dict[str, int]]:
+def restore_bans(
+    book: Book, backend: Backend, records: Records, clock: Clock, *, recorded: bool = True
+) -> Steps[dict[str, int]]:
     """At the daemon's start, add the stored bans that the kernel lacks; adopt those that the store lacks.
 
     If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
     now.
 
-    Bans of the ledger stay as they are. It has some if an earlier start could not read the database. Then
-    this is called again.
+    If not all bans and unbans are ``recorded``, restore only the bans that no waiting write changes. What
+    else the kernel has stays as it is. If the clock was set, restore none: their times are by the old clock.
+
+    Bans of the ledger stay as they are. It has some if an earlier call could not restore all. Then this is
+    called again.
 
     Also record the clock (:func:`follow_clock`). Raise StoreError if the database cannot be read. Until then
     no ban is adopted, and none ends. Return three numbers of bans: ``kept``, which the kernel had
     and the store knew, ``put_back``, which only the store had, and ``adopted``, which only the kernel had.
     """
+    if not recorded and _is_set(records, book.ledger.offset):
+        return {"kept": 0, "put_back": 0, "adopted": 0}
     began = clock.wall()
     placed = frozenset(book.ledger.all_keys())
     listing = ((key_of(one.network, one.scope), one.timeout) for one in listed(backend, None))
     found = {key: left for key, left in listing if key not in placed}
     same_boot = follow_clock(records, found, book.ledger.offset, clock.boot(), began)
-    inside, put_back, recorded = len(found), 0, records.running(began)
-    while bans := list(islice(recorded, CHUNK)):
+    inside, put_back, stored = len(found), 0, records.running(began)
+    while bans := list(islice(stored, CHUNK)):
         kept, missing = list[tuple[Ban, float]](), list[Ban]()
         for ban in bans:
             key = key_of(ban.network, ban.scope)
@@ -66,11 +73,22 @@ def restore_bans(book: Book, backend: Backend, records: Records, clock: Clock) -
         yield from book.keep(kept, began)
         yield from book.add(missing, News.KNOWN, clock.wall())
         put_back += len(missing)
+    if not recorded:
+        return {"kept": inside - len(found), "put_back": put_back, "adopted": 0}
     ended = unbanned_keys(found, records.removed_early(began) if found else (), began, clock.wall())
     yield from book.ask(Batch([Remove(*network_of(key)) for key in ended]))
     unknown = {key: left for key, left in found.items() if key not in ended}
     yield from book.adopt(unknown, clock.wall())
     return {"kept": inside - len(unknown), "put_back": put_back, "adopted": len(unknown)}
+
+
+def _is_set(records: Records, offset: float) -> bool:
+    """Whether the clock was set since the database recorded it, or is unknown. Raise StoreError.
+
+    ``offset`` is the wall clock minus the monotonic clock.
+    """
+    known, _ = records.clock()
+    return known is None or abs(offset - known) > CLOCK_STEP
 
 
 def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:

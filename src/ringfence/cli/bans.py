@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -41,14 +41,14 @@ from ringfence.cli.output import (
     short_time,
 )
 from ringfence.cli.screen import Screen, escaped_text, fitting, show_list, table_of, without
-from ringfence.clock import format_duration
+from ringfence.clock import format_duration, time_left
 from ringfence.config.converters import parse_duration
 from ringfence.config.schema import Settings
 from ringfence.control import MOST_ENDED, MOST_LISTED
 from ringfence.errors import DaemonUnreachableError, Exit
 from ringfence.plurals import counted
 from ringfence.values.ban import COLUMNS, cell_of
-from ringfence.values.network import format_network, parse_network
+from ringfence.values.network import Network, format_network, parse_network
 
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
@@ -61,12 +61,6 @@ _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
 _MAX_INDENTED = 1_000_000
 """The size in bytes from which JSON is printed in one line, without indents: only scripts read so much."""
-_RENEWED_FROM = 2_000_000
-"""The seconds left in the kernel above which the end of a ban is taken from the ban's record instead.
-
-An entry in the kernel lasts at most about 24 days. For a longer ban, the daemon renews the entry until the
-ban ends. So the remaining time of such an entry is not that of the ban.
-"""
 
 Rows = list[dict[str, Any]]
 
@@ -135,15 +129,16 @@ def ban(
         with suppress(ValueError):
             parse_duration(text)
             raise typer.BadParameter(f"{text!r} is a time; write it as: --for {text}")
-    networks = [str(network) for network in networks_from(addresses)]
+    wanted = _typed(addresses)
+    networks = [str(network) for network in wanted]
     seconds = duration_from("--for", length)
     with errors_reported():
         answer = ask_daemon(config, "ban", networks=networks, seconds=seconds, reason=reason, force=force)
         problems = answer["problems"]
         if len(problems) < len(networks):
-            warn_about_friends(config, networks_from(addresses), "banned")
+            warn_about_friends(config, [*wanted], "banned")
         echo_stderr(*answer["notes"])
-        _print_outcome(f"banned for {format_duration(seconds)}", addresses, networks, problems)
+        _print_outcome(f"banned for {format_duration(seconds)}", wanted, problems)
 
 
 def unban(
@@ -161,7 +156,7 @@ def unban(
         addresses, everything = None, True
     if everything == bool(addresses) or (everything and allow):
         raise typer.BadParameter("name addresses, or --all without --allow")
-    networks = networks_from(addresses or [])
+    networks = _typed(addresses or [])
     settings, code, accepted = settings_or_defaults(config), 0, list[str]()
     if allow:  # before the unban: otherwise a new ban could be placed between the two
         wanted = [format_network(network) for network in networks]
@@ -176,7 +171,7 @@ def unban(
         missing = [network for network in answer["not_banned"] if network not in allowed]
         problems = [*answer["problems"], *(f"{network}: is not banned" for network in missing)]
         echo_stderr(*answer["notes"])
-        _print_outcome("unbanned", addresses or [], [str(network) for network in networks], problems)
+        _print_outcome("unbanned", networks, problems)
     if code:
         raise typer.Exit(code)
 
@@ -188,20 +183,23 @@ def _unban(settings: Settings, **which: Any) -> Any:  # noqa: ANN401 - the daemo
     return answer
 
 
-def _print_outcome(
-    done: str, addresses: Sequence[str], networks: Sequence[str], problems: Sequence[str]
-) -> None:
+def _typed(addresses: Sequence[str]) -> Mapping[Network, str]:
+    """Return each network that the user typed, once, with its text."""
+    return dict(zip(networks_from([*addresses]), addresses, strict=True))
+
+
+def _print_outcome(done: str, networks: Mapping[Network, str], problems: Sequence[str]) -> None:
     """Print a line with the addresses that succeeded, and all problems.
 
-    ``done`` begins the line, such as "unbanned". ``addresses`` are the addresses as the user typed them, and
-    ``networks`` the same ones parsed. A problem that concerns a single network begins with this network. The
-    line is left out if no address succeeded, or if it is unknown which ones did. If there are problems, exit
-    with the code for a problem.
+    ``done`` begins the line, such as "unbanned". ``networks`` have their texts as the user typed them. A
+    problem that concerns a single network begins with this network. The line is left out if no address
+    succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a problem.
     """
     failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
     # If a problem concerns several networks or none of them, it is unknown which ones succeeded.
     if sum(failed) == len(problems) < len(networks):
-        echo(f"{done}: " + ", ".join(text for text, bad in zip(addresses, failed, strict=True) if not bad))
+        texts = (text for text, bad in zip(networks.values(), failed, strict=True) if not bad)
+        echo(f"{done}: " + ", ".join(texts))
     echo_stderr(*problems)
     if problems:
         raise typer.Exit(Exit.PROBLEM)
@@ -262,7 +260,7 @@ def _columns(rows: Rows) -> dict[str, list[str]]:
         "PROVEN": [_proven(row) for row in rows],
         **_more(rows),
         output.head("SINCE"): [short_time(row["since"]) for row in rows],
-        "LEFT": [_left(row) for row in rows],
+        "LEFT": [time_left(row["expires"]) for row in rows],
         "PACKETS": [str(row["packets"]) for row in rows],
     }
     if not any(row["account"] for row in rows):
@@ -287,15 +285,6 @@ def _proven(row: dict[str, Any]) -> str:
 def _more(rows: Rows) -> dict[str, list[str]]:
     """Return the table columns for further fields of the bans in ``rows``: cells by head."""
     return {head: [cell_of(row, key) for row in rows] for key, head in _MORE.items()}
-
-
-def _left(row: dict[str, Any]) -> str:
-    left = row["timeout"]
-    if left is None:
-        return "no end"
-    if left > _RENEWED_FROM and row["expires"]:  # the daemon renews the kernel's entry
-        left = datetime.fromisoformat(row["expires"]).timestamp() - time.time()
-    return format_duration(left)
 
 
 def _fitting(rows: Rows, to: Screen) -> Table:

@@ -27,7 +27,7 @@ from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
-from ringfence.host.listening import find_proxy_sockets, is_here
+from ringfence.host.listening import find_named_users, find_proxy_sockets, is_here
 from ringfence.host.mounts import local_files
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
@@ -265,7 +265,7 @@ def _proxy_findings(settings: Settings, wire: Finding) -> Iterator[Finding]:
             what = f"{pbx.name}: proxies {', '.join(map(format_network, pbx.proxies))}"
             if not (wire.right is True and pbx.ami.enabled):
                 yield Finding(False, what, WITHOUT_CLIENTS)
-            elif find_proxy_sockets():
+            elif find_proxy_sockets(find_named_users()):
                 yield Finding(True, what, "the wire names their clients; they are never banned themselves")
             else:
                 yield Finding(False, what, "no Kamailio or OpenSIPS listens here, so no client is known")

@@ -24,6 +24,7 @@ from ringfence.errors import (
     DaemonUnreachableError,
     HangingError,
     ListError,
+    NoAccessError,
     NoAnswerError,
     error_lines,
 )
@@ -272,12 +273,12 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
 def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - the same
     """Answer the request ``do``, which failed with ``error``, without the daemon; return the answer.
 
-    If the daemon hangs, print that. If the daemon may have got a request that changes something, raise
-    ``error`` instead.
+    If the daemon hangs, print that. If a daemon may run that has got a request that changes something, or
+    would not notice the change, raise ``error`` instead.
     """
     from ringfence.guard.offline import CHANGES  # noqa: PLC0415 - as above
 
-    if isinstance(error, NoAnswerError) and do in CHANGES:
+    if isinstance(error, NoAccessError | NoAnswerError) and do in CHANGES:
         raise error
     if isinstance(error, HangingError) and not error.is_known:
         echo_stderr(error.state)
@@ -288,8 +289,8 @@ def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any,
     """Send the request ``do`` to the daemon; if no daemon answers, answer the request from its database.
 
     ``where`` is the configuration, or its file (see :func:`ask_daemon`). Return the answer, and why the
-    daemon could not be reached; "" if it gave the answer. Raise NoAnswerError if a daemon may have got a
-    request that changes something.
+    daemon could not be reached; "" if it gave the answer. Raise NoAccessError or NoAnswerError for a change
+    if a daemon may run.
     """
     try:
         if isinstance(where, Path):

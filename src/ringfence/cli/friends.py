@@ -6,7 +6,6 @@ If no daemon runs, the list and the export come from its database. Import and fo
 import os
 import time
 from collections.abc import Sequence
-from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,14 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, open_input
+from ringfence.cli.common import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ask_daemon,
+    ask_or_read,
+    networks_from,
+    open_input,
+)
 from ringfence.cli.groups import HintingGroup
 from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.private_file import write_private
@@ -22,6 +28,7 @@ from ringfence.cli.screen import Screen, show_list
 from ringfence.errors import Exit, ListError
 from ringfence.friends.exchange import as_json, lines_of, parse_document
 from ringfence.plurals import counted
+from ringfence.values.network import format_network, is_single
 
 RECORDED_ONLY = "The daemon does not answer: this list comes from its database."
 _BATCH = 200  # friends in one request, some 50 kB
@@ -98,10 +105,10 @@ def friends_forget(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Forget a friend until it is seen again; a registered phone is seen within a minute."""
-    try:
-        text = str(ip_address(address))
-    except ValueError as error:
-        raise typer.BadParameter(f"not an address: {error}") from None
+    [network] = networks_from([address])
+    if not is_single(network):
+        raise typer.BadParameter(f"not an address: {address!r}")
+    text = format_network(network)
     with errors_reported():
         if not ask_daemon(config, "friends_forget", address=text):
             echo_stderr(f"{text} is not a friend")
@@ -116,15 +123,17 @@ def _send(path: Path, rows: Sequence[dict[str, str]]) -> int:
     arrived.
     """
     transfer = f"{os.getpid()}-{time.time_ns()}"
-    rest = iter(rows)
+    rest, before = iter(rows), 0
     batch = list(islice(rest, _BATCH))
     while True:
         following = list(islice(rest, _BATCH))
         more = bool(following)
-        imported = ask_daemon(path, "friends_import", friends=batch, transfer=transfer, more=more)
+        imported = ask_daemon(
+            path, "friends_import", friends=batch, transfer=transfer, before=before, more=more
+        )
         if not more:
             return int(imported)
-        batch = following
+        before, batch = before + len(batch), following
 
 
 def _write(file: Path, text: str) -> None:

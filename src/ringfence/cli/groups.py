@@ -11,18 +11,30 @@ from ringfence.street import Command
 
 
 class HintingGroup(typer.core.TyperGroup):
-    """A group of commands. Its error message for an unknown command suggests the one that was meant."""
+    """A group of commands. Its error message for an unknown command suggests the one that was meant.
+
+    An option of the group itself is refused before a command, where it would change nothing.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
         """Find the command whose name is the first of ``args``. If it does not exist, end with a usage error.
 
-        The error contains a suggestion if possible. ``ctx`` is the context of click, typer's base.
+        The error contains a suggestion if possible. An option of this group is an error too. ``ctx`` is the
+        context of click, typer's base.
         """
         if args and self.get_command(ctx, args[0]) is None:
             suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])
             if suggestion:
                 ctx.fail(f"No such command {args[0]!r}. Did you mean: {suggestion}")
+        elif before := [one.opts[0] for one in self.params if _is_given(ctx, str(one.name))]:
+            ctx.fail(f"Write {before[0]} after {args[0]!r}: before it, it would change nothing.")
         return super().resolve_command(ctx, args)
+
+
+def _is_given(ctx: Any, name: str) -> bool:  # noqa: ANN401 - see above
+    """Whether the command line has an option of this name; its value may come from elsewhere too."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and str(source.name) == "COMMANDLINE"
 
 
 class LazyGroup(HintingGroup):

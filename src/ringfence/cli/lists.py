@@ -55,7 +55,8 @@ CountryArgument = Annotated[
 ]
 NoteOption = Annotated[str, typer.Option(metavar="TEXT", help="Note, shown in the list.")]
 ForOption = Annotated[
-    str, typer.Option("--for", metavar="TIME", help="Lifetime of the entry, such as 2h; default: no end.")
+    str | None,
+    typer.Option("--for", metavar="TIME", help="Lifetime of the entry, such as 2h; default: no end."),
 ]
 
 
@@ -79,7 +80,7 @@ def list_group(texts: ListTexts) -> typer.Typer:
         entries: Annotated[list[str], typer.Argument(metavar="ENTRY", help=texts.entries)],
         config: ConfigOption = DEFAULT_CONFIG,
         note: NoteOption = "",
-        length: ForOption = "",
+        length: ForOption = None,
         force: Annotated[bool, typer.Option("--force", help=texts.force)] = False,
     ) -> None:
         _add(config, side, entries, note, length, force=force)
@@ -89,7 +90,7 @@ def list_group(texts: ListTexts) -> typer.Typer:
         countries: CountryArgument,
         config: ConfigOption = DEFAULT_CONFIG,
         note: NoteOption = "",
-        length: ForOption = "",
+        length: ForOption = None,
     ) -> None:
         _add(config, side, [_country(text) for text in countries], note, length)
 
@@ -145,8 +146,10 @@ def allow_entries(path: Path, entries: list[str], note: str) -> tuple[int, list[
     return 0, accepted
 
 
-def _add(path: Path, side: str, entries: list[str], note: str, length: str, *, force: bool = False) -> None:
-    seconds = duration_from("--for", length) if length else None
+def _add(
+    path: Path, side: str, entries: list[str], note: str, length: str | None, *, force: bool = False
+) -> None:
+    seconds = None if length is None else duration_from("--for", length)
     with errors_reported():
         do = f"{side}_add"
         answer, absent = ask_or_read(path, do, what=entries, note=note, seconds=seconds, force=force)

@@ -38,7 +38,7 @@ def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -
 
 def _print(report: dict[str, Any]) -> None:
     screen = Screen()
-    for line in _alarms(report["alarms"]):
+    for line in _alarms(report["alarms"], report["alarm_counts"]):
         screen.show(line, style="bold red", indent=2)
     firewall = report["firewall"]
     guarded = ", ".join(f"IPv{version} {how}" for version, how in firewall["families"].items())
@@ -78,10 +78,11 @@ def _print(report: dict[str, Any]) -> None:
         screen.print(_watched(report["watched"], screen.width))
 
 
-def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
+def _alarms(alarms: list[dict[str, Any]], counts: Mapping[str, int]) -> list[str]:
     """Return a line for each alarm, but at most _MAX_OF_ONE_CODE for one code.
 
-    The alarm that all phones fail comes first.
+    ``counts`` has the number of alarms of each code, because ``alarms`` may lack some. The alarm that all
+    phones fail comes first.
     """
     by_code: dict[str, list[dict[str, Any]]] = {}
     for alarm in sorted(alarms, key=lambda alarm: bool(alarm["code"] != AlarmCode.PHONES_ALL_FAILING)):
@@ -89,9 +90,9 @@ def _alarms(alarms: list[dict[str, Any]]) -> list[str]:
     lines: list[str] = []
     for code, same_code in by_code.items():
         lines += map(alarm_line, same_code[:_MAX_OF_ONE_CODE])
-        if len(same_code) > _MAX_OF_ONE_CODE:
-            more = len(same_code) - _MAX_OF_ONE_CODE
-            lines.append(f"! {code}: and {more} more; see: ringfence status --json")
+        more = counts.get(code, 0) - _MAX_OF_ONE_CODE
+        if more > 0:
+            lines.append(f"! {code}: and {more} more; see: ringfence alarms")
     return lines
 
 

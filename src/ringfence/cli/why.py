@@ -59,8 +59,9 @@ def _account_lines(found: Document) -> Iterator[tuple[str, str]]:
         yield "success", f"{short_time(success['seen'])} from {success['address']} ({how})"
     for ban in found["bans"]:
         of = "" if ban["network"] == ban["address"] else f" (of {ban['network']})"
+        former = " (a former address)" if ban["former"] else ""
         until = f"until {short_time(ban['expires'])}"
-        yield "ban", f"{ban['address']}{of}: {ban['rule']}, since {short_time(ban['since'])}, {until}"
+        yield "ban", f"{ban['address']}{of}{former}: {ban['rule']}, since {short_time(ban['since'])}, {until}"
     failures = found["failures"]
     if failures:
         last = failures[0]

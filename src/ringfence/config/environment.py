@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from attrs import frozen
 
@@ -175,19 +175,26 @@ def _value(text: str, key: Key) -> object:
     if kind is bool:
         return {"true": True, "false": False}.get(text, text)
     if kind is int:
-        return int(text) if _WHOLE.fullmatch(text) else text
+        return _number(text)
     if get_origin(kind) is tuple:
-        return _list(text)
+        entry = Key(key.path, get_args(kind)[0])
+        return [*map(_number, _list(text))] if entry.plain_kind is int else _list(text)
     return text
 
 
-def _list(text: str) -> object:
+def _number(entry: object) -> object:
+    """Return a whole number for a text of one, any other value unchanged."""
+    return int(entry) if isinstance(entry, str) and _WHOLE.fullmatch(entry) else entry
+
+
+def _list(text: str) -> list[Any]:
     if not text.lstrip().startswith("["):
         return [entry.strip() for entry in text.split(",")] if text.strip() else []
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
+        entries: list[Any] = tomllib.loads(f"value = {text.strip()}")["value"]
     except (ValueError, RecursionError) as error:
         raise ValueError(f"begins with [ and is not a list in TOML: {error}") from None
+    return entries
 
 
 def _set(tree: dict[str, Any], path: KeyPath, value: object) -> None:

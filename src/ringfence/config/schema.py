@@ -189,8 +189,8 @@ class FirewallSettings(_Tables):
     bans or networks in the kernel.
 
     ``scope`` is what a ban covers: every port (``all``), or the SIP ports only (``sip``). A ban on evidence
-    that may be forged always covers SIP ports only. ``sip_ports`` are these ports. With None, ringfence finds
-    the ports that Asterisk uses.
+    that may be forged always covers SIP ports only. ``sip_ports`` are these ports. Without any, ringfence
+    finds the ports that Asterisk uses.
     """
 
     backend: BackendName = BackendName("auto")
@@ -357,7 +357,7 @@ class Settings(_Tables):
         """
         mine = self.firewall
         ports = found_ports if found_ports is not None else Ports()
-        if mine.sip_ports is not None:
+        if mine.sip_ports:
             ports = evolve(
                 ports,
                 udp=tuple(sorted({port.number for port in mine.sip_ports if port.udp})),

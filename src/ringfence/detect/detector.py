@@ -14,6 +14,7 @@ administrator, a login that makes a friend, or a friend that the kernel must obs
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import groupby
 from math import inf
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ from ringfence.detect.pages import Pages
 from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_refused_login
 from ringfence.detect.rules import HOUR, By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS, remember
-from ringfence.detect.unexplained import STREAMS, Exchanges
+from ringfence.detect.unexplained import STREAMS, Exchanges, are_of_phone
 from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -356,23 +357,27 @@ class Detector:
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
-        """Yield an attempt for each unreadable request that no event reports, except of banned addresses.
+        """Yield an attempt for each unreadable request that no event reports.
 
-        The arguments are those of :meth:`judge_exchanges`. This is a generator, so that a ban which follows
-        from one attempt applies to the next one.
+        Requests of banned addresses and of phones (``are_of_phone``) are left out. The arguments are those of
+        :meth:`judge_exchanges`. This is a generator, so that a ban which follows from one attempt applies to
+        the next one.
         """
-        for remote in self._exchanges.unexplained(now, since, read):
-            subject = self._subjects.find(remote.address)
-            banned = self._scopes_of(subject, now)
-            if Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
-                continue  # it was asked before the ban
-            attempt = Attempt(
-                *(asterisk, remote.address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP),
-                *(remote.transport, "", EventKind.UNEXPLAINED, wall),
-                trusted=True,
-                sources=(WIRE,),
-            )
-            yield AttributedAttempt(attempt, now, claimed=Scope.SIP_TCP)
+        for remote, requests in groupby(self._exchanges.unexplained(now, since, read)):
+            if are_of_phone(self._exchanges.logins(remote), self.friends.settled_at(remote.address)):
+                continue
+            for _ in requests:
+                subject = self._subjects.find(remote.address)
+                banned = self._scopes_of(subject, now)
+                if Scope.SIP_TCP in banned or not _WHOLE.isdisjoint(banned):
+                    continue  # it was asked before the ban
+                attempt = Attempt(
+                    *(asterisk, remote.address, AttemptKind.UNEXPLAINED, Proof.HANDSHAKE, Service.PJSIP),
+                    *(remote.transport, "", EventKind.UNEXPLAINED, wall),
+                    trusted=True,
+                    sources=(WIRE,),
+                )
+                yield AttributedAttempt(attempt, now, claimed=Scope.SIP_TCP)
 
     def observe_loss(self, now: float) -> None:
         """Record that some of the packets that the kernel copies were lost at ``now`` (monotonic)."""
@@ -494,7 +499,8 @@ class Detector:
         if not subject.friend:
             return self._friend_attempts.on_tainted(subject, new, now)
         decision, follows = self._friend_attempts.on_reason(subject, new, now)
-        return decision, (*follows, *self._count_friend(subject, new, fact))
+        self._count_friend(subject, new, fact)
+        return decision, follows
 
     def _judge_stranger_again(self, subject: Subject, change: _Correction, now: float) -> Consequence:
         """Judge an attempt of a stranger again."""
@@ -536,7 +542,7 @@ class Detector:
             one = evolve(one, proof=proof.proof, time=attempt.time - (latest - fact.at))
             if subject.friend or self._works_near(one):
                 ban, follows = self._friend_attempts.on_certain(subject, one, now)
-                alarms += self._count_friend(subject, one, fact)
+                self._count_friend(subject, one, fact)
             elif tainted:
                 ban, follows = self._friend_attempts.on_tainted(subject, one, now)
             else:
@@ -654,9 +660,10 @@ class Detector:
     def observed(self, now: float) -> frozenset[Address]:
         """Return the friends whose packets the kernel must copy (``observation``).
 
-        They are new or refused often, or all phones if Asterisk could not report an event.
+        They are new or refused often. They are all phones if Asterisk could not report an event, and if a SIP
+        proxy serves them: AMI names the proxy, so without a copied request no login names its phone.
         """
-        if self._observation.has_silence(now):
+        if self._attribution.proxies.networks or self._observation.has_silence(now):
             return self._phones()
         new = (one for one in self.friends.first_day.addresses if self.friends.has(one))
         return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
@@ -764,23 +771,22 @@ class Detector:
         """Judge an attempt of a known phone's address; return the judgement and the alarms.
 
         ``banned`` are the scopes in which the address is banned. A proven guess at another account also
-        counts against that account, and against the /24 or /48.
+        counts for the /24 or /48.
         """
         if subject.friend and scope_of_ban(attempt.transport) in banned:
             self.counts.late += 1
             return (Judgement(attempt, subject.network, Disposition.LATE),)
         decision, follows = self._friend_attempts.on_attempt(subject, attempt, now)
-        follows = (*follows, *self._count_friend(subject, attempt, fact_from(attempt, now)))
+        self._count_friend(subject, attempt, fact_from(attempt, now))
         return (Judgement(attempt, subject.network, Disposition.FRIEND, decision), *follows)
 
-    def _count_friend(self, subject: Subject, attempt: Attempt, fact: Fact) -> Sequence[AlarmChange]:
-        """Count a friend's proven guess at another account, against that account and the friend's /24 or /48.
+    def _count_friend(self, subject: Subject, attempt: Attempt, fact: Fact) -> None:
+        """Count a friend's proven guess at another account for the friend's /24 or /48.
 
-        Return the alarms. Any other attempt is ignored, also one at an account that works in the same /64.
+        Any other attempt is ignored, also one at an account that works in the same /64.
         """
-        if not fact.proven or not is_guess_elsewhere(attempt) or self._works_near(attempt):
-            return ()
-        return self._judge.count_friend(subject, attempt.asterisk, fact)
+        if fact.proven and is_guess_elsewhere(attempt) and not self._works_near(attempt):
+            self._judge.count_friend(subject, fact)
 
     def _judge_stranger(
         self,

@@ -11,8 +11,9 @@ this network have failed there within the hour:
 
 In this network may be addresses that are known: exempt, or a friend now or in the last month. Then each part
 of it without them is banned (of a /16 or /32, down to a /24 or /48), at most ``MOST_PARTS``. So the known
-places of an account can always log in. The bans last minutes, and longer on return: they are those of claimed
-evidence (``rules.Claimed``).
+places of an account can always log in. Failures of friends do not count for an attack
+(``Judge.count_friend``): the phones of many homes may have the same wrong account. The bans last minutes, and
+longer on return: they are those of claimed evidence (``rules.Claimed``).
 
 **How many guesses Asterisk checks** at one account in an hour. The attack begins for the judge with the
 eighth address, or with the twentieth failure of at least three that are not banned in full.
@@ -71,10 +72,13 @@ def scope_of_ban(transport: Transport) -> Scope:
 def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Sequence[Network]:
     """Return the networks to ban for a distributed attack, the one with the address of ``subject`` first.
 
-    ``members`` are the senders that failed on the attacked account within the hour, with ``subject``.
+    ``members`` are the senders that failed on the attacked account within the hour, with ``subject``. Those
+    that are friends now or in the last month do not widen the ban: a sender may fail as a stranger, and then
+    turn out to be a phone.
     """
-    own = subject.network
-    whole = _network_of_attack(subject, [unpack_network(key) for key in members])
+    own, is_known = subject.network, subjects.friends.any_known_in
+    failing = [one for one in map(unpack_network, members) if one == own or not is_known(one)]
+    whole = _network_of_attack(subject, failing)
     if whole == own:
         return (own,)
     near = own.supernet(new_prefix=_lengths_around(subject.address)[1])

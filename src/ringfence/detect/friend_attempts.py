@@ -244,20 +244,21 @@ class FriendAttempts:
         """Blame a bad attempt on the accounts whose logins made its sender a friend.
 
         ``attempt`` is a guess at another account, or the attempt that led to a ban (then ``banned``). It
-        counts against accounts that did so lately, and against those whose friends of this /64 are banned one
-        after the other. For each account that becomes guilty, yield an alarm, and an Estranged for each
-        friend that only guilty accounts have made: these friends become strangers.
+        counts against accounts that did so lately, unless the sender is an office (``new_friends``), and
+        against those whose friends of this /64 are banned one after the other. For each account that becomes
+        guilty, yield an alarm, and an Estranged for each friend that only guilty accounts have made: these
+        friends become strangers.
         """
         new, sender = self._friends.new, sender_of(subject.address)
         accounts = self._friends.accounts_at(subject.address)
-        alone = len(accounts) == 1
+        alone, office = len(accounts) == 1, self._friends.is_office(subject.address)
         for account in accounts:
             again = banned and self._of(subject).is_second_ban(account, subject.address, now)
             if not new.is_new(account, sender, attempt.time):
                 if not again:
                     continue
                 new.restore(account, sender, attempt.time)  # it counts as new from now on
-            guilty = new.blame(account, sender, attempt.time, attempt.account, alone=alone)
+            guilty = not office and new.blame(account, sender, attempt.time, attempt.account, alone=alone)
             if guilty or again or (banned and alone):
                 yield guessing(*account)
                 yield from map(Estranged, self._friends.estrange(account, attempt.time))
@@ -365,8 +366,9 @@ class FriendAttempts:
         if uncounted or self._is_forgiven(subject, attempt):
             return
         self._phones.take_back(attempt)
-        for account in self._friends.accounts_at(subject.address):
-            self._friends.new.take_back(account, sender_of(subject.address), attempt.account)
+        if not self._friends.is_office(subject.address):  # its guesses count against no account
+            for account in self._friends.accounts_at(subject.address):
+                self._friends.new.take_back(account, sender_of(subject.address), attempt.account)
         failures = self._of(subject)
         for rule in self._rules:
             if attempt.kind in rule.counts:

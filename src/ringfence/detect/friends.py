@@ -21,7 +21,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from ringfence.detect.new_friends import GUILTY_FOR, YOUNG_FOR, AccountKey, NewFriends
+from ringfence.detect.new_friends import GUILTY_FOR, MOST_STOLEN, YOUNG_FOR, AccountKey, NewFriends
 from ringfence.detect.observation import FirstDay
 from ringfence.detect.rules import DAY
 from ringfence.detect.sessions import remember
@@ -213,6 +213,25 @@ class Friends:
     def accounts_at(self, address: Address) -> set[AccountKey]:
         """Return the accounts that made ``address`` a friend by a login or a contact."""
         return {account_of(one) for one in self.reasons(address) if one.reason not in _NOT_LEARNED}
+
+    def is_office(self, address: Address) -> bool:
+        """Whether more than ``MOST_STOLEN`` accounts made ``address`` a friend.
+
+        A name counts once, because one password may be valid at several Asterisks.
+        """
+        return len({name for _, name in self.accounts_at(address)}) > MOST_STOLEN
+
+    def settled_at(self, address: Address) -> set[str]:
+        """Return the accounts of ``address`` whose logins are those of its phones, and not of an attacker.
+
+        They have worked there for more than a day. Of an office (:meth:`is_office`), all accounts are
+        returned: its address may change each day. So an attacker with four passwords, or with one at the
+        address of an office, need not wait for a day until ``unexplained`` no longer counts its requests.
+        """
+        names, sender = {name for _, name in self.accounts_at(address)}, sender_of(address)
+        if self.is_office(address):
+            return names
+        return {name for name in names if not self.first_day.is_new(name, sender)}
 
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
         """Hold ``account`` responsible for guesses: end each friendship that it has made lately.

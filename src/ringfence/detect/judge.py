@@ -422,15 +422,16 @@ class Judge:
         alarms = self.count_for_account(subject, asterisk, fact)
         return None if fact.page else self._count_for_prefix(subject, fact), alarms
 
-    def count_friend(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
-        """Count a friend's proven guess at another account for this account, and for its prefix.
+    def count_friend(self, subject: Subject, fact: Fact) -> None:
+        """Count a friend's proven guess at another account for its prefix.
 
-        Return the alarm if a distributed attack begins. The strangers of the prefix may be banned earlier,
-        and never the friend itself.
+        The strangers of the prefix may be banned earlier, and never the friend itself. The guess does not
+        count for its account: the phones of eight homes whose settings have the same wrong account are no
+        distributed attack. An attacker with one password gains little by that. Its friends are few
+        (``new_friends``), this rule never bans a friend, and eight strangers still begin the attack.
         """
         if self._prefix is not None and fact.kind in self._prefix.counts:
             self._prefixes.add(prefix_of(subject.address), subject.key, fact.at)
-        return self.count_for_account(subject, asterisk, fact)
 
     def count_for_account(self, subject: Subject, asterisk: str, fact: Fact) -> Sequence[AlarmChange]:
         """Count a proven attempt for its account; return the alarm if a distributed attack begins."""
@@ -448,8 +449,8 @@ class Judge:
     def take_back(self, subject: Subject, asterisk: str, fact: Fact) -> None:
         """Count an attempt no more for its account: AMI reports another account, or that there is none.
 
-        An unproven attempt did not count. The history of its sender has it as AMI reports it. If that has
-        other proven attempts at the account, also some that have led to a ban, they count on.
+        An unproven attempt, and one of a friend, did not count. The sender's history has it as AMI reports
+        it. If that has other proven attempts at the account, also some that have led to a ban, they count on.
         """
         facts = map(fact_of, self._history.packed(subject.key))
         others = any(one.account == fact.account and one.proven and not one.unknown for one in facts)

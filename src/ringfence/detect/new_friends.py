@@ -16,6 +16,12 @@ office that is new, is at one. And they are at ``MANY_TRIED`` accounts, or the l
 ``SWIFT_WITHIN``: if the office has two uplinks, or IPv4 and IPv6, such a phone changes between two senders.
 All senders together then guess at one account no faster than a single friend may.
 
+Guesses from an *office* count against no account. It is an address that more than ``MOST_STOLEN`` accounts
+made a friend. Some of its phones may have wrong passwords, and when the office changes its uplink, their
+guesses come from two senders. This is a trade. A person with one stolen password is found, and with up to
+``MOST_STOLEN``. With more, who logs in with all of them at each new address, has the limits of a friend
+there, as with one password after a week.
+
 An account is also guilty if a new friend that it alone made is banned for guesses, or is *hurried*: it makes
 ``HURRIED`` guesses at one account within ``HURRIED_WITHIN``. The ban comes some packets later than the guess
 that leads to it. So a program at full speed must be found sooner than a phone that tries again twice a
@@ -52,6 +58,11 @@ MOST_GUESSES = 20
 HURRIED, HURRIED_WITHIN = 12, 2.5
 MANY_TRIED = 3
 SWIFT, SWIFT_WITHIN = 10, 33.0  # the pace of 180 guesses in ten minutes, which are a ban of a friend
+MOST_STOLEN = 3
+"""The greatest number of accounts at an address that may be one person's, with stolen passwords.
+
+An address with more accounts is an office's.
+"""
 GUILTY_FOR = HOUR
 YOUNG_FOR = 7 * DAY
 MOST = 4_096

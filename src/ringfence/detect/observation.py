@@ -20,7 +20,9 @@ meanwhile, by a login or a contact. A contact is what its sender writes: several
 ``max_contacts`` permits it, and any number one after the other if a new one replaces the last.
 
 All phones are observed for as long if the log says that Asterisk could not report an event: somebody may hide
-guesses whose answers cannot leave. Anyone can cause this by one request, so it must harm no phone.
+guesses whose answers cannot leave. Anyone can cause this by one request, so it must harm no phone. Behind a
+SIP proxy of this host, all phones are always observed: Asterisk's events name the proxy, and only the copied
+request shows which phone has logged in (``proxies``).
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, chan_sip reports no success of a SUBSCRIBE
@@ -161,6 +163,10 @@ class FirstDay:
     def addresses(self) -> AbstractSet[Address]:
         """The addresses of these friends, until :meth:`expire` ends their first day."""
         return self._accounts.keys()
+
+    def is_new(self, account: str, sender: Network) -> bool:
+        """Whether ``account`` is on its first day at ``sender``, an IPv4 address or IPv6 /64."""
+        return (account, sender) in self._new
 
     def begin(self, account: str, sender: Network, address: Address, since: float) -> None:
         """Record that ``account`` works at ``address`` since ``since``, and nowhere else in ``sender``."""

@@ -11,11 +11,12 @@ copies like one with Asterisk (``conversation``): a request with credentials, an
                               AMI: ChallengeResponseFailed of the proxy's address
 
 An event of PJSIP belongs to the client that asked last under its Call-ID, one of chan_sip to the client that
-repeated its nonce last. A friend's requests are not copied. So without a client, an event belongs to the
-address that its nonce proves. An event without both is unconfirmed: its client uses TLS, which the wire
-cannot read. If a stranger's TCP connection is unread, an event of PJSIP belongs to this connection if the
-refusal with its Call-ID leaves by it. Log lines that name a proxy are left out, because they repeat what AMI
-reports.
+repeated its nonce last. A friend's requests are copied too (``Detector.observed``): otherwise none of its
+logins would renew it. Those of an address that is only allowed are not. So without a client, an event
+belongs to the address that its nonce proves. An event without both is unconfirmed: its client uses TLS, which
+the wire cannot read. If a stranger's TCP connection is unread, an event of PJSIP belongs to this connection
+if the refusal with its Call-ID leaves by it. Log lines that name a proxy are left out, because they repeat
+what AMI reports.
 
 **Text of other senders.** Anyone can send an answer to a proxy, which forwards it to the address in the
 second Via (RFC 3261 §16.7). So an answer that leaves from a proxy is nothing by itself: it confirms no line

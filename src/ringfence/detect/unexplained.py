@@ -22,6 +22,11 @@ delivered no events. A phone registers again within ``UNSEEN_FOR`` seconds. Unti
 of a host excuse as much together as the logins of one account. So an attacker that holds such a connection
 may hide as many guesses as one that has a password, but only after a start of the daemon or of Asterisk.
 
+No number excuses the lamps of an office: when a group of twenty phones rings, each phone with their lamps
+gets forty requests. So the detector leaves out the connections of phones that have settled at their address:
+those whose logins are of accounts that are not new there, and all with a login at an address with many
+accounts (``Friends.settled_at``). An unseen login may be of any of its accounts.
+
     exchange, event ChallengeSent      explained
     exchange                           unexplained after ``WAIT``
     five exchanges, AMI is read on     all unexplained
@@ -73,6 +78,7 @@ are monotonic seconds.
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -434,6 +440,14 @@ class Exchanges:
             known.shown = min(known.shown + 1, MOST_WAITING)
             known.explain_one(now)
 
+    def logins(self, remote: Endpoint) -> Collection[str | None]:
+        """Return the accounts that have logged in at PJSIP on the connection of ``remote``.
+
+        None is among them if a login may be unseen.
+        """
+        known = self._known.get((address_key(remote.address), remote.port))
+        return known.own.keys() if known is not None else ()
+
     def waits_for_ami(self, now: float) -> bool:
         """Whether to ask every AMI how far its events have been read: unreadable requests wait for events."""
         crowds = self._crowds()
@@ -494,3 +508,12 @@ class Exchanges:
         else:
             self._known.move_to_end(key)
         return known
+
+
+def are_of_phone(logins: Collection[str | None], settled: Collection[str]) -> bool:
+    """Whether a connection is one of a phone that has settled at its address.
+
+    Then all ``logins`` on it are of accounts that have ``settled`` there. An unseen login (None) may be of
+    any of these, if there are some.
+    """
+    return bool(logins and settled) and all(account is None or account in settled for account in logins)

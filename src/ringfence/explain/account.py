@@ -25,7 +25,7 @@ from ringfence.values.ban import Ban
 from ringfence.values.event import EventKind, Service, short_account
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.location import UNKNOWN, Location, row_of
-from ringfence.values.network import Address, exempts_friends, format_network
+from ringfence.values.network import Address, affects, format_network
 from ringfence.values.text import printable, rfc3339
 
 
@@ -57,11 +57,11 @@ class AccountVerdict(enum.StrEnum):
     """The state of an account. If several apply, the first one in this order is its verdict."""
 
     OUTAGE = "outage"  # the account fails where it worked, and all phones fail at once (outage mode)
-    DENIED = "denied"  # an address where the account works or worked is on the deny list
-    BANNED = "banned"  # an address where the account works or worked is banned
+    DENIED = "denied"  # an address where the account is now, or was last, is on the deny list
+    BANNED = "banned"  # an address where the account is now, or was last, is banned
     BROKEN = "broken"  # the account fails at an address where it worked
     REGISTERED = "registered"  # the account works: an address is a friend because of it
-    LOCKED_OUT = "locked out"  # the last failure came from a banned address, where the account never worked
+    LOCKED_OUT = "locked out"  # the last failure came from a banned address, and the account works nowhere
     FAILING = "failing"  # the account fails, and works at no address now
     GONE = "gone"  # the account worked within the last month, but works at no address now
     UNKNOWN = "unknown"  # ringfence has seen nothing of the account
@@ -111,11 +111,27 @@ class AccountFacts:
 
     @property
     def homes(self) -> dict[Address, Friend]:
-        """The addresses where the account works or worked, with the latest sign of that; latest first."""
+        """The addresses where the account works, then those where it worked; the latest sign of each.
+
+        The address that was seen last comes first in both parts.
+        """
         found: dict[Address, Friend] = {}
-        for friend in sorted((*self.friends, *self.former), key=attrgetter("seen"), reverse=True):
+        every = (*self.friends, *self.former)
+        for friend in sorted(every, key=lambda one: (one.until > self.now, one.seen), reverse=True):
             found.setdefault(friend.address, friend)
         return found
+
+    @property
+    def present(self) -> tuple[Address, ...]:
+        """The addresses where the account works; if it works nowhere, the one where it worked last."""
+        homes = self.homes
+        return tuple(address for address, home in homes.items() if home.until > self.now) or (*homes,)[:1]
+
+    @property
+    def left(self) -> list[Address]:
+        """The addresses where the account worked, and is no longer; the one seen last comes first."""
+        present = self.present
+        return [address for address in self.homes if address not in present]
 
     @property
     def last_success(self) -> Friend | None:
@@ -124,34 +140,37 @@ class AccountFacts:
         This is the latest friend that sent the right password. If no friend did, it is the latest friend for
         any other reason, such as a registration.
         """
-        known = self.homes.values()
-        right = [one for one in (*self.friends, *self.former) if one.reason is FriendReason.AUTHENTICATED]
+        known = (*self.friends, *self.former)
+        right = [one for one in known if one.reason is FriendReason.AUTHENTICATED]
         return max(right or known, key=attrgetter("seen"), default=None)
 
     @property
     def failing_at_home(self) -> Failures | None:
         """The latest failed attempts at an address where the account worked before; None if there are none.
 
-        They are ignored if the account worked there after them, and the address still counts as a friend
-        because of the account.
+        They are ignored if the account worked there after them, and either still works there or has worked
+        elsewhere since.
         """
-        homes = self.homes
+        homes, present = self.homes, self.present
         for one in self.failures:
             home = homes.get(one.last.address)
-            if home is not None and (one.last.time > home.seen or home.until <= self.now):
+            if home is None:
+                continue
+            ended = home.until <= self.now and home.address in present
+            if one.last.time > home.seen or ended:
                 return one
         return None
 
     @property
     def verdict(self) -> AccountVerdict:
         """The state of the account, such as ``banned`` or ``registered``: the first one that applies."""
-        failing = self.failing_at_home is not None
+        present, failing = self.present, self.failing_at_home is not None
         broken = failing or any(alarm.code is AlarmCode.PHONE_BROKEN for alarm in self.alarms)
         locked_out = bool(self.failures) and bool(self.bans.get(self.failures[0].last.address))
         applies = {
             AccountVerdict.OUTAGE: self.outage_mode and failing,
-            AccountVerdict.DENIED: bool(self.denied),
-            AccountVerdict.BANNED: any(self.bans.get(address) for address in self.homes),
+            AccountVerdict.DENIED: any(address in self.denied for address in present),
+            AccountVerdict.BANNED: any(self.bans.get(address) for address in present),
             AccountVerdict.BROKEN: broken,
             AccountVerdict.REGISTERED: bool(self.friends),
             AccountVerdict.LOCKED_OUT: locked_out,
@@ -207,30 +226,40 @@ _ADVICE = {
 
 def advice(known: AccountFacts) -> str:
     """Return a sentence of advice for the administrator: what to do about the account."""
-    verdict = known.verdict
+    verdict, former = known.verdict, _blocked_before(known)
     if verdict in _ADVICE:
-        return _ADVICE[verdict]
+        return _ADVICE[verdict] + former
     if verdict is AccountVerdict.DENIED:
-        return f"the deny list contains its address: ringfence allow add {known.denied[0]}"
+        denied = next(address for address in known.present if address in known.denied)
+        return f"the deny list contains its address: ringfence allow add {denied}"
     if verdict is AccountVerdict.BANNED:
-        banned = next(address for address in known.homes if known.bans.get(address))
+        banned = next(address for address in known.present if known.bans.get(address))
         return f"if the customer is at {banned}: ringfence unban --allow {banned}"
     if verdict is AccountVerdict.REGISTERED:
         others = len({one.last.address for one in known.failures} - known.homes.keys())
         addresses = counted(others, "other address", "other addresses")
         tried = f"; {addresses} tried it without success" if others else ""
         offline = "no ban blocks it; without the daemon the deny list is not known"
-        return ("ringfence does not block it, and the cause is elsewhere" if known.live else offline) + tried
+        here = "ringfence does not block it, and the cause is elsewhere" if known.live else offline
+        return here + tried + former
     failing = known.failing_at_home or (known.failures[0] if known.failures else None)
     if failing is None:
         return "correct the password of the phone, or the account in Asterisk"
-    return _fix(failing, locked_out=verdict is AccountVerdict.LOCKED_OUT)
+    return _fix(failing, banned=bool(known.bans.get(failing.last.address)))
 
 
-def _fix(failing: Failures, *, locked_out: bool) -> str:
+def _blocked_before(known: AccountFacts) -> str:
+    """Return a clause about a former address of the account that is banned or denied; "" without one."""
+    blocked = next((one for one in known.left if known.bans.get(one) or one in known.denied), None)
+    if blocked is None:
+        return ""
+    return f"; its former address {blocked} is blocked: if the phone is there, see: ringfence why {blocked}"
+
+
+def _fix(failing: Failures, *, banned: bool) -> str:
     address = failing.last.address
-    then = f", then: ringfence unban {address}" if locked_out else ""
-    mine = f"if the customer is at {address}: " if locked_out else ""
+    then = f", then: ringfence unban {address}" if banned else ""
+    mine = f"if the customer is at {address}: " if banned else ""
     if failing.last.event is EventKind.INVALID_ACCOUNT_ID:
         return f"{mine}Asterisk does not know this account; correct the name in the phone at {address}{then}"
     if reason_of(failing.last) == "ACL":
@@ -250,7 +279,7 @@ Document = dict[str, Any]
 
 def account_document(known: AccountFacts) -> Document:
     """Return all facts as a JSON object. Times are RFC 3339 texts, and hostile text is made printable."""
-    success, homes = known.last_success, known.homes
+    success, homes, left = known.last_success, known.homes, known.left
     return {
         "account": printable(known.account),
         "verdict": str(known.verdict),
@@ -258,7 +287,11 @@ def account_document(known: AccountFacts) -> Document:
         "addresses": [_home(friend, known) for friend in [*homes.values()][:MOST_SHOWN]],
         "last_success": None if success is None else _seen(success),
         "failures": [_failures(one, known) for one in known.failures],
-        "bans": [_ban(address, ban) for address, bans in known.bans.items() for ban in bans],
+        "bans": [
+            {**_ban(address, ban), "former": address in left}
+            for address, bans in known.bans.items()
+            for ban in bans
+        ],
         "denied": [str(address) for address in known.denied],
         "alarms": [alarm.as_json() for alarm in known.alarms],
         "outage_mode": known.outage_mode,
@@ -346,7 +379,7 @@ def _known(store: Store, account: str, now: float, known_locations: Locator) -> 
         address: tuple(
             past.ban
             for past in store.bans.past(ip_network(address), now, _MOST_BANS)
-            if past.runs(now) and not (address in spared and exempts_friends(past.ban.network))
+            if past.runs(now) and affects(past.ban.network, friend=address in spared)
         )
         for address in addresses
     }

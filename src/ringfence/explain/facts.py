@@ -35,8 +35,8 @@ from ringfence.values.friend import Friend
 from ringfence.values.location import UNKNOWN, Location
 from ringfence.values.network import (
     Network,
+    affects,
     contains,
-    exempts_friends,
     format_network,
     is_single,
     overlap,
@@ -302,7 +302,7 @@ def running_of(
     recorded = {(one.ban.network, one.ban.scope): one.ban for one in found.past if one.runs(now)}
     elements = {(one.network, one.scope): one for one in found.elements}
     bans = {**known, **recorded}
-    applying = (key for key in {*elements, *bans} if not (friend and exempts_friends(key[0])))
+    applying = (key for key in {*elements, *bans} if affects(key[0], friend=friend))
     every = sorted(applying, key=lambda key: (key[0].prefixlen, str(key[1])))
     return tuple(ActiveBan(*key, bans.get(key), elements.get(key)) for key in every)
 
@@ -344,7 +344,7 @@ def _known(
         running=running_of(found, {}, now, friend=bool(present) and is_single(network)),
         past=tuple(past for past in found.past if not past.runs(now)),
         holders=tuple(_holders(settings, store, network, now)),
-        protected=_protected(settings, problems),
+        protected=protected_networks(settings, problems),
         friends=present,
         former=tuple(friend for friend in friends if friend.until <= now),
         passes=bool(friends) and is_single(network),
@@ -371,14 +371,14 @@ def _holders(settings: Settings, store: Store | None, network: Network, now: flo
         return list(holders(network, configured.entries, {}, Regions()))
     others = [module.build(settings) for module in street.modules("denied")]
     lists = Lists(store.entries, configured, lambda _networks: None, now=lambda: now, others=others)
-    lists.on_resolved(store.names.load())
+    lists.on_resolved({name: frozenset(ages) for name, ages in store.names.load().items()})
     lists.load()
     lists.read_databases()
     lists.load()
     return asyncio.run(lists.holding(network))
 
 
-def _protected(settings: Settings, problems: list[str]) -> dict[Network, str]:
+def protected_networks(settings: Settings, problems: list[str]) -> dict[Network, str]:
     """Return the networks that this host needs, each with the reason.
 
     For each part that cannot be read, add a line to ``problems``.

@@ -474,11 +474,18 @@ class Backend(Protocol):
         that is no error. A host with neither is unsupported.
         """
 
+    def attach(self) -> None:
+        """Use the sets and rules that the kernel has, for a command that runs without a daemon.
+
+        Changes nothing. Of the methods that need ``open``, only ``apply`` may follow. It leaves all rules as
+        they are, and may add some for the first ban of a prefix length. Raises FirewallError.
+        """
+
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Carry out every change of ``batch``, in order, and return the kernel's result for each.
 
-        Idempotent. Needs ``open``. A failed change does not affect the others: its outcome has the error.
-        Raises FirewallError only if there are no results at all, for example without ``open``.
+        Idempotent. Needs ``open`` or ``attach``. A failed change does not affect the others: its outcome has
+        the error. Raises FirewallError only if there are no results at all, for example without ``open``.
         """
 
     def replace_list_in_steps(self, which: NetworkList, networks: Iterable[Network]) -> ListSteps:

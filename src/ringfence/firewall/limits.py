@@ -37,10 +37,11 @@ class LimitMode(enum.StrEnum):
 
 
 class Until(enum.Enum):
-    """What a filter waits for at the start: until then it only counts packets, and drops none."""
+    """What a filter waits for: until then it only counts packets, and drops none."""
 
     FRIENDS = "the friends (known phones and trunks) are known"
     LISTS = "the kernel has all networks of the lists"
+    ROSTERS = "every Asterisk reports its phones and trunks again"
 
 
 class Addition:

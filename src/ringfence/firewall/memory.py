@@ -69,6 +69,9 @@ class MemoryBackend:
         limits = _DRY_RUN if self.plan.limits else None
         return Opened({4: None, 6: None}, adopted=len(self._ends), wire=wire, limits=limits)
 
+    def attach(self) -> None:
+        """Do nothing: there are no rules."""
+
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
         """Store every change of ``batch``."""
         self._expire()

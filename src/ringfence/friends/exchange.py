@@ -225,11 +225,15 @@ class FriendRequests:
     def import_part(self, request: Mapping[str, Any]) -> object:
         """Accept the ``friends`` (rows) of a part of an import; return how many have arrived so far.
 
-        Parts of one import have the same ``transfer``, and all but the last one have ``more``.
+        Parts of one import have the same ``transfer``, and all but the last one have ``more``. ``before`` is
+        how many friends the earlier parts had, none by default.
         With the last part all of them are imported, except those that ended meanwhile; return their number.
-        Raise ControlError if a friend is invalid: then none of them is imported.
+        Raise ControlError if a friend is invalid, or if another import has come between: then none of them is
+        imported.
         """
         if request.get("transfer") != self._transfer:
+            if request.get("before"):
+                raise ControlError("no friend was imported, because another import came between; try again")
             self._transfer, self._arrived = request.get("transfer"), []
         try:
             now = self._clock.wall()

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
-from itertools import islice
+from itertools import chain, islice
 
 import structlog
 
@@ -20,7 +20,7 @@ from ringfence.clock import until_tick
 from ringfence.detect.friends import Friends, Key, identity_of
 from ringfence.friends.recorded import FriendListener, RecordedFriends
 from ringfence.friends.startup import StartupGate
-from ringfence.host.names import Answers, Names
+from ringfence.host.names import KEPT_FOR, Names
 from ringfence.store.tables import FriendTable
 from ringfence.store.writer import BestEffort
 from ringfence.values.friend import Contact, Friend, FriendReason, Roster, TrunkHost
@@ -189,45 +189,49 @@ class KnownContacts:
 # -- trunks: the servers at which the PBX registers, and the addresses of their names
 
 
-TRUNK_FOR = 86_400.0
+TRUNK_FOR = KEPT_FOR
 """Seconds that an address of a trunk stays a friend after the latest DNS answer that contained it.
 
-An answer may contain only some of a name's addresses, and the next answer others.
+An address that the trunk itself has stays one for as long after the trunk has disappeared.
 """
 
 
 class KnownTrunks:
-    """Remembers the trunks of each Asterisk, whose addresses are friends. ``names`` resolves host names."""
+    """Remembers the trunks of each Asterisk, whose addresses are friends. ``names`` resolves host names.
+
+    The latest roster counts until the next one: while AMI is down, the PBX keeps its trunks.
+    """
 
     def __init__(self, names: Names) -> None:
         self._names = names
         self._trunks: dict[str, tuple[TrunkHost, ...]] = {}
-        self._answers: Answers = {}
 
-    def replace(self, asterisk: str, trunks: tuple[TrunkHost, ...], now: float) -> Iterable[Friend]:
-        """Set the trunks of an Asterisk; return their known addresses as friends, seen at ``now``.
+    def replace(self, asterisk: str, trunks: tuple[TrunkHost, ...]) -> None:
+        """Set the trunks of an Asterisk. The names of trunks are looked up from now on."""
+        self._set({**self._trunks, asterisk: trunks})
 
-        ``now`` is in seconds since the epoch. The names of trunks are looked up from now on.
-        """
-        self._trunks[asterisk] = trunks
-        every = [trunk for mine in self._trunks.values() for trunk in mine]
-        self._names.want((_name(trunk) for trunk in every if _address(trunk) is None), by="friends")
-        return self._friends(trunks, now)
+    def retain(self, asterisks: Container[str]) -> None:
+        """Forget the trunks of all Asterisks but ``asterisks``."""
+        self._set({name: trunks for name, trunks in self._trunks.items() if name in asterisks})
 
-    def on_resolved(self, answers: Answers, now: float) -> Iterable[Friend]:
-        """Set the addresses of host names; return those of all trunks as friends.
-
-        The friends were seen at ``now`` (seconds since the epoch).
-        """
-        self._answers = answers
-        return [friend for trunks in self._trunks.values() for friend in self._friends(trunks, now)]
-
-    def _friends(self, trunks: Iterable[TrunkHost], now: float) -> Iterator[Friend]:
-        for trunk in trunks:
+    def friends(self, now: float) -> Iterator[Friend]:
+        """Yield the known addresses of all trunks as friends. ``now`` is in seconds since the epoch."""
+        ages = self._names.ages
+        for trunk in chain.from_iterable(self._trunks.values()):
             address = _address(trunk)
-            networks = self._answers.get(_name(trunk), frozenset())
-            for one in [address] if address is not None else [net.network_address for net in networks]:
-                yield Friend(trunk.asterisk, one, trunk.name, FriendReason.TRUNK, now, now, now + TRUNK_FOR)
+            found = ages.get(_name(trunk), {}) if address is None else {ip_network(address): 0.0}
+            for network, age in found.items():
+                one, seen, until = network.network_address, now - age, now - age + TRUNK_FOR
+                yield Friend(trunk.asterisk, one, trunk.name, FriendReason.TRUNK, seen, seen, until)
+
+    def forget(self, address: Address) -> None:
+        """Forget that a trunk's name had ``address``, unless the latest answer of the DNS contained it."""
+        self._names.forget(ip_network(address))
+
+    def _set(self, trunks: dict[str, tuple[TrunkHost, ...]]) -> None:
+        self._trunks = trunks
+        every = chain.from_iterable(trunks.values())
+        self._names.want((_name(trunk) for trunk in every if _address(trunk) is None), by="friends")
 
 
 def _name(trunk: TrunkHost) -> str:
@@ -317,14 +321,19 @@ class FriendRegistry:
         self._contacts.on_contact(contact)
         self._signal_changes()
 
-    def on_resolved(self, answers: Answers) -> None:
-        """Handle new DNS answers for the names of trunks: the addresses in them become friends."""
-        self.add(self._trunks.on_resolved(answers, self._now()))
+    def renew_trunks(self) -> None:
+        """Make the known addresses of all trunks friends, or renew them. Call this after a DNS answer."""
+        self.add(self._trunks.friends(self._now()))
+
+    def retain_trunks(self, asterisks: Container[str]) -> None:
+        """Forget the trunks of all Asterisks but ``asterisks``. Their addresses stay friends for a day."""
+        self._trunks.retain(asterisks)
 
     def forget(self, address: Address) -> int:
         """Forget every reason why an address is or was a friend; return how many. Reports create new ones."""
         forgotten = self._recorded.forget(address)
         self._contacts.discard(forgotten)
+        self._trunks.forget(address)
         self._signal_changes()
         self.write()
         return len(forgotten)
@@ -376,7 +385,11 @@ class FriendRegistry:
             self.write()
 
     def expire(self) -> None:
-        """End each reason to be a friend whose time is over. It stays a former one for 30 days."""
+        """End each reason to be a friend whose time is over. It stays a former one for 30 days.
+
+        The trunks are renewed first: while AMI is down and the DNS answers stay the same, nothing else does.
+        """
+        self.renew_trunks()
         self._contacts.discard(self._recorded.expire())
         self._signal_changes()
 
@@ -387,7 +400,8 @@ class FriendRegistry:
     def _handle(self, roster: Roster) -> Iterator[None]:
         """Handle a roster in short steps: yield after each one."""
         if roster.trunks is not None:
-            self.add(self._trunks.replace(roster.asterisk, roster.trunks, self._now()))
+            self._trunks.replace(roster.asterisk, roster.trunks)
+            self.renew_trunks()
             yield
         if roster.contacts is not None:
             yield from self._contacts.handle_list(roster.asterisk, roster.contacts)

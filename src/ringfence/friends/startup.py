@@ -7,6 +7,9 @@ Phones that are already registered are friends as soon as every Asterisk has sen
 and trunks), some tenths of a second after the login. The wait is limited, because ringfence bans nothing
 while it waits, and an Asterisk may not answer at all. The wait is shorter if the store already has
 friends, because then only phones that are new since the last run can be missing.
+
+Later, the manager interface of an Asterisk may be down for long (``ROSTERS_LAST``). Its phones may be unknown
+then, so rules that wait for its roster (``Until.ROSTERS``) only observe again, as without that interface.
 """
 
 from collections.abc import Sequence
@@ -27,6 +30,12 @@ LIMITS_IN_ALL = 30.0
 
 It may be longer than ``IN_ALL``, because these limits protect more against load than against guesses. The
 limit of refusals, which protects against guesses, holds from the first moment.
+"""
+
+ROSTERS_LAST = 600.0
+"""Seconds without the manager interface of an Asterisk after which its phones count as unknown.
+
+The phones of its last roster remain friends for longer than that: at least for an hour.
 """
 
 
@@ -54,7 +63,10 @@ class StartupGate:
         """Whether the store had friends at the start."""
         self.for_bans = False
         """Whether rules may ban."""
+        self.lacks_roster = False
+        """Whether the phones of an Asterisk may be unknown, because its roster is missing for long."""
         self._began: float | None = None
+        self._reported = 0.0  # when all rosters were there last; at first, when the wait began
         self._limits = False
 
     @property
@@ -63,10 +75,13 @@ class StartupGate:
         return self._limits or self.remembered
 
     def update(self, sources: Sequence[SourceReadiness], now: float) -> None:
-        """Update both answers from the state of every Asterisk at ``now`` (monotonic seconds).
+        """Update all answers from the state of every Asterisk at ``now`` (monotonic seconds).
 
-        The wait for rosters begins with the first call.
+        The wait for rosters begins with the first call. After the start, call this periodically.
         """
+        if self._began is None or all(one.since is not None and one.roster_ready for one in sources):
+            self._reported = now
+        self.lacks_roster = now - self._reported >= ROSTERS_LAST
         began = self._began = now if self._began is None else self._began
         after = REMEMBERED_AFTER_LISTENING if self.remembered else AFTER_LISTENING
         in_all = REMEMBERED_IN_ALL if self.remembered else IN_ALL

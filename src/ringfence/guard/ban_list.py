@@ -36,7 +36,7 @@ def bans_report(
     ``now`` is in seconds since the epoch. All elements are read for the first part.
     """
     found = _FoundBans(elements, ledger)
-    order = found.newest_first(most)
+    order = found.newest_first(most, now)
     between = "["
     while rows := [found.row(at, now) for at in islice(order, _ROWS)]:
         yield (between + json.dumps(rows)[1:-1]).encode()
@@ -62,19 +62,26 @@ class _FoundBans:
             self._packets.append(element.packets)
             self._bytes.append(element.bytes)
 
-    def newest_first(self, most: int | None) -> Iterator[int]:
-        """Yield the numbers of the bans, the newest ban first; at most ``most``: those that end last."""
+    def newest_first(self, most: int | None, now: float) -> Iterator[int]:
+        """Yield the numbers of the bans, the newest ban first; at most ``most``: those that end last.
+
+        ``now`` is in seconds since the epoch.
+        """
         numbers: Iterable[int] = range(len(self._records))
         if most is not None and most < len(self._records):
-            numbers = islice(_sorted(numbers, [-timeout for timeout in self._timeouts]), most)
+            numbers = islice(_sorted(numbers, [-self._end(at, now) for at in numbers]), most)
         return _sorted(numbers, self._since)
+
+    def _end(self, at: int, now: float) -> float:
+        """Return the end of the ban with the number ``at``; it and ``now`` are in seconds since the epoch."""
+        record = self._records[at]
+        # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
+        return max(now + self._timeouts[at], record.expires if record else 0.0)
 
     def row(self, at: int, now: float) -> dict[str, object]:
         """Return the JSON object of the ban with the number ``at``; ``now`` is in seconds since the epoch."""
         key = int.from_bytes(self._keys[at * _KEY : (at + 1) * _KEY], "big")
-        record, timeout = self._records[at], self._timeouts[at]
-        # A ban may be longer than the longest timeout of the kernel. Then the record has the later, true end.
-        expires = max(now + timeout, record.expires if record else 0.0)
+        record, timeout, expires = self._records[at], self._timeouts[at], self._end(at, now)
         return {
             "address": _text_of(key),
             "scope": scope_of(key),

@@ -15,6 +15,7 @@ import gc
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -88,7 +89,7 @@ class StartupWait:
         """
         startup, waits = self._friends.startup, True
         while waits or not startup.for_limits:
-            startup.update(self._sources.readiness(), self._clock.mono())
+            self.look()
             if waits and startup.for_bans:
                 waits = False
                 self._log.info("friends.known", friends=len(self._friends.friends))
@@ -96,11 +97,16 @@ class StartupWait:
                 self._effects.release()
             await asyncio.sleep(LOOK_EVERY)
 
+    def look(self) -> None:
+        """Look which Asterisks have reported their phones. Call this periodically, also after :meth:`run`."""
+        self._friends.startup.update(self._sources.readiness(), self._clock.mono())
+
 
 # Seconds between two calls of periodic work.
 SECOND = 1.0
 JUDGE_EVERY = 0.5
 ALARMS_EVERY = 2.0
+ZONE_EVERY = 10.0
 RETRY_EVERY = 30.0
 COUNTERS_EVERY = 30.0
 PURGE_EVERY = 3_600.0
@@ -167,11 +173,14 @@ class Daemon:
         side = self._side
         periodic = (
             (JUDGE_EVERY, "sources", self._sources.check),
+            (SECOND, "rosters", self._startup.look),
             (SECOND, "containers", self._look_at_containers),
             (SECOND, "enforcer", side.kernel.enforcer.tick),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
             (ALARMS_EVERY, "records", self._retry_records),
+            # Without this call glibc reads the host's time zone once. Logs and quiet hours follow a new one.
+            (ZONE_EVERY, "time zone", time.tzset),
             (RETRY_EVERY, "switch", side.kernel.manager.retry_switch),
             (COUNTERS_EVERY, "counters", side.kernel.counters.read),  # each reading updates alarms about them
             (PURGE_EVERY, "purge", side.common.store_watch.purge),
@@ -316,6 +325,8 @@ def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
         for feature in daemon.features.all:
             feature.begin()
             stack.callback(feature.end)
+        for number in signal.SIGHUP, signal.SIGTERM:  # would end the process before the last writes
+            stack.callback(signal.signal, number, signal.SIG_IGN)
         stack.callback(runner.close)  # again: the work in threads ends before the features do
         gc.disable()  # loading 100,000 bans leaves no reference cycles to collect
         side.start()
@@ -323,7 +334,6 @@ def run(path: Path, settings: Settings, options: Mapping[str, str]) -> None:
         # The event loop then waits at most 0.5 ms, not 5 ms, for a thread that holds Python's lock (GIL).
         sys.setswitchinterval(0.0005)
         runner.run(daemon.serve())
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end the process before the last writes
 
 
 def _start_threads(writer: Writer, side: FirewallSide, features: Features) -> asyncio.Runner:

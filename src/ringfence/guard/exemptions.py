@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import suppress
 from ipaddress import ip_network
 from itertools import chain, islice
@@ -68,7 +68,7 @@ class KernelLists(ListContents):
     administrator admits for a time.
     """
 
-    def __init__(self, passing: Passing, ledger: Ledger, clock: Clock, most: int) -> None:
+    def __init__(self, passing: Passing, ledger: Ledger, most: int) -> None:
         self.networks = ListNetworks()
         self.most = most
         self.observed: Collection[Address] = frozenset()
@@ -77,7 +77,6 @@ class KernelLists(ListContents):
         self._written: dict[NetworkList, object] = {}
         self._passing = passing
         self._ledger = ledger
-        self._clock = clock
 
     def contents(self, target: NetworkList) -> Iterable[Network]:
         """Return the networks that the kernel's list ``target`` must have, for use by any thread.
@@ -129,19 +128,16 @@ class KernelLists(ListContents):
         return self.networks.of(target)
 
     def _allowed(self) -> Iterable[Network]:
-        now = self._clock.wall()
         # The ledger is read now, in this thread. Another thread may iterate over the rest.
+        forced = (network_of(key) for key, record in self._ledger.items() if record.forced)
+        not_passing = [*PROBED, *(banned for banned, scope in forced if scope is Scope.FULL)]
         guarded = [
-            part for one in self.networks.guarded for part in without_all(one, self._not_passing(one, now))
+            part
+            for one in self.networks.guarded
+            for part in without_all(one, [banned for banned in not_passing if overlap(banned, one)])
         ]
         allowed = islice(self.networks.allow, self.most)
         return chain(guarded, chain.from_iterable(map(without_reserved, allowed)))
-
-    def _not_passing(self, network: Network, now: float) -> Sequence[Network]:
-        """Return what a network that this host needs may not let pass: bans by force, and the probe's."""
-        keys = [*self._ledger.covering(network, Scope.FULL, now), *self._ledger.within(network, Scope.FULL)]
-        forced = (key for key in keys if (one := self._ledger.get(key)) is not None and one.forced)
-        return [*PROBED, *(network_of(key)[0] for key in forced)]
 
 
 class KernelFriends:
@@ -229,6 +225,10 @@ class KernelFriends:
 # example. They are exempt from bans.
 
 
+SAVE_EVERY = 3_600.0
+"""Seconds after which the addresses of host names are saved again, because their ages have changed."""
+
+
 class ExemptionTracker:
     """Exempts the networks of the allow list and the protected networks, and follows their changes.
 
@@ -307,7 +307,6 @@ class NetworkFollower:
         self._protected.read()
         self._lists.protect(self._protected.reasons)
         self._lists.on_resolved(self._names.answers)
-        self._friends.on_resolved(self._names.answers)
         self._exemptions.on_lists_changed(self._lists.load())
         self._store.best_effort.read(self._friends.load, None)
 
@@ -333,20 +332,19 @@ class NetworkFollower:
 
     async def _follow_names(self) -> None:
         while True:
-            await self._names.changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until_tick(SAVE_EVERY)):
+                    await self._names.changed.wait()
             self._names.changed.clear()
-            self.on_resolved(self._names.answers)
+            self.on_resolved()
 
     def on_protected(self) -> None:
         """Pass changed protected networks on to the lists and the exemptions."""
         self._lists.protect(self._protected.reasons)
         self._exemptions.apply()
 
-    def on_resolved(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Pass new addresses of host names on to the lists and the friends, and queue them for the database.
-
-        ``answers`` has the networks of each host name.
-        """
-        self._lists.on_resolved(answers)
-        self._friends.on_resolved(answers)
-        self._store.names.save(answers)
+    def on_resolved(self) -> None:
+        """Pass the addresses of host names on to the lists and the friends, and save them."""
+        self._lists.on_resolved(self._names.answers)
+        self._friends.renew_trunks()
+        self._store.names.save(self._names.saved)

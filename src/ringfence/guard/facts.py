@@ -39,7 +39,7 @@ from ringfence.values.network import (
     Address,
     Network,
     NetworkSet,
-    exempts_friends,
+    affects,
     format_network,
     is_one_host,
     is_single,
@@ -182,7 +182,7 @@ class AccountFactsReader:
         ledger, network = self._side.kernel.enforcer.ledger, ip_network(address)
         friend = self._side.detector.friends.has(address)
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]
-        applying = (key for key in keys if not (friend and exempts_friends(network_of(key)[0])))
+        applying = (key for key in keys if affects(network_of(key)[0], friend=friend))
         return tuple(ban for ban in map(ledger.ban, applying) if ban is not None)
 
     async def _denied(self, address: Address, problems: list[str]) -> bool:
@@ -280,7 +280,7 @@ class AddressFacts:
             ahead=wall - mono,
             contains_exempt=detector.friends.any_in(around) or detector.exempt.overlaps(around),
             claimed=side.kernel.wanted_rules.settings.claims(),
-            plan=side.kernel.backend.plan,
+            plan=side.kernel.enforcer.plan,
             alarms=tuple(alarm for alarm in side.common.alarms.shown if is_about(alarm.subject, network)),
             enforcing=side.kernel.enforcer.enforcing,
             problems=(*found.problems, *problems),

@@ -29,6 +29,8 @@ from ringfence.guard.process import claim_sets, every
 from ringfence.host.listening import (
     ASSIGNED,
     ListeningPorts,
+    NamedUsers,
+    find_named_users,
     find_ports,
     find_proxy_sockets,
     find_proxy_users,
@@ -54,13 +56,15 @@ class SipSockets(NamedTuple):
     """The SIP ports of Asterisk and of its SIP proxies, and the sockets on which the proxies listen.
 
     ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
-    configuration names none. ``starting``: Asterisk has other ports, but none of SIP.
+    configuration names none. ``starting``: Asterisk has other ports, but none of SIP. ``named`` are the users
+    that are named like Asterisk and like proxies.
     """
 
     ports: Ports | None
     proxies: frozenset[Endpoint]
     unnamed: bool = False
     starting: bool = False
+    named: NamedUsers = NamedUsers()
 
 
 def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
@@ -69,12 +73,16 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
     If a proxy is found, but Asterisk is not, Asterisk's default ports are used. They are added to the ports
     of an Asterisk without SIP: a starting one opens those of HTTP, AMI and IAX2 first. ``speeches`` finds out
     which protocols Asterisk's sockets speak. If it is None, the numbers of the ports decide.
+
+    The look-up of users' names may be slow, so do not call this in the event loop.
     """
     found = find_ports(next(iter(_manager_ports(settings)), None), speeches=speeches)
-    listening = find_proxy_sockets()
+    named = find_named_users()
+    listening = find_proxy_sockets(named)
     proxies = listening if settings.proxies() else frozenset()
+    unnamed = bool(listening - proxies)
     if found is None and not proxies:
-        return SipSockets(None, proxies, unnamed=bool(listening - proxies))
+        return SipSockets(None, proxies, unnamed=unnamed, named=named)
     # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
     # requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
@@ -86,16 +94,17 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
         udp=tuple(sorted(udp.union(asterisk.udp, () if asterisk.udp and not starting else usual.udp))),
         tcp=tuple(sorted(tcp.union(asterisk.tcp, () if asterisk.tcp and not starting else usual.tcp))),
     )
-    return SipSockets(ports, proxies, unnamed=bool(listening - proxies), starting=starting)
+    return SipSockets(ports, proxies, unnamed=unnamed, starting=starting, named=named)
 
 
-def find_answer_users(settings: Settings) -> frozenset[int]:
+def find_answer_users(settings: Settings, named: NamedUsers) -> frozenset[int]:
     """Look up the user ids of the sockets from which Asterisk and the configured proxies send answers.
 
-    Return the empty set if those of Asterisk are unknown.
+    ``named`` are the users that are named like these programs. Return the empty set if Asterisk's user ids
+    are unknown.
     """
-    users = find_users(_manager_ports(settings))
-    return users | find_proxy_users() if users and settings.proxies() else users
+    users = find_users(_manager_ports(settings), named)
+    return users | find_proxy_users(named) if users and settings.proxies() else users
 
 
 def _manager_ports(settings: Settings) -> list[int]:
@@ -135,6 +144,8 @@ class WantedRules:
         self.settings = settings
         self.ports: Ports | None = None
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
+        self.named = NamedUsers()
+        """The users that are named like Asterisk and like SIP proxies, as far as they were looked up."""
         self.containers: frozenset[Address] = frozenset()
         """The addresses of Asterisks in containers."""
         self._startup = startup
@@ -143,8 +154,9 @@ class WantedRules:
 
     @property
     def plan(self) -> FirewallPlan:
-        """The rules that are wanted now. Until the friends are known, rate limits only count packets."""
-        return self.final if self._startup.for_limits else self.final.observing(Until.FRIENDS)
+        """The rules that are wanted now. While friends may be unknown, rate limits only count packets."""
+        plan = self.final if self._startup.for_limits else self.final.observing(Until.FRIENDS)
+        return plan.observing(Until.ROSTERS) if self._startup.lacks_roster else plan
 
     @property
     def final(self) -> FirewallPlan:
@@ -208,13 +220,9 @@ class RuleUpdates:
             return
         failed = self._failed
         try:
-            # Damage may have emptied the lists, so they are written again when it is repaired. This is also
-            # done after a failed change: it may have repaired damage without writing the lists.
             opened = self._enforcer.reopen()
             if opened is None:  # `ringfence off` could not reach this daemon
                 return
-            if opened.repaired or failed:
-                self._enforcer.filler.refill()
         except (FirewallError, StoreError) as error:
             self._failed = True
             self._alarms.activate(AlarmCode.FIREWALL_NOT_CHANGED, "", f"the new rules are missing: {error}")
@@ -223,6 +231,11 @@ class RuleUpdates:
             self._alarms.clear(AlarmCode.FIREWALL_NOT_CHANGED, "")
             if plan != before or failed:
                 self._log.info("firewall.changed", what=plan.changed_keys(before))
+            # Damage may have emptied the lists, so they are written again when it is repaired. This is also
+            # done after a failed change: it may have repaired damage without writing the lists.
+            if opened.repaired or failed:
+                self._enforcer.filler.refill()
+                self.update()  # until long lists are complete, no rule against strangers drops
 
     async def run(self) -> None:
         """Update the rules after changes of the SIP ports and when the friends are known, until cancelled."""
@@ -254,6 +267,7 @@ class RuleUpdates:
         Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
         found, but none is configured; otherwise clear these alarms.
         """
+        self._wanted.named = found.named
         if found.unnamed:
             self._alarms.activate(AlarmCode.PROXY_UNNAMED, "", "Kamailio or OpenSIPS listens here")
         else:
@@ -359,9 +373,12 @@ class FirewallManager:
         self._exemptions.apply(restored=True)
         self._flush_other_backends()
 
-    def switch_on(self) -> None:
-        """Put rules and bans in place again after enforcement was off. Raise FirewallError or StoreError."""
-        self._enforcer.switch_on()
+    def switch_on(self, *, recorded: bool = True) -> None:
+        """Put rules and bans in place again after enforcement was off. Raise FirewallError or StoreError.
+
+        If not all bans and unbans are ``recorded``, some bans are restored later (:meth:`retry_switch`).
+        """
+        self._enforcer.switch_on(recorded=recorded)
         self._alarms.clear(AlarmCode.FIREWALL_NOT_ENFORCED, "")
         self._friends.renew()
         self._exemptions.apply(restored=True)
@@ -370,11 +387,12 @@ class FirewallManager:
     def retry_switch(self) -> None:
         """Switch enforcement on, or off, as the administrator wants it, if an earlier try failed.
 
-        If the recorded bans could not be read, try again to restore them. If the rules of another backend
+        If some recorded bans were not restored, try that again. If the rules of another backend
         could not be removed, try that again too. A failure causes an alarm.
         """
         if self._enforcer.enforcing:
             if self._enforcer.retry_restore():
+                self._friends.renew()
                 self._exemptions.apply(restored=True)
             if self._leftovers:
                 self._flush_other_backends()
@@ -384,7 +402,7 @@ class FirewallManager:
                 self._enforcer.remove_rules()
             return
         try:
-            self.switch_on()
+            self.switch_on(recorded=self._enforcer.records.catch_up())
         except (FirewallError, StoreError) as error:
             self._alarms.activate(AlarmCode.FIREWALL_NOT_ENFORCED, "", f"nothing is enforced: {error}")
 

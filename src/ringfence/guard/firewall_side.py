@@ -66,7 +66,7 @@ def firewall_alarms(enforcer: Enforcer) -> Iterator[Alarm]:
     elif not backend.enforces:
         yield Alarm(AlarmCode.FIREWALL_DRY_RUN, "", f"the {backend.name} firewall drops nothing")
     if enforcer.unread:
-        text = f"the recorded bans cannot be read, so some may not be in force: {enforcer.unread}"
+        text = f"some recorded bans may not be in force: {enforcer.unread}"
         yield Alarm(AlarmCode.STORE_UNREAD, "", text)
     if enforcer.firewall_error:
         pending = len(enforcer.ledger.pending)
@@ -270,6 +270,7 @@ class FirewallSide:
         for other in self.exempt.lists.others:
             other.configure(settings)
         self.exempt.lists.configure(settings.lists())
+        self.exempt.friends.retain_trunks({pbx.name for pbx in settings.asterisk if pbx.ami.enabled})
         self.common.locator.configure(files_of(settings))
         self.kernel.wanted_rules.settings = settings
         for part in self.parts:
@@ -327,7 +328,7 @@ def build_firewall_side(
     backend, alarms = chosen.backend, common.alarms
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
     passing = Passing(detector.friends)
-    kernel_lists = KernelLists(passing, detector.bans, clock, settings.firewall.max_bans)
+    kernel_lists = KernelLists(passing, detector.bans, settings.firewall.max_bans)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists, common.listeners)
     parts: list[RulePart] = []
     friends = FriendRegistry(

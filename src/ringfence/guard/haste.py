@@ -65,6 +65,6 @@ class Haste:
             self._enforcer.enforcing
             and opened is not None
             and opened.limits is None
-            and self._enforcer.backend.plan.limits_answers
+            and self._enforcer.plan.limits_answers
             and all(trouble is None for trouble in opened.families.values())
         )

@@ -38,7 +38,7 @@ from ringfence.errors import (
 )
 from ringfence.explain.account import account_document, account_offline
 from ringfence.explain.as_json import Document, document
-from ringfence.explain.facts import facts_offline
+from ringfence.explain.facts import facts_offline, protected_networks
 from ringfence.firewall import KERNEL_BACKENDS, make_backend
 from ringfence.firewall.cleanup import flush_everything, holds_anything
 from ringfence.firewall.contract import Backend, Element
@@ -46,7 +46,6 @@ from ringfence.firewall.requirements import require_capabilities
 from ringfence.friends.exchange import as_json
 from ringfence.guard.ban_list import bans_report
 from ringfence.guard.facts import past_bans, since_from
-from ringfence.guard.firewall_manager import find_sip_sockets
 from ringfence.guard.firewall_side import build_firewall_side, choose
 from ringfence.guard.process import claim_sets, collector_paused, configure_logging, make_folder
 from ringfence.ledger import Ledger, Record, key_of, network_of
@@ -195,13 +194,17 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
     with Store.open(settings.store.path, owner=False) as store:
         configured = evolve(settings.lists(), kept=None)
         lists = Lists(store.entries, configured, lambda _networks: None, now=time.time)
+        unread: list[str] = []
+        lists.protect(protected_networks(settings, unread))
         lists.load()
         lists.read_databases()
         lists.load()
         answer: Any = ListRequests(lists, store.entries, Clock()).handlers()[do](arguments)
         if isinstance(answer, Encoded):
             return json.loads(b"".join(answer.parts))
-        return run(answer)
+        result = run(answer)
+        result["notes"] += unread
+        return result
 
 
 def _switch(settings: Settings, *, switched_off: bool) -> str:
@@ -346,8 +349,8 @@ def _backend(settings: Settings) -> Backend:
     order = (configured, *KERNEL_BACKENDS) if configured in KERNEL_BACKENDS else KERNEL_BACKENDS
     name = next((one for one in order if configured != "memory" and holds_anything(one)), "memory")
     # If only a part of a banned network is unbanned, the other parts get bans of other prefix lengths. These
-    # may need new rules. The rules contain the SIP ports, so the ports are looked up here.
-    return make_backend(name, settings.plan(find_sip_sockets(settings).ports))
+    # may need new sets, whose size is in the plan.
+    return make_backend(name, settings.plan(None))
 
 
 def _load(enforcer: Enforcer) -> None:

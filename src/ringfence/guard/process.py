@@ -468,7 +468,7 @@ async def every(
     succeeds again.
     """
     log = structlog.get_logger()
-    failed = False
+    failed: bool | None = None  # unknown: an earlier run of the daemon may have activated the alarm
     while True:
         await asyncio.sleep(until_tick(seconds))
         try:
@@ -484,5 +484,6 @@ async def every(
         else:
             if failed:
                 log.info("task.works", task=name)
+            if failed is not False:
                 alarms.clear(AlarmCode.TASK_FAILED, name)
             failed = False

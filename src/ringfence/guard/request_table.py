@@ -103,7 +103,14 @@ REQUESTS: dict[str, Request] = {
         page={"networks": networks(1)},
     ),
     "friends_forget": only({"address": text(MAX_TEXT, 1)}),
-    "friends_import": only({"friends": objects(10_000), "transfer": text(MAX_TEXT), "more": flag()}),
+    "friends_import": only(
+        {
+            "friends": objects(10_000),
+            "transfer": text(MAX_TEXT),
+            "before": optional(whole(0, 10_000_000)),
+            "more": flag(),
+        }
+    ),
     "latest": read(_KINDS, page=_KINDS),
     "lists": read({"side": choice("allow", "deny")}, page={"side": choice("allow", "deny")}),
     "locations": read({"networks": networks(_MOST_LOCATED)}, page={"networks": networks(_MOST_LOCATED)}),
@@ -222,9 +229,18 @@ class RequestGate:
         except ControlError as error:
             self._log_refusal(do, peer, name, str(error))
             raise
-        result = handler(request)
-        if inspect.isawaitable(result):
-            result = await result
+        try:
+            result = handler(request)
+            if inspect.isawaitable(result):
+                result = await result
+        except BaseException as error:
+            # It may have changed a part, also if its client has gone. Strangers can make a page send a change
+            # that is not limited, as often as they like: the page logs some of these that fail.
+            if REQUESTS[do].limited:
+                self._log_change(
+                    "control.failed", do, request, _author(peer, name), error=printable(repr(error))
+                )
+            raise
         if REQUESTS[do].changes:
             self._report_change(do, request, result, _author(peer, name))
         why = await self._best_effort.recorded() if REQUESTS[do].records else ""
@@ -277,12 +293,15 @@ class RequestGate:
 
     def _report_change(self, do: str, request: Mapping[str, Any], result: object, who: str) -> None:
         """Log the change that the request ``do`` of the user ``who`` made, and pass it to the listeners."""
+        self._log_change("control.changed", do, request, who)
+        for listener in self._listeners:
+            listener.on_fact(Changed(do, request, result, who))
+
+    def _log_change(self, event: str, do: str, request: Mapping[str, Any], who: str, **more: str) -> None:
         known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
         fields = {key: MASK if known[key].is_secret else _shortened(value) for key, value in request.items()}
         text = json.dumps(fields, ensure_ascii=False)
-        self._log.info("control.changed", do=do, by=who, fields=printable(text[:_MOST_LOGGED]))
-        for listener in self._listeners:
-            listener.on_fact(Changed(do, request, result, who))
+        self._log.info(event, do=do, by=who, fields=printable(text[:_MOST_LOGGED]), **more)
 
 
 def _shortened(value: object) -> object:

@@ -159,10 +159,10 @@ class RequestHandlers:
 
     async def _on(self, _: Mapping[str, Any]) -> object:
         before = self._offs
-        await self._store.best_effort.recorded()  # so that the latest bans and unbans are restored too
+        caught_up = await self._store.best_effort.caught_up()
         if self._offs != before:
             raise ControlError("enforcement was switched off again meanwhile; try again: ringfence on")
-        self._side.kernel.manager.switch_on()
+        self._side.kernel.manager.switch_on(recorded=caught_up)
         return True
 
 

@@ -1,7 +1,6 @@
 """Runs the sources of all PBXs, replaces them after a reload, and checks them."""
 
 import asyncio
-import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import Alarms
 from ringfence.bans.enforcer import Enforcer
 from ringfence.clock import Clock
-from ringfence.config.schema import AmiSettings, AsteriskSettings
+from ringfence.config.schema import AsteriskSettings
 from ringfence.detect.detector import Detector
 from ringfence.errors import HostError, SourceError
 from ringfence.friends.registry import FriendRegistry
@@ -23,7 +22,7 @@ from ringfence.guard.haste import Haste
 from ringfence.guard.pipeline import Pipeline
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm
-from ringfence.sources.ami import AmiSource, AmiTarget
+from ringfence.sources.ami import AmiSource, AmiTarget, AmiTls
 from ringfence.sources.logs import LogPlan, Logs, LogSource, Positions
 from ringfence.sources.roster import AmiListener
 from ringfence.sources.standby import Standby
@@ -58,7 +57,7 @@ def target_of(pbx: AsteriskSettings) -> AmiTarget:
         port=ami.port,
         username=ami.username,
         secret=ami.secret,
-        tls=_tls(ami) if ami.tls else None,
+        tls=AmiTls(ami.tls_ca, ami.tls_verify) if ami.tls else None,
     )
 
 
@@ -67,14 +66,6 @@ def logs_of(pbx: AsteriskSettings) -> LogPlan:
     logs = pbx.logs
     users = logs.journal_users
     return LogPlan(pbx.name, logs.paths, logs.journal, logs.timezone, logs.patterns, journal_users=users)
-
-
-def _tls(ami: AmiSettings) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ami.tls_ca)
-    if not ami.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 # -- the positions up to which logs were read
@@ -128,6 +119,7 @@ class SocketUsers:
     def __init__(self, rules: WantedRules, clock: Clock, detector: Detector) -> None:
         self.users: frozenset[int] = frozenset()
         self._rules = rules
+        self._named = rules.named
         self._detector = detector
         self._clock = clock
         self._found_at = -inf
@@ -136,12 +128,14 @@ class SocketUsers:
     def has(self, user: int) -> bool | None:
         """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known.
 
-        The ids are looked up again after a minute (``RENEW``), for an unknown one after two seconds.
+        The ids are looked up again after a minute (``RENEW``), for an unknown one after two seconds, and when
+        other users are named like Asterisk or a proxy: a thread looks up names.
         """
-        now = self._clock.mono()
+        now, named = self._clock.mono(), self._rules.named
         age = now - self._found_at
-        if age >= RENEW or (age >= RENEW_FOREIGN and user not in self.users):
-            before, self.users = self.users, find_answer_users(self._rules.settings)
+        if age >= RENEW or named != self._named or (age >= RENEW_FOREIGN and user not in self.users):
+            before, self.users = self.users, find_answer_users(self._rules.settings, named)
+            self._named = named
             if self.users != before and self._found_at > -inf:
                 self._detector.observe_loss(now)
                 self._log.info("wire.users", users=sorted(self.users))
@@ -440,11 +434,15 @@ class SourceManager(AmiListener):
     def configure(self, wanted: Sequence[AsteriskSettings]) -> None:
         """Replace the sources of the PBXs whose settings changed.
 
-        :meth:`run` then stops the old ones and starts the new ones. If a source cannot be made, raise
-        SourceError, ImportError or OSError, and replace none.
+        :meth:`run` then stops the old ones and starts the new ones. An AMI source that stays connects at once
+        if it waits: the administrator may have corrected its login in Asterisk. If a source cannot be made,
+        raise SourceError, ImportError or OSError, and replace none.
         """
         kept = {name: pbx for name, pbx in self._pbxs.items() if pbx.settings in wanted}
         self._pbxs = {pbx.name: kept.get(pbx.name) or self._sources_of(pbx) for pbx in wanted}
+        for pbx in self._pbxs.values():
+            if pbx.ami is not None:
+                pbx.ami.retry()
         if self._wire is not None:
             self._wire.set_asterisks([pbx.ami for pbx in self._pbxs.values()])
         self._changed.set()
@@ -483,12 +481,12 @@ class SourceManager(AmiListener):
     def readiness(self) -> list[SourceReadiness]:
         """Return the readiness of each manager interface (AMI), for which the daemon's start waits.
 
-        ``since`` is the time since which it delivers events (monotonic seconds); None if it delivers none
-        now. ``roster_ready``: the list of this Asterisk's phones (roster) has arrived.
+        ``since`` is the time of the login there (monotonic seconds); None without one now. An Asterisk may
+        report its phones and no events. ``roster_ready``: the list of its phones (roster) has arrived.
         """
         amis = [pbx.ami for pbx in self._pbxs.values() if pbx.ami is not None]
         return [
-            SourceReadiness(since=ami.listening_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
+            SourceReadiness(since=ami.logged_in_since, roster_ready=ami.roster_ready.is_set()) for ami in amis
         ]
 
     def check(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, frozen
 
-from ringfence.alarm_codes import Alarm, AlarmCode
+from ringfence.alarm_codes import Alarm, AlarmCode, AnyAlarmCode
 from ringfence.alarms import AlarmRecord
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.reconcile import Reconciler
@@ -38,10 +38,11 @@ class StatusData:
 
     ``sources`` are those of the PBXs, and ``others`` those of the whole host, such as the wire.
     ``usage`` are the counters of the firewall's rules. ``why`` is the reason why the firewall backend was
-    chosen. ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules``
-    are the rules of the configuration, including those that are off. ``ports_known``: Asterisk's ports are
-    found or configured; otherwise the usual ones are guarded. ``proxies`` are the SIP proxies of the
-    configuration. ``features`` are the parts that features add, by key.
+    chosen. ``alarms`` has only some of a code that has many, and ``alarm_counts`` how many each code has.
+    ``unseen`` has a line for each kind of attempt that the present sources cannot report. ``rules`` are the
+    rules of the configuration, including those that are off. ``ports_known``: Asterisk's ports are found or
+    configured; otherwise the usual ones are guarded. ``proxies`` are the SIP proxies of the configuration.
+    ``features`` are the parts that features add, by key.
     """
 
     now: float
@@ -52,6 +53,7 @@ class StatusData:
     usage: Counters
     why: str
     alarms: Sequence[AlarmRecord]
+    alarm_counts: Mapping[AnyAlarmCode, int] = Factory(dict)
     unseen: Sequence[str] = ()
     rules: Sequence[Rule] = ()
     ports_known: bool = True
@@ -93,6 +95,7 @@ def status_report(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
         "displaced": enforcer.book.counts.displaced,
         "watched": [_watched(entry) for entry in detector.watched(seen.now)],
         "alarms": [alarm.as_json() for alarm in seen.alarms],
+        "alarm_counts": {str(code): number for code, number in seen.alarm_counts.items()},
         "unseen": [*seen.unseen],
         "pinging": [
             _host(one, method=one.method, account=printable(one.account)) for one in detector.pinging()
@@ -138,7 +141,7 @@ def _firewall(enforcer: Enforcer, seen: StatusData) -> dict[str, object]:
             for check in (verification.untried if verification else ())
         ],
         "families": {str(version): why or "guarded" for version, why in families.items()},
-        **{name: str(mode) for name, mode in enforcer.backend.plan.modes.items()},
+        **{name: str(mode) for name, mode in enforcer.plan.modes.items()},
         "repaired": counts.repaired,
         "restored": counts.restored,
         "adopted": counts.adopted,
@@ -202,9 +205,10 @@ class StatusCollector:
             usage=counters,
             why=side.kernel.why,
             alarms=side.common.alarms.active,
+            alarm_counts=side.common.alarms.count(),
             unseen=self._sources.coverage_gaps(),
             rules=settings.rule_table(),
-            ports_known=side.kernel.wanted_rules.ports is not None or settings.firewall.sip_ports is not None,
+            ports_known=side.kernel.wanted_rules.ports is not None or bool(settings.firewall.sip_ports),
             proxies=[network for pbx in settings.asterisk for network in pbx.proxies],
             features={key: part for one in self._features for key, part in one.section().as_json().items()},
         )

@@ -37,7 +37,7 @@ import math
 import socket
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -147,6 +147,7 @@ class ConnectionTable:
         self._unsure: list[tuple[Closed, float]] = []  # closed ones, perhaps outgoing: see _MOST_UNSURE
         self._known_from = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._patience = ExitStack()  # undoes what lets the reports gather
 
     @property
     def error(self) -> str:
@@ -155,13 +156,22 @@ class ConnectionTable:
 
     @asynccontextmanager
     async def followed(self) -> AsyncIterator[None]:
-        """Follow closed connections within the block, in the running loop."""
-        self.follow(asyncio.get_running_loop())
+        """Follow closed connections within the block, in the running loop.
+
+        If the kernel refuses that, :attr:`error` is set, and :meth:`retry` tries again.
+        """
         try:
-            with patient(self._closed.fileno()):
-                yield
+            self._follow_patiently()
+            yield
         finally:
+            self._patience.close()
             self.close()
+
+    def _follow_patiently(self) -> None:
+        """Follow closed connections in the running loop, and let the kernel's reports gather."""
+        self.follow(asyncio.get_running_loop())
+        if not self._unfollowed:
+            self._patience.enter_context(patient(self._closed.fileno()))
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to read the kernel's reports of closed connections, in ``loop``. A failure sets ``error``."""
@@ -207,9 +217,14 @@ class ConnectionTable:
             self._renew(now, SOON)  # the bytes of this line may be newer than the list
 
     def retry(self) -> None:
-        """Read the kernel's list again if it could not be read the last time, so that the error can end."""
+        """Read the kernel's list again, and follow its reports, if that failed, so that the error can end.
+
+        Call this within the block of :meth:`followed`.
+        """
         if self._unread:
             self._renew(self._clock.mono())
+        if self._unfollowed:
+            self._follow_patiently()
 
     def _update(self) -> None:
         """Refresh the table now if :meth:`refresh` has left that to the next look-up."""

@@ -158,13 +158,29 @@ def _listening_socket(row: Socket, transport: Transport) -> ListeningSocket:
 _STRICTEST = (Speech.SIPS, Speech.SIP, Speech.OTHER)
 
 
-def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
+class NamedUsers(NamedTuple):
+    """The ids of the users that are named like Asterisk (None if there is none) and like SIP proxies."""
+
+    asterisk: int | None = None
+    proxies: frozenset[int] = frozenset()
+
+
+def find_named_users() -> NamedUsers:
+    """Look up the users that are named like Asterisk and like SIP proxies.
+
+    Users' names may be on a slow server (LDAP), so do not call this in the event loop.
+    """
+    proxies = frozenset(user for name in PROXIES if (user := _user(name)) is not None)
+    return NamedUsers(_user(_NAME), proxies)
+
+
+def find_users(ami_ports: Iterable[int], named: NamedUsers, proc: Path = PROC) -> frozenset[int]:
     """Return the users of Asterisk's sockets, in this network namespace; empty if they are unknown.
 
     These are the users that listen on the manager interfaces' ports ``ami_ports``. If nothing listens there,
     the result is the users of the sockets of visible processes named ``asterisk``, or else the user of that
-    name, if it has a SIP socket. If two users listen on one port, at different addresses, the users are
-    unknown.
+    name in ``named``, if it has a SIP socket. If two users listen on one port, at different addresses, the
+    users are unknown.
     """
     try:
         tcp = listening_sockets(socket.IPPROTO_TCP)
@@ -177,45 +193,42 @@ def find_users(ami_ports: Iterable[int], proc: Path = PROC) -> frozenset[int]:
         return frozenset()
     own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
     found = frozenset(row.uid for row in rows if row.inode in own)
-    user = _user(_NAME)
-    if found or user is None:
+    if found or named.asterisk is None:
         return found
-    return frozenset(row.uid for row in rows if row.uid == user and port_of(row.local_port) in _SIP)
+    return frozenset(row.uid for row in rows if row.uid == named.asterisk and port_of(row.local_port) in _SIP)
 
 
-def find_proxy_users(proc: Path = PROC) -> frozenset[int]:
-    """Return the users of the sockets on which SIP proxies listen now, and the users named like proxies.
+def find_proxy_users(named: NamedUsers, proc: Path = PROC) -> frozenset[int]:
+    """Return the users of the sockets on which SIP proxies listen now, and the proxies' users in ``named``.
 
     A proxy may open its sockets as root, and accept connections as another user.
     """
-    named = frozenset(user for name in PROXIES if (user := _user(name)) is not None)
-    return named | {row.uid for _, row in _proxy_rows(proc)}
+    return named.proxies | {row.uid for _, row in _proxy_rows(named, proc)}
 
 
-def find_proxy_sockets(proc: Path = PROC) -> frozenset[Endpoint]:
+def find_proxy_sockets(named: NamedUsers, proc: Path = PROC) -> frozenset[Endpoint]:
     """Return the sockets on which SIP proxies listen now, in this network namespace, by UDP or TCP.
 
     The set is empty if the kernel cannot list its sockets.
     """
     return frozenset(
         Endpoint(address_of(row.local), port_of(row.local_port), transport)
-        for transport, row in _proxy_rows(proc)
+        for transport, row in _proxy_rows(named, proc)
     )
 
 
-def _proxy_rows(proc: Path) -> list[tuple[Transport, Socket]]:
+def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]:
     """Return transport and socket of each listening socket of SIP proxies (Kamailio and others)."""
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
-    users = {user for name in PROXIES if (user := _user(name)) is not None}
     found = []
     for family, (protocol, transport) in product(_WIDTHS, _PROTOCOLS):
         try:
             rows = _listening(family, protocol)
         except OSError:  # a kernel without the modules for this list
             return []
-        found += [(transport, row) for row in rows if row.inode in own or row.uid in users]
+        found += [(transport, row) for row in rows if row.inode in own or row.uid in named.proxies]
     return found
 
 

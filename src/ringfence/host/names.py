@@ -5,17 +5,21 @@ of its SIP servers (SRV records), because some names have only SRV records. ``/e
 over the DNS, as usual. The system's resolver is not used, because it blocks a thread for a minute if a server
 does not answer, and other parts of the daemon need the same threads.
 
-Only a complete answer removes an address. While a server is down, answers one of the queries with an error,
-or no longer knows the name, all known addresses stay, and a problem is reported. The numbers of names and of
-addresses are limited.
+An address stays for a day (``KEPT_FOR``) after the latest answer that contained it. Only the time counts in
+which the DNS has addresses of the name: while the servers are down, or no longer know the name, all known
+addresses stay. While only some of the queries fail, their last replies count. Each failure is reported. The
+numbers of names and of addresses are limited.
 """
 
 import asyncio
 import os
 import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import islice
+from math import inf
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,11 +103,24 @@ LONGEST = 300.0
 After a failure the time may be shorter than ``SHORTEST``.
 """
 
+KEPT_FOR = 86_400.0
+"""Seconds that an address of a name stays after the latest answer that contained it.
+
+An answer may contain only some of a name's addresses, and the next answer others.
+"""
+
 FIRST_RETRY = 2.0
 SERVICES = ("_sip._udp", "_sip._tcp", "_sips._tcp")
 
 Answers = Mapping[str, frozenset[Network]]
 """The addresses of each host name, as networks of one address."""
+
+Ages = Mapping[str, Mapping[Network, float]]
+"""The addresses of each host name, as networks of one address, each with its *age*.
+
+This is the time since the latest answer that contained the address, in seconds. A pause between two answers
+with addresses of the name counts as ``LONGEST`` at most. So an outage of the DNS or of the daemon ends none.
+"""
 
 
 @frozen
@@ -121,8 +138,9 @@ class ResolvedNames:
 
     @property
     def answered(self) -> bool:
-        """Whether each query has had a reply, now or before."""
-        return all(reply.answered for reply in self.replies.values())
+        """Whether ``/etc/hosts``, or a query that did not fail, had addresses of the name."""
+        replies = self.replies.values()
+        return not self.trouble or any(reply.networks and not reply.trouble for reply in replies)
 
 
 @define
@@ -130,9 +148,9 @@ class _Name:
     """A host name that is followed. ``due`` is the time of its next query (of the event loop's clock).
 
     ``waited`` is the latest pause after a failure in seconds, and ``trouble`` the present failure ("" if
-    none). ``found`` is the number of its addresses, before they were cut to ``MOST_ADDRESSES``. ``replies``
-    are the latest replies to its queries. ``earlier`` are the addresses of an earlier run of the daemon. They
-    stay while a query has had no reply in this run.
+    none). ``found`` is the number of addresses that were found last, before they were cut to
+    ``MOST_ADDRESSES``. ``replies`` are the latest replies to its queries. ``ages`` are its addresses with
+    their ages, those of the latest answer first. ``answered`` is when an answer had addresses last.
     """
 
     due: float = 0.0
@@ -140,21 +158,22 @@ class _Name:
     trouble: str = ""
     found: int = 0
     replies: "Replies" = Factory(dict)
-    earlier: frozenset[Network] = frozenset()
+    ages: Mapping[Network, float] = Factory(dict)
+    answered: float = -inf
 
 
 class Names:
     """Resolves the host names that parts of the daemon want, and follows changes of their addresses.
 
-    ``known`` are the answers of an earlier run of the daemon. They are valid until there are new ones.
-    ``nameservers`` (addresses) and ``port`` replace the DNS servers that this host has configured.
-    ``patience`` is the time limit of a query, and ``shortest`` the shortest time until a name is resolved
-    again, both in seconds.
+    ``known`` are the addresses that an earlier run of the daemon saved. They count from the start, before any
+    part wants their names. ``nameservers`` (addresses) and ``port`` replace the DNS servers that this host
+    has configured. ``patience`` is the time limit of a query, and ``shortest`` the shortest time until a name
+    is resolved again, both in seconds.
     """
 
     def __init__(
         self,
-        known: Answers | None = None,
+        known: Ages | None = None,
         *,
         nameservers: Sequence[str] = (),
         port: int = 53,
@@ -163,8 +182,8 @@ class Names:
     ) -> None:
         self.changed = asyncio.Event()
         """An event that is set when the addresses of a followed host name have changed."""
-        self._known = dict(known or {})
-        self._answers = dict(self._known)
+        self._known = dict(known or {})  # without the names that a part has wanted since then
+        self._began = time.monotonic()
         self._nameservers = tuple(nameservers)
         self._port = port
         self._patience = patience
@@ -182,9 +201,29 @@ class Names:
         return frozenset(self._names)
 
     @property
+    def ages(self) -> Ages:
+        """The known addresses of each host name with their ages, also of names that no part wants yet."""
+        return {**self._followed, **self._known}
+
+    @property
     def answers(self) -> Answers:
-        """The known addresses of each followed host name."""
-        return dict(self._answers)
+        """The known addresses of each host name, also of names that no part wants yet."""
+        return {name: frozenset(ages) for name, ages in self.ages.items()}
+
+    @property
+    def saved(self) -> Ages:
+        """What the next run of the daemon must know: the ages of at most ``MOST_NAMES`` names.
+
+        The names of an earlier run that no part wants are among them for a day (``KEPT_FOR``) at most.
+        """
+        ran = time.monotonic() - self._began
+        unwanted: Ages = {name: aged for name, ages in self._known.items() if (aged := _aged(ages, ran))}
+        return dict(islice({**self._followed, **unwanted}.items(), MOST_NAMES))
+
+    @property
+    def _followed(self) -> Ages:
+        """The known addresses of each followed host name with their ages."""
+        return {name: mine.ages for name, mine in self._names.items() if mine.ages}
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -204,22 +243,29 @@ class Names:
     def want(self, names: Iterable[str], by: str = "") -> None:
         """Follow ``names`` for the part ``by`` of the daemon, instead of the names that it wanted before.
 
-        The answers for names that no part wants any more are forgotten. Those of an earlier run count again
-        for a name that was not wanted until now: at the start, the parts want their names one after another.
-        If these answers return, ``changed`` is set.
+        The addresses of names that no part wants any more are forgotten. Those of an earlier run stay until a
+        part has wanted their name: at the start, the parts want their names one after another.
         """
         self._wanted[by] = frozenset(names)
         wanted = sorted(frozenset().union(*self._wanted.values()))
         self._left_out = max(0, len(wanted) - MOST_NAMES)
-        self._names = {name: self._names.get(name, _Name()) for name in wanted[:MOST_NAMES]}
-        back = {name: self._known.pop(name) for name in self._names if name in self._known}
-        for name, networks in back.items():
-            self._names[name].earlier = networks
-        if back.keys() - self._answers.keys():
-            self.changed.set()
-        answers = {**back, **self._answers}
-        self._answers = {name: found for name, found in answers.items() if name in self._names}
+        self._names = {
+            name: self._names.get(name) or _Name(ages=self._known.pop(name, {}))
+            for name in wanted[:MOST_NAMES]
+        }
         self._told.set()
+
+    def forget(self, network: Network) -> None:
+        """Forget an address, as a network, of each name whose latest answer did not contain it."""
+        for name, ages in self.ages.items():
+            if not ages.get(network):
+                continue
+            left = {one: age for one, age in ages.items() if one != network}
+            if name in self._known:
+                self._known[name] = left
+            else:
+                self._names[name].ages = left
+            self.changed.set()
 
     async def run(self) -> None:
         """Resolve host names until cancelled."""
@@ -247,23 +293,26 @@ class Names:
         async def ask(name: str) -> None:
             async with turn:
                 mine = self._names.get(name, _Name())
-                self._take(name, await find(name, resolver, self._patience, self._hosts, mine.replies))
+                found = await find(name, resolver, self._patience, self._hosts, mine.replies)
+                self._take(name, found, asyncio.get_running_loop().time())
 
         async with asyncio.TaskGroup() as group:
             for name in names:
                 group.create_task(ask(name))
 
-    def _take(self, name: str, found: ResolvedNames) -> None:
-        """Record the result of resolving ``name``, and set ``changed`` if its addresses changed."""
+    def _take(self, name: str, found: ResolvedNames, now: float) -> None:
+        """Record the result of resolving ``name`` at ``now``; set ``changed`` if its addresses changed."""
         mine = self._names.get(name)
         if mine is None:
             return  # no part of the daemon wants this name any more
-        before = self._answers.get(name)
-        mine.replies = found.replies
+        before = older = mine.ages
         if found.answered:
-            mine.earlier = frozenset()
-        networks = _bounded(found.networks, mine.earlier) if found.networks else before or frozenset()
-        now = asyncio.get_running_loop().time()
+            older = _aged(before, min(now - mine.answered, LONGEST))
+            mine.answered = now
+        latest = dict.fromkeys(_bounded(found.networks), 0.0)
+        mine.ages = dict(islice({**latest, **older, **latest}.items(), MOST_ADDRESSES))
+        mine.found = len(found.networks)
+        mine.replies = found.replies
         mine.trouble = found.trouble
         if found.trouble:
             mine.waited = min(LONGEST, self._chance.uniform(mine.waited, mine.waited * 3))
@@ -272,17 +321,18 @@ class Names:
         else:
             mine.waited = FIRST_RETRY
             mine.due = now + min(max(found.seconds, self._shortest), LONGEST)
-        mine.found = len(found.networks | mine.earlier)
-        if networks != before and (networks or before is not None):
-            self._answers[name] = networks
+        if mine.ages.keys() != before.keys():
             self.changed.set()
 
 
-def _bounded(networks: frozenset[Network], earlier: frozenset[Network] = frozenset()) -> frozenset[Network]:
-    """Return at most ``MOST_ADDRESSES`` of ``networks`` and ``earlier``, those of ``networks`` first."""
-    order = attrgetter("version", "network_address")
-    wanted = [*sorted(networks, key=order), *sorted(earlier - networks, key=order)]
-    return frozenset(wanted[:MOST_ADDRESSES])
+def _aged(ages: Mapping[Network, float], seconds: float) -> dict[Network, float]:
+    """Return ``ages`` as they are ``seconds`` later, without the addresses that no longer count."""
+    return {one: age + seconds for one, age in ages.items() if age + seconds < KEPT_FOR}
+
+
+def _bounded(networks: frozenset[Network]) -> frozenset[Network]:
+    """Return the first ``MOST_ADDRESSES`` of ``networks``, IPv4 before IPv6."""
+    return frozenset(sorted(networks, key=attrgetter("version", "network_address"))[:MOST_ADDRESSES])
 
 
 async def find(
@@ -324,7 +374,7 @@ async def _asked(
     If ``resolver`` is an error, each query fails.
     """
     replies = (
-        [_Reply(trouble=str(resolver), answered=False)] * len(questions)
+        [_Reply(trouble=str(resolver))] * len(questions)
         if isinstance(resolver, HostError)
         else await asyncio.gather(*(_reply(resolver, name, kind, patience) for name, kind in questions))
     )
@@ -340,15 +390,13 @@ async def _asked(
 class _Reply:
     """The reply to one DNS query: addresses, or names of servers; it may be empty.
 
-    ``seconds`` is its TTL. ``trouble`` is why the query failed; "" if it did not. ``answered``: this query,
-    or the same one before, did not fail.
+    ``seconds`` is its TTL. ``trouble`` is why the query failed; "" if it did not.
     """
 
     networks: frozenset[Network] = frozenset()
     servers: frozenset[str] = frozenset()
     seconds: float = LONGEST
     trouble: str = ""
-    answered: bool = True
 
 
 Replies = Mapping[tuple[str, str], _Reply]
@@ -399,11 +447,11 @@ async def _reply(resolver: "Resolver", name: str, kind: str, patience: float) ->
     except dns.resolver.NXDOMAIN:
         return _Reply()
     except dns.exception.Timeout:
-        return _Reply(trouble="the DNS does not answer", answered=False)
+        return _Reply(trouble="the DNS does not answer")
     except (dns.exception.DNSException, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         trouble = f"the DNS gives no answer to {kind}: {printable(reason)[:120]}"
-        return _Reply(trouble=trouble, answered=False)
+        return _Reply(trouble=trouble)
     if answer.rrset is None:
         return _Reply()
     if kind == "SRV":

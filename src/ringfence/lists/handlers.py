@@ -1,10 +1,10 @@
 """The handlers of the control socket's requests about lists."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ringfence.clock import Clock
+from ringfence.clock import Clock, format_duration
 from ringfence.control_server import Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.firewall.network_lists import EXTERNAL
@@ -76,15 +76,29 @@ class ListRequests:
             )
             answer.done.append(value.text)
         if entries:
-            await self._lists.in_thread(self._add, entries)
+            answer.notes += await self._lists.in_thread(self._add, kind, entries, now)
             await self._lists.refresh()
         added = (value for value in addition.values if value.text in answer.done)
         answer.notes += _notes(self._lists.present, kind, added)
         return answer.as_json()
 
-    def _add(self, entries: Iterable[ListEntry]) -> None:
+    def _add(self, kind: ListKind, entries: Sequence[ListEntry], now: float) -> list[str]:
+        """Add entries; return a note about each that replaces one with a later end."""
         self._lists.follow_clock()  # before, because the new ends are by the clock as it is now
+        ending = {entry.value for entry in entries if entry.until is not None}
+        every: Iterable[ListEntry] = self._table.current(kind, now) if ending else ()  # perhaps 250,000
+        earlier = {one.value: one for one in every if one.value in ending}
         self._table.add(entries)
+        notes = []
+        for entry in entries:
+            old = earlier.get(entry.value)
+            if old is None or entry.until is None or (old.until is not None and old.until <= entry.until):
+                continue
+            had = "one that had no end"
+            if old.until is not None:
+                had = f"a longer one, which had {format_duration(old.until - now)} left"
+            notes.append(f"{entry.value}: this entry of {format_duration(entry.until - now)} replaces {had}")
+        return notes
 
     async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
         """Remove entries from a list; return the removed ones (``done``), ``problems`` about the others."""

@@ -20,6 +20,7 @@ from attrs import evolve, frozen
 
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.ban_facts import ClockSet
+from ringfence.clock import before_step
 from ringfence.errors import RingfenceError, StoreError
 from ringfence.firewall import network_lists
 from ringfence.firewall.network_lists import NetworkList
@@ -92,8 +93,6 @@ LOOK_EVERY = 60.0
 """Seconds between two checks of the databases' files. (The end of an entry has its own timer.)"""
 RETRY_EVERY = 5.0
 """Seconds until an unreadable store is tried again."""
-ROUNDING = 1.0
-"""Seconds by which the clock before a step may be misjudged: it is computed from two clocks."""
 READ_WITHIN = 1.0
 """Seconds that a change of the lists waits for the databases. Networks that are read later are added then."""
 
@@ -262,12 +261,14 @@ class Lists:
         self._stale.set()
 
     def on_resolved(self, answers: Answers) -> None:
-        """Set the present addresses of the host names.
+        """Set the present addresses of the host names; those of names that no list has change nothing.
 
         Before :meth:`load`, this may be called with the addresses that the last run of the daemon knew.
         """
-        self._answers = dict(answers)
-        self._stale.set()
+        before, self._answers = self._answers, dict(answers)
+        changed = any(before.get(host) != answers.get(host) for host in self._composed.hosts)
+        if changed or self._turn.locked():  # a list that is being composed may have more names
+            self._stale.set()
 
     def on_fact(self, fact: object) -> None:
         """Let each entry keep the rest of its time if the clock was set."""
@@ -283,7 +284,7 @@ class Lists:
         wanted = self._set_by
         step = wanted - self._moved_by
         if step:
-            self._table.move(step, self._now() - step + ROUNDING)
+            self._table.move(step, before_step(self._now(), step))
             self._moved_by = wanted
 
     def protect(self, protected: Mapping[Network, str]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ringfence.clock import format_duration
+from ringfence.clock import format_duration, time_left
 from ringfence.plurals import counted
 from ringfence.values.text import printable, readable_time, rfc3339
 
@@ -38,6 +38,7 @@ def environment(*folders: Path, **functions: object) -> Environment:
         "counted": counted,
         "moment": moment,
         "duration": format_duration,
+        "left": time_left,
         "short": short,
         "utc": lambda seconds: moment(rfc3339(seconds))[:16],
     }

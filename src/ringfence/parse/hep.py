@@ -270,6 +270,8 @@ def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -
         unread = frame.cut and (number > 0 or not first or _EOL + _EOL not in text)
         digest = blake2b(b"%d %b %b" % (number, request.digest, frame.uuid), digest_size=_DIGEST).digest()
         request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
+        if unread:  # the rest may have other credentials
+            request = evolve(request, account="")
     return request
 
 

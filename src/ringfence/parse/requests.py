@@ -16,6 +16,20 @@ right password on Asterisk 16.28 (chan_sip) and 22.10.1 (PJSIP):
   at CR LF, LF, CR, and at ``&`` after a number; chan_sip at LF. chan_sip leaves out all bytes up to 0x20
   before the value, and ends it at a NUL.
 
+A sender can write other user names before the one that Asterisk checks. Here chan_sip checks 300:
+
+    X: username="204"
+    Authorization: Digest username=300, …
+
+And here PJSIP does:
+
+    Authorization: Digest username="204", realm="another", …
+    Authorization: Digest username
+     ="300", …
+
+So a user name counts only if all parameters ``username`` of the request have the same quoted value, and no
+parameter's name has an escape.
+
 Limits: a sender can hide the true nonce or Call-ID by writing more of them than are kept. Then the request
 is ``crowded``. If a request is fragmented, the kernel copies only the first fragment, unless connection
 tracking reassembles the request.
@@ -79,7 +93,10 @@ _ACK = b"ACK "
 _LONGEST_METHOD = 16
 _SIP = b"SIP/2.0 "  # an answer begins with it
 _ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+(?:[a-z][a-z0-9+.-]*+://)?([^\r\n \t]++)", re.IGNORECASE)
-_USERNAME = re.compile(rb'username[ \t]*+=[ \t]*+"([^"\r\n]{0,128}+)"')
+_USERNAME = re.compile(rb"username[ \t\r\n]*+=")
+_QUOTED = re.compile(rb'[ \t\r\n]*+"([^"\r\n]{0,128}+)"')
+# The end of a parameter's name with an escape, which PJSIP resolves. The longest name is ``username``.
+_ESCAPED_NAME = re.compile(rb"%[0-9a-f]{2}[a-z0-9%]{0,24}+[ \t\r\n]*+=")
 _CALL_ID_OF_CHAN_SIP = re.compile(
     rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
 )
@@ -195,6 +212,13 @@ def parse_request(
     call_ids, more_call_ids = plain or _first(_call_ids((request, by_chan_sip), readings), MOST_CALL_IDS)
     sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
     diverted = transport is Transport.UDP and _has_maddr(readings[1])
+    digest = blake2b(request, digest_size=_DIGEST).digest()
+    account = ""
+    if credentials:
+        # If the rest of the head was not copied, it may have other credentials.
+        whole = not unread or _EOL + _EOL in request.lstrip(_EOL)
+        is_certain = whole and not any(map(_has_escaped_name, different))
+        account = _account_in((request, by_chan_sip), different) if is_certain else ""
     return CopiedRequest(
         address,
         port,
@@ -202,10 +226,10 @@ def parse_request(
         tuple(map(short_session, call_ids)),
         sequences if answerable else (),
         credentials,
-        blake2b(request, digest_size=_DIGEST).digest(),
+        digest,
         dropped,
         unread,
-        _account_in(request, readings[0]) if credentials else "",
+        account,
         transport,
         method_of(start.partition(b" ")[0]),
         more_nonces or more_call_ids or more_sequences,
@@ -216,6 +240,11 @@ def parse_request(
 
 def _has_credentials(reading: bytes) -> bool:
     return _CREDENTIALS in reading and _CREDENTIALS_HEADER.search(reading) is not None
+
+
+def _has_escaped_name(reading: bytes) -> bool:
+    """Whether the name of a parameter in a request may have an escape (``%75sername``)."""
+    return b"%" in reading and _ESCAPED_NAME.search(reading) is not None
 
 
 def _has_maddr(reading: bytes) -> bool:
@@ -250,14 +279,19 @@ def _redirects(readings: list[bytes], address: Address) -> bool:
     )
 
 
-def _account_in(request: bytes, reading: bytes) -> str:
-    """Return the user name in a request's credentials; ``reading`` is the request in lower case.
+def _account_in(texts: Iterable[bytes], readings: Sequence[bytes]) -> str:
+    """Return the user name in a request's credentials, if it is quoted and the same in all places.
 
-    If credentials name several, return "": only Asterisk knows which it checks. Its answer names the user.
+    Otherwise return "": only Asterisk knows which name it checks. ``readings`` are the ways to read the
+    request, in lower case. ``texts`` are the same in the sender's case; there may be more of them.
     """
-    if _CREDENTIALS not in reading:
-        return ""
-    found = {request[slice(*one.span(1))] for one in islice(_USERNAME.finditer(reading), _MOST_LOOKED_AT)}
+    found: set[bytes] = set()
+    for text, reading in zip(texts, readings, strict=False):
+        for name in _looked_at(_USERNAME, reading):
+            value = _QUOTED.match(reading, name.end()) if name is not None else None
+            if value is None:
+                return ""
+            found.add(text[slice(*value.span(1))])
     return short_account(text_of(found.pop())) if len(found) == 1 else ""
 
 

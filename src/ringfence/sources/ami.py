@@ -27,6 +27,7 @@ from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import md5
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,6 +38,7 @@ from panoramisk.ami_protocol import AMIProtocol
 from panoramisk.message import Message
 
 from ringfence.clock import Backoff
+from ringfence.file_rights import open_regular
 from ringfence.gathering import patient
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder
@@ -56,6 +58,16 @@ LOGIN_WITHIN = 10.0  # seconds; Asterisk itself waits 1 s before it refuses
 PROVE_WITHIN = 5.0
 PING_EVERY = 5.0
 PING_WITHIN = 5.0
+REFUSED_PAUSE = 300.0
+"""Seconds from a wrong login at another host to the next one. They double with each further wrong login.
+
+A PBX may be guarded too: ringfence bans an address, at every port, after three wrong logins in ten minutes.
+"""
+MOST_REFUSED_PAUSE = 3_600.0
+"""The maximum number of seconds from a wrong login at another host to the next one."""
+MOST_CERTIFICATES = 4 * 1024 * 1024
+"""The maximum number of bytes that are read of a file of certificates."""
+
 LAG_LASTS = 1.0
 """Seconds for which the lag of an event (from its own time to its arrival) counts."""
 MOST_LAGS = 1_024
@@ -70,6 +82,39 @@ _WANTED = "security,system"
 
 
 @frozen
+class AmiTls:
+    """How the certificate of a manager interface (AMI) is verified.
+
+    ``ca`` is a file of certificates to trust; with None those of the system are trusted. With ``verify``
+    false, any certificate is accepted.
+    """
+
+    ca: Path | None = None
+    verify: bool = True
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context that trusts the certificates that the files hold now.
+
+        Call this for each connection, because certificates are renewed. Raise OSError if ``ca`` is unusable.
+        """
+        context = ssl.create_default_context(cadata=None if self.ca is None else _certificates(self.ca))
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+def _certificates(path: Path) -> str:
+    """Return the ASCII text of a file of certificates; raise OSError if it cannot be read.
+
+    Asterisk's user may own its folder, and put a FIFO or an endless file there: either would hold a thread.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        text = file.read(MOST_CERTIFICATES).decode("ascii", "ignore")
+    return f"{text}\n"  # never "", which would mean the certificates of the system
+
+
+@frozen
 class AmiTarget:
     """Where an Asterisk's manager interface (AMI) is, and its login. ``tls`` is None for plain TCP."""
 
@@ -78,7 +123,7 @@ class AmiTarget:
     port: int
     username: str
     secret: Secret
-    tls: ssl.SSLContext | None = None
+    tls: AmiTls | None = None
 
 
 class _Protocol(AMIProtocol, asyncio.BufferedProtocol):  # type: ignore[misc]  # panoramisk has no types
@@ -254,12 +299,14 @@ class AmiSource(SupervisedSource):
         self.coverage = coverage if coverage is not None else Coverage()
         self.reading = Reading(listener)
         self.listening_since: float | None = None  # monotonic seconds; None while not listening
+        self.logged_in_since: float | None = None  # monotonic seconds; None while not logged in
         self.last_sign: float | None = None
         """The monotonic time of the last packet of Asterisk that could be parsed; None before the first."""
         self.roster_ready = asyncio.Event()
         self.http_checked = asyncio.Event()
         self.version = ""
         self._target = target
+        self._refusals = Backoff(REFUSED_PAUSE, MOST_REFUSED_PAUSE)
         self._sink = sink
         self._queries = RosterQueries(target.asterisk, target.username, listener)
         self._decoder = AmiDecoder(self.id)
@@ -298,7 +345,7 @@ class AmiSource(SupervisedSource):
     def weaknesses(self) -> tuple[str, ...]:
         """Reasons why this Asterisk's AMI cannot be trusted in full, each with the fix; () without any."""
         tls, http = self._target.tls, self._decoder.http.enabled
-        unverified = tls is not None and tls.verify_mode is ssl.CERT_NONE
+        unverified = tls is not None and not tls.verify
         found = [_UNVERIFIED] if unverified else []
         if self.http_checked.is_set() and http is not False:
             found.append(_OVER_HTTP if http else _PERHAPS_OVER_HTTP.format(user=self._target.username))
@@ -328,6 +375,7 @@ class AmiSource(SupervisedSource):
             # reason.
             raise min(ends.exceptions, key=_is_loss) from None
         finally:
+            self.logged_in_since = None
             self.coverage.end()
             protocol.close()
             self.roster_ready.set()
@@ -349,15 +397,15 @@ class AmiSource(SupervisedSource):
 
     async def _connect(self, protocol: _Protocol) -> None:
         target = self._target
-        manager = _Connection(
-            host=target.host,
-            port=target.port,
-            ssl=target.tls if target.tls is not None else False,
-            loop=asyncio.get_running_loop(),
-            protocol_factory=lambda: protocol,
-        )
         try:
             async with asyncio.timeout(CONNECT_WITHIN):
+                manager = _Connection(
+                    host=target.host,
+                    port=target.port,
+                    ssl=await self._tls_context(),
+                    loop=asyncio.get_running_loop(),
+                    protocol_factory=lambda: protocol,
+                )
                 await manager.connect()
         except TimeoutError:
             detail = f"{self._where} did not answer in {CONNECT_WITHIN:.0f} s"
@@ -374,6 +422,20 @@ class AmiSource(SupervisedSource):
         self._own_endpoint = (unmapped(ip_address(own[0])), own[1])
         self._peer = _outside(peer[0])
 
+    async def _tls_context(self) -> ssl.SSLContext | None:
+        """Return the TLS context of one connection, None for plain TCP; raise EndError if it cannot be made.
+
+        It is made in a thread, because the many certificates of a system take a while to load.
+        """
+        tls = self._target.tls
+        if tls is None:
+            return None
+        try:
+            return await asyncio.to_thread(tls.context)
+        except OSError as error:  # SSLError is an OSError
+            detail = f"the certificates in {tls.ca} cannot be used: {_reason_of(error)}"
+            raise EndError(State.TLS_FAILED, detail) from None
+
     async def _log_in_and_ping(self, protocol: _Protocol) -> None:
         """Log in, then ping until the connection ends; raise EndError if AMI refuses or does not answer."""
         try:
@@ -385,6 +447,7 @@ class AmiSource(SupervisedSource):
         if not self.version:
             raise EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
         await self._log_in(protocol)
+        self.logged_in_since = asyncio.get_running_loop().time()
         self._logged_in.set()
         try:
             async with asyncio.timeout(PROVE_WITHIN):
@@ -469,7 +532,9 @@ class AmiSource(SupervisedSource):
     async def _log_in(self, protocol: _Protocol) -> None:
         """Log in by the MD5 challenge, also under TLS, so that the secret itself is never sent.
 
-        Raise EndError if Asterisk gives no challenge or refuses the login.
+        Raise EndError if Asterisk gives no challenge or refuses the login. After a wrong login at another
+        host it has a pause of minutes. Other refusals are temporary, such as one because the last session has
+        not ended yet.
         """
         target = self._target
         asked = Action({"Action": "Challenge", "AuthType": "MD5"})
@@ -490,7 +555,15 @@ class AmiSource(SupervisedSource):
         if not answer.success:
             reason = reason_of(str(answer.get("Message", "")))
             detail = f'{self._where} refuses "{target.username}" ({reason}); compare with manager.conf'
-            raise EndError(State.LOGIN_REFUSED, detail)
+            if reason != _WRONG_LOGIN or self._is_local:
+                raise EndError(State.LOGIN_REFUSED, detail)
+            raise EndError(State.LOGIN_REFUSED, f"{detail}, {_THEN_RELOAD}", self._refusals.next())
+        self._refusals.reset()
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether the connection goes to this host itself, which no guard bans."""
+        return self._peer is None or (self._own_endpoint is not None and self._peer == self._own_endpoint[0])
 
     async def _ask(self, protocol: _Protocol, action: Action, within: float) -> Message:
         """Send an action and return its reply; raise EndError if none comes in ``within`` seconds."""
@@ -552,6 +625,16 @@ class AmiSource(SupervisedSource):
 
 
 _CHALLENGE = re.compile(r"[0-9]{1,10}")  # main/manager.c:action_challenge, at most 9 digits
+_WRONG_LOGIN = "Authentication failed"
+"""Asterisk's answer to a wrong user or secret, or to a denied address (``main/manager.c:action_login``).
+
+A right login never gets it from an Asterisk that starts, which reads its users before it opens the port
+(``__init_manager``).
+"""
+_THEN_RELOAD = (
+    "then: ringfence reload (without it, ringfence logs in again after 5 minutes, later each hour: a PBX may "
+    "ban a host whose logins fail)"
+)
 _NO_CHALLENGE = (
     "{where} does not offer the MD5 challenge, as every Asterisk does, so ringfence does not log in, and the "
     "secret was not sent; fix: see which program listens there (ss -ltnp 'sport = :{port}'), and correct "

@@ -107,7 +107,8 @@ class JournalSource(FollowedLog):
         self._positions = positions or Positions()
         self._remembered = (0.0, self._cursor)
         self._program = tuple(program)
-        self._users = frozenset(str(number) for user in users if (number := user_number(user)) is not None)
+        self._names = tuple(users)
+        self._users: frozenset[str] = frozenset()  # their numbers, which :meth:`run` looks up
         self._refused = ""
         self._began = time.time()
 
@@ -135,8 +136,13 @@ class JournalSource(FollowedLog):
         ]
 
     async def run(self) -> None:
-        """Follow the journal until cancelled; then store the position."""
+        """Follow the journal until cancelled; then store the position.
+
+        Before that, look up the users in a thread: their names may be on a slow server (LDAP).
+        """
         try:
+            numbers = await asyncio.to_thread(lambda: [*map(user_number, self._names)])
+            self._users = frozenset(str(number) for number in numbers if number is not None)
             await super().run()
         finally:
             self._ingest.close()

@@ -6,6 +6,7 @@
 import asyncio
 import enum
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -49,11 +50,15 @@ class Condition:
 
 
 class EndError(SourceError):
-    """Ends a source's session, such as a connection; ``condition`` is the state to show after it."""
+    """Ends a source's session, such as a connection; ``condition`` is the state to show after it.
 
-    def __init__(self, state: State, detail: str) -> None:
+    ``pause`` is how many seconds to wait before the next session; with None the source's backoff decides.
+    """
+
+    def __init__(self, state: State, detail: str, pause: float | None = None) -> None:
         super().__init__(detail)
         self.condition = Condition(state, detail)
+        self.pause = pause
 
 
 def numbers_of(counts: "AmiCounts | LogCounts") -> dict[str, object]:
@@ -90,16 +95,24 @@ class SupervisedSource:
         self._log = log
         chance = random.Random()  # noqa: S311 - jitter, no secret
         self._backoff = backoff if backoff is not None else Backoff(chance=chance)
+        self._due = asyncio.Event()
+
+    def retry(self) -> None:
+        """End the pause before the next session; if a session runs now, no pause follows it."""
+        self._due.set()
 
     async def run(self) -> None:
         """Run one session after the other until cancelled."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         while True:
             began = loop.time()
+            pause: float | None = None
+            self._due.clear()
             try:
                 await self._session()
             except EndError as end:
                 self._set_condition(end.condition)
+                pause = end.pause
             except Exception as error:  # noqa: BLE001 - whatever it is, the source goes on
                 defect = Condition(State.DEFECT, f"{type(error).__name__}; see the log")
                 if defect != self.condition:
@@ -111,7 +124,9 @@ class SupervisedSource:
                 raise asyncio.CancelledError
             if loop.time() - began >= self.good_after:
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.next())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._backoff.next() if pause is None else pause):
+                    await self._due.wait()
 
     async def _session(self) -> None:
         """Run one session (such as a connection) until it ends; raise an EndError with its last condition."""

@@ -434,7 +434,8 @@ class Records:
     def record_clock(self, offset: float, boot: str, step: float, now: float) -> None:
         """Record the clock's offset, and move the bans' times by ``step`` seconds, before this returns.
 
-        The arguments are those of :meth:`BanTable.record_clock`.
+        If the database takes no writes, or locks them for long, this is done later. The arguments are those
+        of :meth:`BanTable.record_clock`.
         """
         self._best_effort.write_now(self._bans.record_clock, offset, boot, step, now)
 
@@ -459,18 +460,22 @@ class Records:
     def running(self, now: float) -> Iterator[Ban]:
         """Yield the recorded bans that have time left at ``now`` (epoch), without their attempts.
 
-        Invalid rows are left out. (If the kernel still has the ban of an invalid row, the daemon adopts it
-        from there.)
+        Bans that a waiting write changes are left out. Invalid rows are left out too. (If the kernel still
+        has the ban of an invalid row, the daemon adopts it from there.)
 
         If a ban began after ``now``, the clock is wrong: a host without a battery boots with a date in the
         past. It is unknown whether such a ban is over. So it is yielded with ``now`` as its begin, and with
         its full length.
         """
-        unreadable = 0
+        if self._best_effort.waiting_calls(self._bans.replace):
+            return  # it may change any of them
+        unreadable, changing = 0, self._changing()
         try:
             for ban in self._bans.running(now):
                 if ban is None:
                     unreadable += 1
+                    continue
+                if changing and (ban.network, ban.scope) in changing:
                     continue
                 late = ban.since - now
                 yield evolve(ban, since=now, expires=ban.expires - late) if late > 0 else ban
@@ -479,6 +484,12 @@ class Records:
             raise
         if unreadable:
             self._best_effort.report_unreadable(unreadable)
+
+    def _changing(self) -> set[tuple[Network, Scope]]:
+        """Return the bans that a waiting write ends, or records anew."""
+        calls, table = self._best_effort.waiting_calls, self._bans
+        ended = {one for bans, *_ in calls(table.end) for one in bans}
+        return ended | {(ban.network, ban.scope) for (bans,) in calls(table.record) for ban in bans}
 
     def offences(self, network: Network, since: float) -> int:
         """Return the number of bans of ``network`` that rules have made since ``since`` (epoch seconds).

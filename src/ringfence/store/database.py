@@ -18,6 +18,7 @@ from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError
 from ringfence.store.bans import BANS, BanTable, Records
 from ringfence.store.file import (
     CACHE,
+    PATIENCE,
     Connection,
     OpenConnections,
     Tables,
@@ -42,6 +43,7 @@ from ringfence.store.owner import FileOwner, owner_of
 from ringfence.store.switch import OffSwitch
 from ringfence.store.tables import TABLES, AlarmTable, EntryTable, FriendTable, SavedNames, SavedState
 from ringfence.store.writer import BestEffort, Later, at_once
+from ringfence.threads import MOMENT
 
 
 def _of_features() -> list[Tables]:
@@ -134,7 +136,10 @@ class Store:
                 except StoreDamagedError as error:
                     opened, kept = _replaced(path)
                     damage = f"the database was damaged ({error.__cause__ or error}); {kept}"
-            return cls(Connection(path, user, opened, held), later, damage=damage, runtime=runtime)
+            # Only the daemon has a queue. Its event loop must go on, and the queue tries failed writes again.
+            in_loop = PATIENCE if later is at_once else MOMENT
+            connection = Connection(path, user, opened, held, in_loop)
+            return cls(connection, later, damage=damage, runtime=runtime)
         except StoreBusyError:
             raise
         except StoreError as error:

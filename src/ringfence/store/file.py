@@ -22,6 +22,7 @@ from attrs import frozen
 from ringfence.errors import StoreBusyError, StoreDamagedError, StoreError, StoreNewerError
 from ringfence.store.owner import FileOwner
 from ringfence.store.rows import Execute
+from ringfence.threads import runs_loop
 
 VERSION = 1
 """The version of the schema, as the database has it in ``user_version``.
@@ -41,6 +42,9 @@ Without a limit, a failing disk could damage one database after the other, until
 
 CHECK_SECONDS = 8.0
 """Seconds after which a check or a salvage is ended, because systemd waits only 30 s for the start."""
+
+PATIENCE = 5.0
+"""Seconds that a read or a write waits while another process, such as a command, locks the database."""
 
 CACHE = 256
 """The most KiB of the database that each connection keeps in memory.
@@ -127,7 +131,7 @@ def connect(path: Path) -> sqlite3.Connection:
         raise StoreError(f"{path} cannot be opened: {error.strerror}") from None
     if not is_file:
         raise StoreError(f"{path} is not a regular file; see [store] path")
-    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
 
 
 def make(path: Path) -> None:
@@ -564,7 +568,9 @@ def _file_at(path: Path, unknown: tuple[int, int] | None = None) -> tuple[int, i
 class Connection:
     """The connections to one database, used with the rights of ``owner``.
 
-    ``held`` is the descriptor of the lock file, None without a lock.
+    ``held`` is the descriptor of the lock file, None without a lock. ``in_loop`` is how many seconds a write
+    in an event loop waits for other writers. Then it fails, as on a disk that takes no writes. In any other
+    thread it waits for the threads of this process, and ``PATIENCE`` seconds for other processes.
 
     Threads may share this object. One thread writes at a time. Reading does not wait for writing or for the
     disk. SQLite lets only one thread at a time use a connection. So long queries have a connection of their
@@ -572,10 +578,18 @@ class Connection:
     for everything.)
     """
 
-    def __init__(self, path: Path, owner: FileOwner, opened: OpenConnections, held: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        owner: FileOwner,
+        opened: OpenConnections,
+        held: int | None,
+        in_loop: float = PATIENCE,
+    ) -> None:
         self.path = path
         self._owner = owner
         self._writer, self._reader, self._scanner = opened
+        self._in_loop = in_loop
         self._turn = threading.Lock()
         self._lock = held
         self._file = _file_at(path)
@@ -606,7 +620,7 @@ class Connection:
 
         Raise StoreError if a write fails.
         """
-        with errors(self.path), self._turn, self._owner.acting():
+        with errors(self.path), self._in_turn(), self._owner.acting():
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer.execute
@@ -616,6 +630,22 @@ class Connection:
                     with suppress(sqlite3.Error):  # the first error is the cause
                         self._writer.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Keep other threads from writing during the block, and limit its wait for other processes.
+
+        Raise sqlite3.OperationalError in an event loop if another thread writes for long.
+        """
+        in_loop = runs_loop()
+        if not self._turn.acquire(timeout=self._in_loop if in_loop else -1):
+            raise sqlite3.OperationalError("database is locked")
+        try:
+            seconds = self._in_loop if in_loop else PATIENCE
+            self._writer.execute(f"PRAGMA busy_timeout = {round(1_000 * seconds)}")
+            yield
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close the connections, and release the lock. May be called again."""

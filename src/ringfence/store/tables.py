@@ -278,25 +278,35 @@ _NAMES = "names"
 
 
 class SavedNames:
-    """Loads and saves the addresses of host names (on lists), as networks. Errors are logged, not raised."""
+    """Loads and saves the addresses of host names, as networks, with their ages in seconds.
+
+    The *age* of an address is the time since the latest DNS answer that contained it. Errors are logged, not
+    raised.
+    """
 
     def __init__(self, state: SavedState, best_effort: BestEffort) -> None:
         self._state = state
         self._best_effort = best_effort
 
-    def load(self) -> dict[str, frozenset[Network]]:
-        """Return the last saved networks of each host name; {} if none are saved or they are invalid."""
+    def load(self) -> dict[str, dict[Network, float]]:
+        """Return the last saved ages of each host name; {} if none are saved or they are invalid."""
         try:
             names = json.loads(self._best_effort.read(self._state.fact, None, _NAMES) or "{}")
-            return {name: frozenset(map(parse_network, networks)) for name, networks in names.items()}
-        except (ValueError, TypeError, AttributeError) as error:  # the recorded text was edited by hand
+            return {name: _ages(networks) for name, networks in names.items()}
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:  # edited by hand
             self._best_effort.report(StoreError(f"the recorded addresses of names are invalid: {error}"))
             return {}
 
-    def save(self, answers: Mapping[str, frozenset[Network]]) -> None:
-        """Queue a write that records the networks of each host name."""
-        names = {name: sorted(map(str, networks)) for name, networks in answers.items()}
+    def save(self, ages: Mapping[str, Mapping[Network, float]]) -> None:
+        """Queue a write that records the networks of each host name with their ages."""
+        names = {name: {str(one): age for one, age in mine.items()} for name, mine in ages.items()}
         self._best_effort.write(self._state.set_fact, _NAMES, json.dumps(names), key=_NAMES)
+
+
+def _ages(networks: Any) -> dict[Network, float]:  # noqa: ANN401 - any JSON value
+    """Parse the networks of a name with their ages. If they are a list, they have none, and count as new."""
+    ages = networks if isinstance(networks, dict) else dict.fromkeys(networks, 0.0)
+    return {parse_network(text): max(0.0, float(age)) for text, age in ages.items()}  # NaN becomes 0.0
 
 
 # -- the table of alarms. Each row is one alarm: when it began, when it cleared, and how people handled it

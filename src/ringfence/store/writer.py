@@ -13,13 +13,13 @@ from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import Self, TypeVar, TypeVarTuple
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 import structlog
 
 from ringfence.errors import StoreDamagedError, StoreError
 from ringfence.plurals import counted
-from ringfence.threads import Threads
+from ringfence.threads import MOMENT, Threads, runs_loop
 
 MOST_KEPT = 10_000
 """The maximum number of writes that wait. A write that records a ban with its attempts takes some 3 KiB.
@@ -101,6 +101,12 @@ class BestEffort:
         """The number of writes that are not done yet."""
         return len(self._kept)
 
+    def waiting_calls(self, action: Callable[..., object]) -> list[tuple[Any, ...]]:
+        """Return the arguments with which the writes that are not done yet call ``action``, in order."""
+        with self._changing:
+            kept = [*self._kept.values()]
+        return [one.args for one in kept if isinstance(one, partial) and one.func == action]
+
     def write(self, action: Callable[[*_Ts], object], *arguments: *_Ts, key: object = None) -> object:
         """Queue a write of the database, and try it again until it succeeds; return what ``later`` returns.
 
@@ -123,7 +129,10 @@ class BestEffort:
         return self._later(partial(self._done, "once", None, action))
 
     def write_now(self, action: Callable[[*_Ts], object], *arguments: *_Ts) -> None:
-        """Run a write in the caller's thread, before this returns. If it fails, it is tried again."""
+        """Run a write in the caller's thread, before this returns. If that fails, it is tried again.
+
+        It fails in an event loop, too, if another thread writes for long.
+        """
         with self._changing:
             self._kept[_NoKey()] = partial(action, *arguments)
         self.write_kept()
@@ -137,19 +146,36 @@ class BestEffort:
         if self._kept:
             self._queue()
 
-    async def recorded(self) -> str:
-        """Wait at most :data:`WAIT` until the writes that wait now are done; return why not, "" if they are.
+    async def _undone(self) -> Collection[object]:
+        """Wait at most :data:`WAIT` until the writes that wait now are done; return those that are not.
 
-        So a person who commands a change learns whether it survives a restart. Writes that arrive meanwhile
-        are not this person's: under an attack, some write always waits.
+        Nobody waits for writes that arrive meanwhile: under an attack, some write always waits.
         """
+        reached: Future[None] = Future()
+        mark, action = _NoKey(), partial(reached.set_result, None)
         with self._changing:
             earlier = [*self._kept.items()]
+            if earlier:
+                self._kept[mark] = action  # behind these writes: those that follow may take long
         done = self._queue() if earlier else None
-        if not isinstance(done, Future):
-            return self.lacks
-        await asyncio.wait([asyncio.wrap_future(done)], timeout=WAIT)
-        return self._lacks([] if done.done() else [key for key, one in earlier if self._kept.get(key) is one])
+        try:
+            if isinstance(done, Future):
+                ends = [asyncio.wrap_future(one) for one in (reached, done)]
+                await asyncio.wait(ends, timeout=WAIT, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also if the client has gone
+            self._forget(mark, action)
+        return [key for key, one in earlier if self._kept.get(key) is one]
+
+    async def recorded(self) -> str:
+        """Wait for the writes that wait now, for a moment; return why the database lacks some, "" if none.
+
+        So a person who commands a change learns whether it survives a restart.
+        """
+        return self._lacks(await self._undone())
+
+    async def caught_up(self) -> bool:
+        """Wait as :meth:`recorded` does; return whether the database has all that was to be written."""
+        return not await self._undone()
 
     @property
     def lacks(self) -> str:
@@ -160,7 +186,7 @@ class BestEffort:
         """Return why the database lacks something; "" if it lacks nothing. ``waiting``: undone writes."""
         slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
         dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
-        failed = self._errors["writing"] or self._errors["switch"]
+        failed = (self._errors["writing"] if waiting else "") or self._errors["switch"]
         return self.memory_reason or self.damage or self._gone() or failed or slow or dropped
 
     def read(self, action: Callable[[*_Ts], _T], fallback: _T, *arguments: *_Ts) -> _T:
@@ -190,35 +216,44 @@ class BestEffort:
     def write_kept(self) -> None:
         """Run the writes that wait now, in order, until one fails that may succeed later.
 
-        They run in the caller's thread; the daemon calls this when the queue has ended. Writes that arrive
-        meanwhile have a call of their own, so that nobody waits for them. If writes have defects, raise the
-        first defect at the end, because a defect must not stop the other writes.
+        They run in the caller's thread; the daemon calls this when the queue has ended. An event loop does
+        not wait for another thread that writes for long: then none is run. Writes that arrive meanwhile have
+        a call of their own, so that nobody waits for them. If writes have defects, raise the first defect at
+        the end, because a defect must not stop the other writes.
         """
-        defects: list[Exception] = []
-        with self._writing:
-            failed = False
-            with self._changing:
-                waiting = [*self._kept.items()]
-            for key, action in waiting:
-                if self._kept.get(key) is not action:  # dropped, or replaced by a later state
-                    continue
-                try:
-                    action()
-                except StoreError as error:
-                    self._failed(error, "writing")
-                    failed = True
-                    if _may_succeed_later(error):
-                        break
-                    self.diverged = self.diverged or not self.damage
-                except Exception as error:  # noqa: BLE001 - raised or logged below
-                    defects.append(error)
-                self._forget(key, action)
-            if waiting and not failed:  # the disk takes writes again, also that of the next purge
-                self._errors["writing"] = self._errors["once"] = ""
+        if not self._writing.acquire(timeout=MOMENT if runs_loop() else -1):
+            return
+        try:
+            defects = self._run_kept()
+        finally:
+            self._writing.release()
         for other in defects[1:]:
             self._log.error("writer.defect", exc_info=other)
         if defects:
             raise defects[0]
+
+    def _run_kept(self) -> list[Exception]:
+        """Run the writes that wait now, as :meth:`write_kept` does, and return their defects."""
+        defects, failed = list[Exception](), False
+        with self._changing:
+            waiting = [*self._kept.items()]
+        for key, action in waiting:
+            if self._kept.get(key) is not action:  # dropped, or replaced by a later state
+                continue
+            try:
+                action()
+            except StoreError as error:
+                self._failed(error, "writing")
+                failed = True
+                if _may_succeed_later(error):
+                    break
+                self.diverged = self.diverged or not self.damage
+            except Exception as error:  # noqa: BLE001 - the caller raises or logs it
+                defects.append(error)
+            self._forget(key, action)
+        if waiting and not failed:  # the disk takes writes again, also that of the next purge
+            self._errors["writing"] = self._errors["once"] = ""
+        return defects
 
     def _forget(self, key: object, action: _Action) -> None:
         with self._changing:

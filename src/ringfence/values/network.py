@@ -254,6 +254,11 @@ def exempts_friends(network: Network) -> bool:
     return isinstance(network, IPv6Network) and IPV6_SENDER <= network.prefixlen < network.max_prefixlen
 
 
+def affects(network: Network, *, friend: bool) -> bool:
+    """Whether a ban of ``network`` drops packets of an address in it; ``friend``: the address is a friend."""
+    return not (friend and exempts_friends(network))
+
+
 class NetworkSet:
     """An immutable set of networks of both IP versions. Look-ups take constant time.
 

@@ -25,6 +25,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import PBX, Banned, Exempt, Player, Sources, Step, Tick, Unbanned, at, ticks
 
+from ringfence.parse.requests import parse_request
 from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact, FriendReason
@@ -299,16 +300,25 @@ def test_a_banned_friend_that_goes_on_by_the_other_transport_is_banned_there_at_
     assert happened.bans == [f"guess bans {PHONE}/32 by sip-udp for 3600 s after 24"]
 
 
-def test_a_friends_guesses_count_for_the_account_that_they_try() -> None:
-    """A friend is one of the addresses that try an account; a distributed attack bans strangers only."""
+def test_a_friends_guesses_are_no_part_of_a_distributed_attack() -> None:
+    """Seven strangers and a friend try an account; the eighth stranger begins the attack, for strangers."""
     guard = with_friend()
-    happened = guard.play(
-        *(at(n, fails("300", f"192.0.2.{n}")) for n in range(7)), at(8, fails("300")), at(9, fails("204"))
-    )
-    assert happened.alarms[-2:-1] == [f"attack.distributed of 300 of {PBX}"]
+    happened = guard.play(*(at(n, fails("300", f"192.0.2.{n}")) for n in range(7)), at(8, fails("300")))
+    assert (happened.bans, happened.alarms) == ([], [])
+    eighth = guard.play(at(9, fails("300", BYSTANDER)))
+    assert eighth.alarms == [f"attack.distributed of 300 of {PBX}"]
     assert guard.play(at(10, fails("300")), at(11, fails("300"))).bans == []
     bans = guard.play(at(12, fails("300", "192.0.2.1"))).bans
     assert [ban.split()[2] for ban in bans] == ["192.0.2.0/24", "192.0.2.1/32"]
+
+
+def test_one_wrong_account_in_the_phones_of_many_homes_is_no_distributed_attack() -> None:
+    """A home with a new address fails there too, before its own account logs in."""
+    guard, homes = Player(), [f"198.51.{number}.4" for number in range(10)]
+    known = [friend(home, str(number)) for number, home in enumerate(homes)]
+    steps = [at(1 + number, fails("900", home)) for number, home in enumerate(homes)]
+    happened = guard.play(at(0, *known), *steps, at(60, fails("900", BYSTANDER)))
+    assert (happened.bans, happened.alarms) == ([], [])
 
 
 def test_a_friends_guesses_count_for_its_prefix_and_ban_only_others() -> None:
@@ -365,6 +375,34 @@ def test_guesses_from_two_addresses_of_an_account_are_an_attack(accounts: int, e
     alarms = [guard.play(step).alarms for step in tries]
     assert f"friend.guessing of 204 of {PBX}" in alarms[-1]
     assert not any(map(guard.is_friend, addresses))
+
+
+def test_a_young_office_that_changes_its_uplink_makes_no_account_guilty() -> None:
+    """Three of its phones have wrong passwords; its others log in at the new address one after the other."""
+    accounts = [str(200 + number) for number in range(10)]
+    steps = [at(0, *(login(account=one, transport=Transport.TLS) for one in accounts))]
+    for minute in range(90):
+        now, address = 60.0 * minute, PHONE if minute < 60 else ATTACKER
+        due = accounts[minute - 60 : minute - 59] if minute >= 60 else []
+        steps += [at(now, login(address, account=one, transport=Transport.TLS)) for one in due]
+        steps += [at(now + 1.0 + number, fails(f"90{number}", address)) for number in range(3)]
+    guard = Player()
+    happened = guard.play(*steps)
+    assert happened.bans == []
+    assert not any(alarm.startswith("friend.guessing") for alarm in happened.alarms)
+    assert all(map(guard.is_friend, [PHONE, ATTACKER]))
+
+
+@pytest.mark.parametrize(("passwords", "guilty"), [(3, True), (4, False)])
+def test_a_person_with_some_stolen_passwords_is_found(passwords: int, *, guilty: bool) -> None:
+    """Guesses from two new addresses make the accounts guilty. More accounts than three are an office's."""
+    guard, addresses = Player(), [PHONE, ATTACKER]
+    accounts = [str(200 + number) for number in range(passwords)]
+    logins = [login(one, account=each, transport=Transport.TLS) for one in addresses for each in accounts]
+    tries = [at(1 + 60.0 * n, fails(f"x{n % 3}", addresses[n % 2])) for n in range(20)]
+    alarms = guard.play(at(0, *logins), *tries).alarms
+    assert [f"friend.guessing of {one} of {PBX}" in alarms for one in accounts] == [guilty] * passwords
+    assert any(map(guard.is_friend, addresses)) != guilty
 
 
 def test_a_proof_that_comes_after_a_friends_ban_bans_no_more() -> None:
@@ -1141,6 +1179,38 @@ def test_ten_broken_phones_with_other_user_names_ban_no_office() -> None:
         for index, account in enumerate(accounts[:10])
     ]
     assert banned_after(guard, steps) is None
+
+
+# -- guesses beside a user name that works there -------------------------------------------------------
+
+
+BESIDE_CHAN_SIP = (
+    b'X: username="204"\r\nAuthorization: Digest username=300, nonce="%b", response="%032d"\r\n\r\n'
+)
+BESIDE_PJSIP = (
+    b'Authorization: Digest username="204", realm="another", nonce="\xff"\r\n'
+    b'Authorization: Digest username\r\n ="300", nonce="%b", response="%032d"\r\n\r\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("service", "nonce", "headers"),
+    [(Service.SIP, b"1f", BESIDE_CHAN_SIP), (Service.PJSIP, b"1/n", BESIDE_PJSIP)],
+)
+def test_a_user_name_beside_that_of_the_credentials_excuses_no_guess(
+    service: Service, nonce: bytes, headers: bytes
+) -> None:
+    """The account 204 works there, and Asterisk checks 300. AMI reports nothing."""
+    guard = with_friend()
+    guard.play(at(1, sent(PHONE, b"c", nonce=nonce, service=service, sequence=1)))
+    steps = []
+    for number in range(2, 32):
+        head = b"SUBSCRIBE sip:100@pbx SIP/2.0\r\nCall-ID: c\r\nCSeq: %d SUBSCRIBE\r\n" % number
+        asked = parse_request(ip_address(PHONE), 5062, head + headers % (nonce, number))
+        steps.append(at(number, asked, sent(PHONE, b"c", service=service, sequence=number)))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 20
 
 
 def test_what_ami_reports_of_a_claimed_failure_decides_too() -> None:

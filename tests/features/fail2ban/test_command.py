@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from ringfence.cli.app import app
 from ringfence.config.loader import parse
+from ringfence.features.fail2ban import command
 from ringfence.features.fail2ban.command import BATCH
 from ringfence.sources import logs
 from ringfence.store.database import Store
@@ -419,3 +420,15 @@ def test_the_way_from_a_real_fail2ban_and_back(tmp_path: Path) -> None:
             )
             guard.command("off")
             assert fail2ban.client("status", "asterisk").stdout.count("198.18.0.7") == 1
+
+
+def test_a_narrow_ban_is_not_as_long_as_a_full_one() -> None:
+    """Of the bans of a network only the full one counts: the others leave ports open that fail2ban closes."""
+    address, end = "198.18.0.1", "2026-01-01T00:00:00+00:00"
+    full, narrow = ({"address": address, "scope": scope, "expires": end} for scope in ("full", "sip-udp"))
+    later = {**narrow, "expires": None}
+
+    assert command._banned_until([narrow]) == {}
+    assert command._banned_until([full, later]) == {
+        ip_network(address): datetime.fromisoformat(end).timestamp()
+    }

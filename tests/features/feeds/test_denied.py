@@ -199,8 +199,6 @@ def test_only_the_first_left_out_networks_are_named() -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "the list has no network that can be denied"),
-        (b"10.0.0.1\n", "the list has no network that can be denied"),
         (b"<html>\n198.51.100.1\n", "1 of 2 lines are not of this format: line 1: '<html>'"),
         (b"198.51.100.1\n198.51.100.999\n", "line 2: '198.51.100.999'"),
         (b"0.0.0.0/0\n198.51.100.1\n", "is the whole internet"),
@@ -209,7 +207,7 @@ def test_only_the_first_left_out_networks_are_named() -> None:
     ],
 )
 def test_a_list_counts_whole_or_not_at_all(data: bytes, reason: str) -> None:
-    """One bad line refuses a list, and so does a list without networks or with too many."""
+    """One bad line refuses a list, and so do too many networks."""
     with pytest.raises(ListError, match=reason.replace("(", ".")):
         read(data, most=100)
 
@@ -397,6 +395,24 @@ def test_a_list_that_was_accepted_by_force_is_accepted_after_a_restart(tmp_path:
     assert (after["state"], after["problem"]) == ("in force", "")
 
 
+@pytest.mark.parametrize("lines", [[], ["# nobody"], ["10.0.0.1"]])
+def test_a_list_without_networks_needs_force(tmp_path: Path, lines: list[str]) -> None:
+    """A list that denies nothing is refused, also as the first one. By force it frees everybody for good."""
+    at = Feed(tmp_path)
+    at.write(*lines)
+    assert at.refreshed()["state"] == "waiting"
+    at.write("198.51.100.1")
+    at.refreshed()
+    at.write(*lines)
+    assert "has no network that can be denied; fix: " in str(at.refreshed()["problem"])
+    assert at.denied == ["198.51.100.1"]
+
+    assert at.refreshed("one")["state"] == "in force"
+    assert at.denied == []
+    after = Feed(tmp_path)
+    assert (after.refreshed()["problem"], after.denied, after.codes) == ("", [], [])
+
+
 def test_the_error_page_of_a_publisher_shows_no_key(tmp_path: Path) -> None:
     """A server may repeat the key of the request, which people see who may not have it."""
     at = Feed(tmp_path)
@@ -556,6 +572,20 @@ def test_a_copy_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     at.now += KEEP_AGAIN
     assert (at.refreshed()["problem"], at.codes) == ("", [])
     assert (tmp_path / "feeds" / "one.list").is_file()
+
+
+def test_the_copy_of_a_list_is_written_when_its_file_is_gone(tmp_path: Path) -> None:
+    """Then the copy is all that a restart has: it is written as soon as that works."""
+    (tmp_path / "feeds").write_text("no folder")
+    at = Feed(tmp_path)
+    at.write("198.51.100.1")
+    at.refreshed()
+    at.path.unlink()
+    (tmp_path / "feeds").unlink()
+    at.now += KEEP_AGAIN
+    at.refreshed()
+
+    assert Feed(tmp_path).denied == ["198.51.100.1"]
 
 
 def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:

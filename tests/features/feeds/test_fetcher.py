@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from attrs import Factory, define, evolve
 from tests.features.feeds.server import Reply, publisher
+from tests.support.certificate import certificate_in
 
 from ringfence.features.feeds.denied import read_state
 from ringfence.features.feeds.fetcher import (
@@ -54,8 +55,8 @@ class World:
 
     def made(self) -> Fetcher:
         """Return a fetcher as after its start."""
-        context = ssl.create_default_context()
-        return Fetcher([self.feed], lambda: self.now, context, self._get, random.Random(1))  # noqa: S311 - jitter
+        context, rng = ssl.create_default_context, random.Random(1)  # noqa: S311 - jitter
+        return Fetcher([self.feed], lambda: self.now, context, self._get, rng)
 
     def _get(self, url: str, headers: Mapping[str, str], _: ssl.SSLContext) -> HttpAnswer:
         self.requests.append((url, dict(headers)))
@@ -406,8 +407,24 @@ def test_the_whole_way_by_https(tmp_path: Path) -> None:
     """A list comes by TLS from a real server, with its validators."""
     with publisher(tmp_path, list=Reply(headers={"ETag": '"7"'})) as server:
         feed = PlannedFeed("one", server.url(), tmp_path / "one.list", 60.0)
-        fetcher = Fetcher([feed], lambda: START, server.context())
+        fetcher = Fetcher([feed], lambda: START, server.context)
         fetcher.tick()
 
     assert feed.path.read_bytes() == b"198.51.100.1\n"
     assert load_state(feed.path).etag == '"7"'
+
+
+def test_an_authority_that_the_host_trusts_later_needs_no_restart(tmp_path: Path) -> None:
+    """Each request trusts the certificates that the host has at that time."""
+    (tmp_path / "other").mkdir()
+    trusted, now = certificate_in(tmp_path / "other"), [START]
+    with publisher(tmp_path, list=Reply()) as server:
+        feed = PlannedFeed("one", server.url(), tmp_path / "one.list", 60.0)
+        fetcher = Fetcher([feed], lambda: now[0], lambda: ssl.create_default_context(cafile=trusted))
+        now[0] += fetcher.tick() + 1
+        assert "CERTIFICATE_VERIFY_FAILED" in fetcher.states["one"].error
+        trusted.write_bytes(server.certificate.read_bytes())
+        fetcher.tick()
+
+    assert fetcher.states["one"].error == ""
+    assert feed.path.read_bytes() == b"198.51.100.1\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.daemon import Guard, until
+from tests.support.daemon import Guard, ami_server, until
 from tests.support.netns import run
 
 
@@ -73,3 +73,33 @@ def test_an_unban_without_the_daemon_starts_no_fence(tmp_path: Path) -> None:
     assert "203.0.113.128" not in before
     assert "203.0.113.128" in after
     assert "drop" not in fenced
+
+
+def rules() -> list[str]:
+    """Return the rules of both backends, without counters and banned networks."""
+    saved = (run("iptables-save") + run("ip6tables-save")).splitlines()
+    nftables = run("nft", "-s", "-t", "list", "ruleset").splitlines()
+    return [*nftables, *(line for line in saved if line.startswith("-A"))]
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+@pytest.mark.parametrize("backend", ["nftables", pytest.param("ipset", marks=pytest.mark.long)])
+def test_an_unban_without_the_daemon_opens_no_fence(tmp_path: Path, backend: str) -> None:
+    """No rule changes, so a confirmed fence still drops packets; the rest of a network only adds rules."""
+    fence = {"mode": "enforce", "networks": ["198.51.100.0/24"]}
+    with ami_server() as pbx:
+        made = Guard(tmp_path, ami={"port": pbx.port}, fence=fence, firewall={"backend": backend})
+        with made as guard:
+            until(lambda: not guard.status()["limiter_waits"], "the friends are known")
+            guard.ask("fence_enforce", seconds=3_600.0, force=True)
+            assert guard.ask("fence_confirm") is True
+            until(lambda: guard.ask("fence")["mode"] == "enforce", "the fence")
+            guard.must("ban", "192.0.2.1", "203.0.113.0/24")
+            guard.kill()
+            before = rules()
+            guard.must("unban", "192.0.2.1")
+            assert rules() == before
+            guard.must("unban", "203.0.113.1")
+            assert set(before) <= set(rules())
+            assert "203.0.113.128/25" in guard.banned()

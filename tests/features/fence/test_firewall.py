@@ -32,6 +32,7 @@ from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.facts import AddressFacts
+from ringfence.host.names import ResolvedNames
 from ringfence.values.friend import FriendReason
 
 DAY = 86_400.0
@@ -64,6 +65,11 @@ def second(made: Kept) -> None:
     made.side.kernel.rules.update()
     fence_of(made.side).forget_trial()
     fence_of(made.side).save()
+
+
+def lead(made: Kept, address: str) -> None:
+    """Let the DNS answer with this address of the road's name."""
+    made.side.exempt.names._take("road.example.net", ResolvedNames(frozenset({ip_network(address)})), 0.0)
 
 
 def enforced(made: Kept) -> None:
@@ -261,7 +267,7 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     fence = fence_of(made.side)
     assert fence.admit("192.0.2.55", 3600.0) == made.now + 3600
     fence.admit("road.example.net", 7200.0)
-    made.side.exempt.names._answers["road.example.net"] = frozenset({ip_network("192.0.2.66")})
+    lead(made, "192.0.2.66")
     second(made)
     assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.55"), ip_network("192.0.2.66")}
     assert [fence.admits(ip_network(f"192.0.2.{last}")) for last in (55, 56)] == [True, False]
@@ -274,6 +280,15 @@ def test_an_address_is_admitted_for_a_time(made: Kept) -> None:
     for wrong in ("country DE", "AS64496", "0.0.0.0/0", "0.0.0.0/1", "2000::/3", "nonsense"):
         with pytest.raises(ControlError):
             fence.admit(wrong, 60.0)
+
+
+def test_each_address_of_an_admitted_name_is_admitted(made: Kept) -> None:
+    """If each answer of the DNS has another address of the name, all of them are admitted."""
+    fence_of(made.side).admit("road.example.net", 7200.0)
+    for address in ("192.0.2.66", "192.0.2.67"):
+        lead(made, address)
+        second(made)
+    assert made.backend.lists[network_lists.ADMITTED] == {ip_network("192.0.2.66"), ip_network("192.0.2.67")}
 
 
 @pytest.mark.parametrize("ahead", [365 * DAY, -365 * DAY])

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ringfence.config import loader
-from ringfence.firewall.limits import LimitMode
+from ringfence.features.fence.stage import FenceFilter
+from ringfence.firewall.limits import LimitMode, Until
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.stages import Stage, stages
 
@@ -29,6 +30,14 @@ def test_nothing_else_knows_the_ports_of_other_services(tmp_path: Path) -> None:
         stage.name for stage in stages(plan) if any(443 in one.tcp or 69 in one.udp for one in _ports(stage))
     ]
     assert knowing == ["fence of other services"]
+
+
+def test_the_fence_stands_while_rosters_are_missing() -> None:
+    """Who could take AMI down would open it otherwise. Former friends are inside for a month."""
+    fence = FenceFilter(LimitMode.ENFORCE)
+    modes = {until: fence.observing(until).mode for until in Until}
+    waits = dict.fromkeys((Until.FRIENDS, Until.LISTS), LimitMode.OBSERVE)
+    assert modes == waits | {Until.ROSTERS: LimitMode.ENFORCE}
 
 
 def _ports(stage: Stage) -> list[Ports]:

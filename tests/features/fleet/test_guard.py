@@ -23,6 +23,7 @@ from ringfence.features.fleet import guard as module
 from ringfence.features.fleet.alarms import FleetAlarmCode
 from ringfence.features.fleet.denied import Decisions
 from ringfence.features.fleet.guard import Fleet, refusal_of
+from ringfence.features.fleet.lapi import parse_duration
 from ringfence.features.fleet.settings import Access, Sharing
 from ringfence.features.fleet.shared import SharedBans
 from ringfence.ledger import Ledger, Record, key_of
@@ -298,7 +299,7 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
         store.records.ban([again])
         ledger = Ledger()
         ledger.put(key_of(again.network, again.scope), Record.of(again))
-        await until(lambda: len(shared_of(store).ended(time.time())) == 2)  # writes are queued
+        await until(lambda: len(shared_of(store).ended(time.time())) == 3)  # writes are queued
         async with host(server, store, ledger):
             there = {("ringfence/guess", "198.51.100.8"), ("ringfence/guess", "198.51.100.10")}
             await until(lambda: server.values() == there)
@@ -308,6 +309,41 @@ def test_a_restart_loses_no_unban(server: FakeApi, store: Store) -> None:
         async with host(server, store) as last:
             await until(lambda: last.fleet.report()["push"]["last"])
         assert not [one for one in server.requests if one.startswith("DELETE")]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("unbanned", "seconds"), [(True, 1_200.0), (True, 7_200.0), (False, 7_200.0)])
+def test_a_restart_while_the_api_fails_loses_no_end(
+    server: FakeApi, store: Store, *, unbanned: bool, seconds: float
+) -> None:
+    """The API gets the end of a ban that followed an unban, or that got longer, while the API failed."""
+    first, ledger = ban("198.51.100.7"), Ledger()  # the first one lasts an hour
+
+    def lengths() -> set[float]:
+        return {round(parse_duration(row["duration"]), -2) for row in [*server.decisions.values()]}
+
+    async def play() -> None:
+        store.records.ban([first])
+        async with host(server, store) as one:
+            one.fleet.on_fact(Placed([first], announced=True))
+            await until(lambda: lengths() == {3_600.0})
+            server.always = Fault(status=500)
+            if unbanned:
+                store.records.end([(first.network, first.scope)], time.time())
+                one.fleet.on_fact(Over(first.network, first.scope, BanEnd.REMOVED))
+            now = time.time()
+            second = evolve(first, since=now, expires=now + seconds)
+            ledger.put(key_of(second.network, second.scope), Record.of(second))
+            store.records.ban([second])
+            one.fleet.on_fact(Placed([second], announced=True))
+            await until(lambda: one.fleet.report()["push"]["problem"])
+        server.forget_tokens()
+        server.always = None
+        async with host(server, store, ledger) as again:
+            await until(lambda: again.fleet.report()["push"]["last"])
+            await until(lambda: again.fleet.report()["waiting"] == 0)
+            assert max(lengths()) == seconds
 
     asyncio.run(play())
 

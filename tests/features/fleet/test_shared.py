@@ -20,7 +20,7 @@ def _store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_bans_that_other_hosts_may_have(store: Store) -> None:
-    """A shared ban that was removed early is known until other hosts have ended it, or it is banned again."""
+    """A shared ban that was removed is known until other hosts have ended it, also if a new one follows."""
     shared = SharedBans(store.connection, store.best_effort)
     one, two, three = (ban_of(f"192.0.2.{number}", 1_000.0) for number in (1, 2, 3))
     network, rule = one.network, one.rule
@@ -40,7 +40,9 @@ def test_bans_that_other_hosts_may_have(store: Store) -> None:
 
     again = evolve(one, since=1_004.0, expires=one.expires + 100.0)
     store.bans.record([again])
-    assert shared.ended(1_005.0) == [SharedBan(two.network, rule, two.expires, removed=True)]
+    assert shared.ended(1_005.0) == [
+        SharedBan(ban.network, rule, ban.expires, removed=True) for ban in (one, two)
+    ]
     longer = evolve(again, since=1_006.0, expires=again.expires + 100.0)
     store.bans.record([longer])
     store.bans.end([(network, longer.scope)], 1_007.0)
@@ -66,6 +68,20 @@ def test_a_shared_ban_that_another_one_replaced(store: Store) -> None:
     assert shared.ended(1_004.0) == [evolve(kept, removed=True)]
     shared.unshare(ban.network, ban.rule)
     assert shared.ended(1_004.0) == []
+
+
+def test_a_shared_ban_that_a_longer_one_of_its_rule_replaced(store: Store) -> None:
+    """Other hosts know both by one name, so the first one is no ban that ended, until both are removed."""
+    shared = SharedBans(store.connection, store.best_effort)
+    ban = ban_of("192.0.2.1", 1_000.0)
+    longer = evolve(ban, since=1_001.0, expires=ban.expires + 100.0)
+    store.bans.record([ban])
+    shared.share([(ban.network, ban.rule)])
+    store.bans.record([longer])
+    assert shared.ended(1_002.0) == []
+
+    store.bans.end([(ban.network, ban.scope)], 1_003.0)
+    assert shared.ended(1_004.0) == [SharedBan(ban.network, ban.rule, longer.expires, removed=True)]
 
 
 def test_an_invalid_row_of_a_shared_ban_is_left_out(store: Store) -> None:

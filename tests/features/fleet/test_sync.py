@@ -202,13 +202,56 @@ def test_bans_that_the_api_lacks_are_sent_again() -> None:
     """Bans that a full answer lacks are sent, unless someone has ended them at the API."""
     sync = Sync()
     sync.on_restored([own(network) for network in NETWORKS[:3]])
-    pulled(sync, decision(1), decision(2, NETWORKS[1]))
+    pulled(sync, decision(1, seconds=1_000.0), decision(2, NETWORKS[1], seconds=1_000.0))
 
     assert sync.next_request(0.0) == Push((own(NETWORKS[2]),))
     sync.on_done(Push((own(NETWORKS[2]),)), 0.0)
     pulled(sync, now=10.0, deleted=(decision(2, NETWORKS[1]),))
     pulled(sync, decision(3, NETWORKS[2]), now=FULL_EVERY)
     assert sync.next_request(FULL_EVERY) == Push((own(ONE),))
+
+
+def test_a_ban_that_got_longer_before_a_restart_is_sent_once_more() -> None:
+    """The API's decision of the shorter ban does not count as the present ban, whatever its clock shows."""
+    sync = Sync(full_every=10.0)
+    longer = own(ends=2_000.0)
+    sync.on_restored([longer])
+    pulled(sync, decision(1, seconds=1_000.0))
+    assert sync.next_request(0.0) == Push((longer,))
+
+    sync.on_done(Push((longer,)), 0.0)
+    pulled(sync, decision(1, seconds=990.0), now=10.0)
+    assert sync.waiting == 0
+
+
+def test_a_ban_that_followed_an_unban_before_a_restart_is_sent_after_it() -> None:
+    """The earlier ban's end at the API, by the unban or by its own time, does not end the present ban."""
+    for withdrawn in (True, False):
+        sync = Sync()
+        sync.on_restored([own(ends=2_000.0)])
+        sync.on_unfinished([(own().key, 1_000.0)])
+        pulled(sync, decision(1, seconds=1_000.0))
+        assert sync.next_request(0.0) == Withdraw(ONE, GUESS)
+        if withdrawn:
+            sync.on_done(Withdraw(ONE, GUESS), 0.0)
+        else:
+            sync.on_failed(Withdraw(ONE, GUESS), "no answer", 0.0)
+        sync.expire(1_000.0)
+        pulled(sync, now=1_000.0, deleted=(decision(1, seconds=0.0),))
+
+        assert sync.next_request(1_000.0) == Push((own(ends=2_000.0),))
+
+
+def test_a_dry_run_sends_no_ban_that_followed_an_unban() -> None:
+    """It ends at the API what this host sent before, and sends nothing in its place."""
+    sync = Sync(sends=False)
+    sync.on_restored([own(ends=2_000.0)])
+    sync.on_unfinished([(own().key, 1_000.0)])
+    pulled(sync)
+    assert sync.next_request(0.0) == Withdraw(ONE, GUESS)
+
+    sync.on_done(Withdraw(ONE, GUESS), 0.0)
+    assert sync.waiting == 0
 
 
 def test_a_deletion_between_two_answers_counts() -> None:
@@ -904,7 +947,7 @@ def test_a_long_answer_is_taken_over_in_steps() -> None:
 
     assert next(steps)
     assert len(sync) == STEP
-    sync.on_restored([own(networks[0]), own(networks[-1])])
+    sync.on_restored([own(networks[0]), own(networks[-1], ends=500.0)])
     sync.on_unban(networks[0], 0.0)
     assert [*steps] == [True] * 3
     assert sync.in_force() == ()

@@ -14,7 +14,7 @@ from ringfence.features.ration.settings import RationSettings
 from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.limits import GUESTS, LimitMode
 from ringfence.firewall.stages import stages
-from ringfence.friends.startup import SourceReadiness
+from ringfence.friends.startup import ROSTERS_LAST, SourceReadiness
 
 
 @pytest.mark.parametrize(("attempts", "burst"), [(3, 2), (20, 19), (1, 1)])
@@ -102,6 +102,22 @@ def test_the_ration_of_questions_waits_for_the_friends(tmp_path: Path) -> None:
     assert seen[LimitMode.OFF] == (off, off)
     assert seen[LimitMode.OBSERVE] == (observe, observe)
     assert seen[LimitMode.ENFORCE] == ((LimitMode.OBSERVE, True), enforce)
+
+
+def test_the_ration_of_questions_observes_while_rosters_are_missing(tmp_path: Path) -> None:
+    """Without the AMI of an Asterisk for long, its phones may be unknown. The other limits still drop."""
+    here, lost = (SourceReadiness(since=one, roster_ready=True) for one in (0.0, None))
+    with kept(tmp_path, Settings(firewall=firewall(backend=BackendName("memory")))) as made:
+        made.side.start()
+        seen = []
+        for source, now in ((here, 0.0), (lost, ROSTERS_LAST - 1), (lost, ROSTERS_LAST), (here, 700.0)):
+            made.side.exempt.friends.startup.update([here, source], now)
+            made.side.kernel.rules.update()
+            plan = made.backend.plan
+            seen.append((plan.mode("limiter"), plan.mode("ration"), plan.mode("asking")))
+
+    drops, observes = (LimitMode.ENFORCE,) * 3, (LimitMode.ENFORCE, LimitMode.ENFORCE, LimitMode.OBSERVE)
+    assert seen == [drops, drops, observes, drops]
 
 
 def test_the_limiter_stands_before_the_ration_of_questions(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ def view(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - a view
         "friends": 2,
         "minutes": [0] * 59 + [5],
         "alarms": [alarm] * 5,
+        "alarm_count": len(changed.get("alarms", [alarm] * 5)),
         "senders": [sender] * 50,
         "latest_bans": [ban | {"account": HOSTILE}] * 200,
         **changed,
@@ -243,3 +244,8 @@ def test_a_long_alarm_is_wrapped_at_words(number: int, height: int, whole: bool)
     assert text.count(f"fleet.failed pull: {LONG}") == (number if whole else 0)
     assert text.endswith("… the whole texts: ringfence alarms") is not whole
     assert all(line.endswith(" …") for line in lines[:-1]) is not whole
+
+
+def test_alarms_that_the_daemon_leaves_out_are_counted() -> None:
+    """The daemon sends only some of the alarms, and the number of all."""
+    assert "! and 57 more; see: ringfence alarms" in drawn(view(alarm_count=60), COLUMNS, ROWS)

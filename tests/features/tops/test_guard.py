@@ -10,6 +10,8 @@ from attrs import evolve
 from tests.support.attempts import ATTEMPT
 from tests.support.kept import PHONE, kept, settings
 
+from ringfence.alarm_codes import AlarmCode
+from ringfence.alarms import SHOWN
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.features.tops import guard as module
 from ringfence.features.tops.guard import Tops
@@ -127,3 +129,15 @@ def test_names_with_few_attempts_are_dropped(tmp_path: Path, monkeypatch: pytest
 
     assert found[0][:2] == ("204", 100)
     assert len(found) <= 10
+
+
+def test_the_number_of_alarms_counts_those_that_are_left_out(tmp_path: Path) -> None:
+    """At most twenty alarms of one code are shown; the number has the others too."""
+    with kept(tmp_path, settings()) as made:
+        made.side.start()
+        for number in range(SHOWN + 10):
+            made.alarms.activate(AlarmCode.PHONE_BROKEN, str(number), "fails")
+        top: Any = Tops(made.side).handlers()["top"]({})
+        view = asyncio.run(top)
+
+    assert view["alarm_count"] - len(view["alarms"]) == 10

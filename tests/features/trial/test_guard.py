@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.clock import SetClock
+from tests.support.full_disk import FullDisk
 from tests.support.kept import OTHER, Kept
 
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.features.trial import guard as trial
 from ringfence.features.trial.guard import TrialWatch
 
@@ -75,3 +76,33 @@ def test_a_trial_is_confirmed_once(kept: Kept, watch: TrialWatch) -> None:
     confirm = watch.handlers()["confirm"]
     trial.begin(kept.store.state, kept.now + 10.0)
     assert (confirm({}), confirm({})) == (True, False)
+
+
+def test_a_trial_that_cannot_be_read_is_not_denied(
+    kept: Kept, watch: TrialWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the database cannot be read, `confirm` is an error, and does not answer that no trial is running."""
+    trial.begin(kept.store.state, kept.now + 10.0)
+    FullDisk(monkeypatch, kept.store.state, "fact")
+    with pytest.raises(StoreError, match="disk full"):
+        watch.handlers()["confirm"]({})
+
+
+def test_a_trial_ends_once_although_the_disk_is_full(
+    kept: Kept, watch: TrialWatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`on` after the end holds while the database still has the trial; the alarm ends with that record."""
+    kept.ban(OTHER)
+    trial.begin(kept.store.state, kept.now)
+    disk = FullDisk(monkeypatch, kept.store.state, "set_fact")
+    watch.check()
+    assert (kept.banned(), [one.code for one in kept.alarms.active]) == (set(), ["trial.not_ended"])
+
+    kept.side.kernel.manager.switch_on()
+    watch.check()
+    watch.end()
+    assert kept.banned() == {f"{OTHER}/32"}
+    disk.is_full = False
+    watch.check()
+    assert (watch.until, kept.alarms.active) == (None, [])
+    assert kept.banned() == {f"{OTHER}/32"}

@@ -16,8 +16,8 @@ def row(address: str, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
 
 
 ROWS_KNOWN = [
-    row("192.0.2.10", account="Alice", timeout=None),
-    row("192.0.2.9", rule="slow", timeout=5),
+    row("192.0.2.10", account="Alice", expires=None, timeout=None),
+    row("192.0.2.9", rule="slow", expires="2026-11-21T03:40:00Z", timeout=70),
     row("2001:db8::/64", account=None, packets=None, rule=None, since=None),
     row("10.0.0.0/8", reason="by hand", packets=7),
 ]
@@ -64,7 +64,10 @@ def test_the_search_finds_addresses_and_texts(search: str, found: set[str]) -> N
     ],
 )
 def test_the_order(sort: str, first: str, last: str) -> None:
-    """Addresses are sorted by number, a ban without an end is the longest, the unknown comes first."""
+    """Addresses are sorted by number, and times left by the ends of the bans; the unknown comes first.
+
+    A ban without an end is the longest. The kernel's entry of a ban may end before the ban.
+    """
     up = page_of(ROWS_KNOWN, Query(sort=sort, descending=False)).rows
     down = page_of(ROWS_KNOWN, Query(sort=sort, descending=True)).rows
 

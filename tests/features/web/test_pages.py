@@ -89,6 +89,15 @@ def test_the_bans(served: Served) -> None:
     assert {"/bans?sort=address&order=up", "/bans?sort=packets&order=down"} <= {*answer.links()}
 
 
+def test_a_long_ban_has_its_own_end(tmp_path: Path) -> None:
+    """The time left is that of the ban; its entry in the kernel lasts for 24 days, and is renewed."""
+    with Guard(tmp_path) as guard, web_server(tmp_path / "web", tmp_path / "control.sock") as web:
+        guard.ask("ban", networks=["100.64.7.202"], seconds=60 * 86_400 + 5_400)
+        words = web.browser().get("/bans").words
+
+    assert re.search(r"100\.64\.7\.202 admin .* 60d 1h 0 ", words), words
+
+
 def test_ended_bans(served: Served) -> None:
     """The page of ended bans has a ban that a command ended, and how."""
     served.guard.ask("ban", networks=["100.64.7.200"], seconds=3_600)
@@ -290,7 +299,7 @@ def test_more_bans_than_the_table_has(tmp_path: Path) -> None:
     """The page requests a limited number of bans, and shows that there may be more."""
     texts = {"rule": "guess", "account": "204", "accounts": 1, "reason": "", "scope": "full"}
     numbers = {"attempts": 5, "proven": 5, "packets": 1, "timeout": 60, "offence": 1}
-    ban = {"since": "2026-11-21T02:41:00Z", **texts, **numbers}
+    ban = {"since": "2026-11-21T02:41:00Z", "expires": None, **texts, **numbers}
     asked: list[object] = []
 
     def bans(request: Mapping[str, Any]) -> list[dict[str, object]]:

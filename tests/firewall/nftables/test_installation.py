@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from itertools import chain
 
 import pytest
+from attrs import evolve
 from tests.firewall.nftables.test_backend import BANS, BOTH
 from tests.support.netns import run
 
@@ -90,6 +91,32 @@ def test_a_ban_adds_the_rules_that_nft_writes(
     assert second._installation.require().state.shape == added.shape
     assert run("nft", "-s", "-t", "list", "ruleset") == text
     second.close()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_command_adds_the_rules_that_fit_the_table(backend: NftablesBackend, plan: FirewallPlan) -> None:
+    """A command that wants copies adds the rules that nft writes, also to a table that copies nothing."""
+    backend.plan = plan
+    backend.open()
+    backend.close()
+    with closing(NftablesBackend(evolve(plan, log_group=7))) as command:
+        command.attach()
+        assert command.apply(WITHOUT_SETS) == [Outcome(ban, 600) for ban in WITHOUT_SETS]
+    text = run("nft", "-s", "-t", "list", "ruleset")
+
+    with closing(NftablesBackend(plan)) as second:
+        assert second.open() == Opened(BOTH, adopted=len(WITHOUT_SETS))
+    assert run("nft", "-s", "-t", "list", "ruleset") == text
+
+
+def test_a_command_needs_a_table() -> None:
+    """Without our table, a command gets an error, and makes none."""
+    with closing(NftablesBackend()) as command:
+        with pytest.raises(FirewallError, match="table inet ringfence is gone"):
+            command.attach()
+        with pytest.raises(FirewallError, match="not open"):
+            command.apply(BANS)
+    assert run("nft", "list", "ruleset") == ""
 
 
 @pytest.mark.parametrize("damage", ["flush chain inet ringfence output", "flush ruleset"])

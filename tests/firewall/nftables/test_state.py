@@ -3,15 +3,24 @@
 from collections.abc import Iterator
 
 import pytest
+from attrs import evolve
 from tests.support.netns import run
 
 from ringfence.errors import FirewallError
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.features.limiter.stage import Limit
+from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import BanAction, FirewallPlan
-from ringfence.firewall.limits import LimitMode
+from ringfence.firewall.limits import Filter, LimitMode
 from ringfence.firewall.nftables.ruleset import Ruleset, default_ban_sets, ruleset, ruleset_text
-from ringfence.firewall.nftables.state import TableState, difference, read_sets, read_state, require_own_sets
+from ringfence.firewall.nftables.state import (
+    TableState,
+    changed_limits,
+    difference,
+    read_sets,
+    read_state,
+    require_own_sets,
+)
 from ringfence.netlink.connection import NetlinkConnection
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -68,6 +77,26 @@ def test_two_installations_have_one_shape(kernel: NetlinkConnection) -> None:
     assert stale > {"input_reject", "forward_reject"}
     assert stale == {chain.name for chain in other.chains} - {chain.name for chain in RULES.chains}
     assert install(kernel).shape == first.shape
+
+
+@pytest.mark.parametrize(
+    ("added", "changed"),
+    [
+        ((Limit(LimitMode.ENFORCE), Ration(LimitMode.OBSERVE)), set()),
+        ((Limit(LimitMode.ENFORCE, 7, 30), Ration(LimitMode.ENFORCE)), {"rate", "bytes"}),
+        ((Limit(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE, 9)), {"ration", "ration_bytes"}),
+        ((Limit(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE), AskingRation(LimitMode.ENFORCE)), set()),
+        ((Limit(LimitMode.ENFORCE),), set()),
+    ],
+)
+def test_tables_with_changed_limits_are_named(
+    kernel: NetlinkConnection, added: tuple[Filter, ...], changed: set[str]
+) -> None:
+    """Tables that existed with other limits are named; new and deleted ones, and other modes, are not."""
+    plan = FirewallPlan(log_group=7, added=(Limit(LimitMode.ENFORCE), Ration(LimitMode.ENFORCE)))
+    before = install(kernel, ruleset(plan, default_ban_sets()))
+    now = install(kernel, ruleset(evolve(plan, added=added), default_ban_sets()))
+    assert {*changed_limits(before, now)} == {f"{name}{version}" for name in changed for version in (4, 6)}
 
 
 def test_what_rejects_is_deleted_by_a_plan_that_drops() -> None:

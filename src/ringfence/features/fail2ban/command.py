@@ -26,6 +26,7 @@ from ringfence.features.fail2ban.database import Fail2banBan, read_bans
 from ringfence.features.fail2ban.jails import FOLDER, Configuration, Jail, read_configuration
 from ringfence.plurals import counted
 from ringfence.sources import logs
+from ringfence.values.ban import Scope
 from ringfence.values.network import Address, Network, format_network, parse_network
 from ringfence.values.text import printable
 
@@ -213,12 +214,16 @@ def _hand_over(bans: Sequence[Fail2banBan], settings: Settings) -> int:
 
 
 def _banned_until(rows: Sequence[dict[str, Any]]) -> dict[Network, float]:
-    """Return the end of each network's ban in ``rows`` (seconds since the epoch; infinite without an end)."""
+    """Return the end of each network's full ban in ``rows`` (seconds since the epoch; infinite if none).
+
+    A ban with a narrower scope leaves ports open that fail2ban closes.
+    """
     return {
         parse_network(row["address"]): (
             inf if row["expires"] is None else datetime.fromisoformat(row["expires"]).timestamp()
         )
         for row in rows
+        if Scope(row["scope"]) is Scope.FULL
     }
 
 

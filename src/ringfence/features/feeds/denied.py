@@ -100,7 +100,7 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
     """Read a block list, and return its networks without those that this host needs (``protected``).
 
     The result's ``taken`` is 0. Raise ListError, with all reasons, if a line cannot be parsed, or if the list
-    has no network, or more than ``most``.
+    has more than ``most`` networks.
     """
     parser = FeedParser(source.layout, 2 * MOST_READ * most + MOST_COMMENTS)
     gatherer, left, number_read = Gatherer(), LeftOutNetworks(), 0
@@ -112,8 +112,6 @@ def read_feed(file: BinaryIO, source: FeedSource, protected: Iterable[Network], 
             _check_room(len(gatherer), most)
     _check_bad_lines(parser, source)
     networks = _without(gatherer, protected, left)
-    if not len(networks):
-        raise ListError("the list has no network that can be denied")
     _check_room(len(networks), most)
     return TakenFeed(networks, left, 0.0)
 
@@ -252,11 +250,13 @@ all the same (``MOST_GROWTH``).
 
 
 def _check_size(name: str, networks: Prefixes, before: Prefixes) -> None:
-    """Raise ListError if the list of the feed ``name`` covers too many addresses, or changed too much.
+    """Raise ListError if the list of the feed ``name`` is empty, too large, or changed too much.
 
     ``before`` are the networks that it had before. A list that had none may have any number.
     """
     rest = f"fix: look at the list; to accept it: ringfence feeds refresh --force {name}"
+    if not len(networks):
+        raise ListError(f"the list has no network that can be denied; {rest}")
     for version in VERSIONS:
         covered, old = networks.addresses(version), before.addresses(version)
         if covered > MOST_COVERED[version]:
@@ -422,7 +422,7 @@ def _judged(
             file.seek(0)
             found = evolve(read_feed(file, source, protected, most), taken=now)
             known = before.networks if before is not None else Prefixes()
-            if not force and found.networks != known:
+            if not force and (before is None or found.networks != known):
                 _check_size(source.name, found.networks, known)
         except ListError as error:
             return evolve(feed, digest=digest, refused=str(error))
@@ -615,10 +615,9 @@ class Feeds(OtherNetworks):
         signature, state = _looked_at(source, now)
         feed = _checked(feed, signature, state, now)
         if signature is None:
-            return evolve(feed, judged=None, digest=b"", refused="")
+            return self._keep_again(evolve(feed, judged=None, digest=b"", refused=""), now)
         if signature == feed.judged and not force:
-            waits = feed.keep_at - KEEP_AGAIN <= now < feed.keep_at  # the clock may have been set back
-            return self._keep(feed, now) if feed.must_be_kept and not waits else feed
+            return self._keep_again(feed, now)
         age = now - signature[1] / 1e9
         if not source.fetched and not force and 0 <= age < SETTLED:
             return feed  # the next update reads it, when it is complete
@@ -636,6 +635,10 @@ class Feeds(OtherNetworks):
         elif after.taken is not None and after.taken is not before.taken:
             left, number = after.taken.left_out.number, len(after.taken.networks)
             self._log.info("feed.taken", feed=name, networks=number, left_out=left)
+
+    def _keep_again(self, feed: ListFeed, now: float) -> ListFeed:
+        waits = feed.keep_at - KEEP_AGAIN <= now < feed.keep_at  # the clock may have been set back
+        return self._keep(feed, now) if feed.must_be_kept and not waits else feed
 
     def _keep(self, feed: ListFeed, now: float) -> ListFeed:
         if feed.taken is None:

@@ -138,13 +138,17 @@ class _LaterError(FetchError):
 
 
 class Fetcher:
-    """Fetches block lists of a plan when they are due. ``wall`` returns seconds since the epoch."""
+    """Fetches block lists of a plan when they are due. ``wall`` returns seconds since the epoch.
+
+    ``context`` returns a TLS context. It is called when a list is due, and not once at the start: the host's
+    trusted certificates are updated while the fetcher runs.
+    """
 
     def __init__(
         self,
         feeds: Iterable[PlannedFeed],
         wall: Callable[[], float],
-        context: ssl.SSLContext,
+        context: Callable[[], ssl.SSLContext],
         get: Get = get,
         rng: random.Random | None = None,
     ) -> None:
@@ -211,7 +215,7 @@ class Fetcher:
         if feed.path.exists():
             headers |= {"If-None-Match": state.etag} if state.etag else {}
             headers |= {"If-Modified-Since": state.modified} if state.modified else {}
-        answer = self._get(feed.url, headers, self._context)
+        answer = self._get(feed.url, headers, self._context())
         now = self._wall()
         checked = evolve(state, checked=now, due=now + self._about(max(feed.every, LEAST_PAUSE)))
         if answer.status == _NOT_MODIFIED and headers:
@@ -228,11 +232,11 @@ class Fetcher:
         now = self._wall()
         seen = {address: last for address, last in _seen(feed).items() if now - last < APIBAN_KEEPS}
         cursor, more = state.cursor if seen and state.cursor else APIBAN_FIRST, True
-        pages = 0
+        pages, context = 0, self._context()
         while more and pages < APIBAN_PAGES:
             pages += 1
             url = f"{feed.url}/{quote(feed.key, safe='')}/banned/{cursor}"
-            answer = self._get(url, {}, self._context)
+            answer = self._get(url, {}, context)
             if answer.status in _REFUSED:
                 refusal = parse_apiban_refusal(answer.body)
                 if refusal:
@@ -318,7 +322,7 @@ def run(plan: Path) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
     os.umask(0o022)  # the daemon reads the lists as another user
-    fetcher = Fetcher(read_plan(plan), time.time, ssl.create_default_context())
+    fetcher = Fetcher(read_plan(plan), time.time, ssl.create_default_context)
     while True:
         if signal.sigtimedwait({signal.SIGHUP}, min(fetcher.tick(), _MAX_WAIT)) is not None:
             fetcher.hurry()

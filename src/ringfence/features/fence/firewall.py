@@ -24,7 +24,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from ringfence.alarm_codes import Alarm
 from ringfence.ban_facts import ClockSet
-from ringfence.clock import format_duration
+from ringfence.clock import before_step, format_duration
 from ringfence.config.schema import Settings
 from ringfence.errors import ControlError
 from ringfence.explain.facts import Admission
@@ -40,7 +40,6 @@ from ringfence.firewall.network_lists import PASSING
 from ringfence.guard.firewall_manager import RulePart
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.lists.entries import EntryKind, EntryValue, parse_entry
-from ringfence.lists.manager import ROUNDING
 from ringfence.store.database import Store
 from ringfence.values.friend import Friend, FriendReason
 from ringfence.values.network import SHORTEST, Network, contains, overlap
@@ -171,9 +170,8 @@ class Fence(RulePart):
     def on_fact(self, fact: object) -> None:
         """Let each admission keep the rest of its time if the clock was set."""
         if isinstance(fact, ClockSet):
-            step, before = fact.seconds, self._clock.wall() - fact.seconds + ROUNDING
+            step, before = fact.seconds, before_step(self._clock.wall(), fact.seconds)
             self._state.admitted = [
-                # A newer one has the right end: a host without a battery boots with a date in the past.
                 evolve(one, since=one.since + step, until=one.until + step) if one.since <= before else one
                 for one in self._state.admitted
             ]
@@ -237,7 +235,7 @@ class Fence(RulePart):
     def in_force(self) -> LimitMode:
         """The fence's mode in the rules that the kernel has now."""
         enforcer = self._enforcer
-        return enforcer.backend.plan.mode(FenceFilter.name) if enforcer.enforcing else LimitMode.OFF
+        return enforcer.plan.mode(FenceFilter.name) if enforcer.enforcing else LimitMode.OFF
 
     @property
     def gaps(self) -> list[str]:

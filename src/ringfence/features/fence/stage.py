@@ -42,7 +42,7 @@ class FenceFilter(Filter):
     """
 
     name = "fence"
-    waits = frozenset(Until)
+    waits = frozenset({Until.FRIENDS, Until.LISTS})
     also: Ports = _NONE
     closed: Ports = _NONE
 

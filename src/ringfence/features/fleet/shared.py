@@ -52,16 +52,19 @@ class SharedBans:
     def ended(self, now: float) -> list[SharedBan]:
         """Return the bans that ended early, but that other hosts may have until after ``now`` (epoch).
 
-        Bans whose network is banned again by the same rule are left out. Return [] if they are unreadable.
+        Those that the same rule replaced by the present ban of their network are left out. Return [] if they
+        are unreadable.
         """
         active = "SELECT 1 FROM bans WHERE network = gone.network AND rule = gone.rule AND ended IS NULL"
-        which = f"shared = 1 AND ended IS NOT NULL AND expires > ? AND NOT EXISTS ({active} AND expires > ?)"
+        which = "shared = 1 AND ended IS NOT NULL AND expires > ?"
         # A ban by hand or by another rule may have replaced it, and was removed.
         everywhere = ", ".join(f"'{end}'" for end in BanEnd if end.is_everywhere)
         last = f"SELECT 1 FROM bans WHERE network = gone.network AND end IN ({everywhere})"  # noqa: S608 - ours
         removed = f"end IN ({everywhere}) OR EXISTS ({last} AND ended >= gone.ended)"
-        wanted = f"network, rule, max(expires), max({removed})"
-        sql = f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule"  # noqa: S608 - ours
+        wanted = f"network, rule, max(expires), max({removed}) AS removed"
+        # After an unban, the present ban is sent only when the API has ended the earlier one.
+        having = f"removed OR NOT EXISTS ({active} AND expires > ?)"
+        sql = f"SELECT {wanted} FROM bans AS gone WHERE {which} GROUP BY network, rule HAVING {having}"  # noqa: S608 - ours
         return self._best_effort.read(self._selected, [], sql, (now, now))
 
     def _mark(self, bans: Iterable[tuple[Network, str]]) -> None:

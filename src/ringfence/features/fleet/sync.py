@@ -20,7 +20,7 @@ All times are arguments, in monotonic seconds.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from math import inf
 from random import Random
@@ -54,6 +54,8 @@ The wait is not shorter than ``AGAIN_AFTER``. A long answer costs both sides.
 """
 BEAT_EVERY = 60.0
 """Seconds between two signs of life to the API; otherwise `cscli machines list` shows this host as dead."""
+SOONER = 5.0
+"""The seconds by which the API may end a ban early: requests and the API's time name whole seconds only."""
 MOST_OWN = 65_536
 """The maximum number of this host's bans, and of its unbans, that are kept. Others are only counted."""
 AT_ONCE = 100
@@ -119,11 +121,13 @@ Request = Withdraw | Push | Beat | Pull
 class _Own:
     """A ban of this host, and whether it was ``sent``.
 
-    ``unwanted``: someone deleted it at the API, or the API refused it, so it is not sent again.
+    ``stored``: the API has stored exactly this ban, in this run of the daemon. ``unwanted``: someone deleted
+    it at the API, or the API refused it, so it is not sent again.
     """
 
     ban: OwnBan
     sent: bool = False
+    stored: bool = False
     unwanted: bool = False
 
 
@@ -285,6 +289,8 @@ class Sync:
         self._ended.pop(key, None)
         self._unbans.pop(key, None)
         self._failed.pop(key, None)
+        if key in self._own and self._sends:
+            self._queue[key] = None  # it was banned again, and the API has at most the earlier ban
 
     def _forget(self, key: Key) -> _Own:
         own = self._own.pop(key)
@@ -408,14 +414,13 @@ class Sync:
             key = key_of(pack(request.network), request.scenario)
             again = key in self._failed
             self._forget_unban(key)
-            if key in self._own:
-                self._queue[key] = None  # it was banned again
         else:
             again = any(ban.key in self._failed for ban in request.bans)
             self._at_once = min(AT_ONCE, 2 * self._at_once)
             for ban in request.bans:
                 own = self._own.get(ban.key)
                 if own is not None and own.ban == ban and ban.key not in self._ended:
+                    own.stored = True
                     self._queue.pop(ban.key, None)  # not if it was banned again meanwhile
                     self._failed.pop(ban.key, None)
         if again or not self._failed:
@@ -472,7 +477,7 @@ class Sync:
         """
         self.pull.worked(now)
         self._next_pull = now + self._interval
-        there: set[Key] = set()
+        there: dict[Key, float] = {}
         came, size = self._decisions.came, len(self)
         left, changed = LeftOut() if request.full else self.left, False
         for number, one in enumerate(page.left_out, 1):
@@ -482,7 +487,7 @@ class Sync:
         for number, decision in enumerate(page.new, 1):
             key = key_of(decision.packed, decision.scenario)
             if key in self._own:
-                there.add(key)
+                there[key] = max(there.get(key, now), now + decision.seconds)
             changed |= self._take(key, decision, now, left)
             if not number % STEP:
                 yield changed
@@ -563,15 +568,18 @@ class Sync:
             own.unwanted = True
         return False
 
-    def _send_missing(self, there: set[Key], now: float) -> None:
+    def _send_missing(self, there: Mapping[Key, float], now: float) -> None:
         """Queue this host's bans that the API lacks, unless it does not want them, or no ban is sent.
 
-        ``there`` has the packed network and the scenario of each decision that the API has at ``now``
-        (monotonic seconds).
+        ``there`` has the latest end of the decisions that the API has at ``now`` (both in monotonic seconds),
+        by their packed network and scenario. If they end sooner than the ban, they are of an earlier ban, or
+        of another host. This counts for a ban that the API has not stored in this run: if the two clocks
+        disagree, the ban is sent once more, and not again and again.
         """
         for key, own in self._own.items() if self._sends else ():
             lasts = own.ban.ends - now > SAME_END
-            if own.sent and lasts and not own.unwanted and key not in there and key not in self._failed:
+            is_there = key in there and (own.stored or own.ban.ends - there[key] <= SOONER)
+            if own.sent and lasts and not own.unwanted and not is_there and key not in self._failed:
                 self._queue[key] = None
 
 

@@ -51,7 +51,7 @@ def _asking(settings: "Settings") -> AskingRation:
     """Return the limit on requests of one stranger. It is off if the rule ``guess`` is off.
 
     It only observes if the phones of a PBX may be unknown: without AMI, and behind a proxy, where those of
-    chan_sip and those by TLS never become friends.
+    chan_sip and those by TLS never become friends. AMI may also be down (``Until.ROSTERS``).
     """
     mine, guess = settings.firewall.of(RationSettings), settings.rules["guess"]
     mode = mine.asking if guess.enabled else LimitMode.OFF

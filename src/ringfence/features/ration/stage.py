@@ -177,7 +177,7 @@ class AskingRation(Filter):
     """
 
     name = "asking"
-    waits = frozenset({Until.FRIENDS})
+    waits = frozenset({Until.FRIENDS, Until.ROSTERS})
     optional = True
     limits_answers = True
     burst: int = 5

@@ -264,24 +264,24 @@ def _head(view: View, width: int, height: int, *, blocks: bool) -> list[str]:
     clock = short_time(view["time"], seconds=True)[11:]
     whole = _GAP.join((title, numbers, clock))
     lines = [whole] if len(whole) < width else [_GAP.join((title, clock)), numbers]
-    lines += _alarms(view["alarms"], width, height) or ["no alarms"]
+    lines += _alarms(view, width, height) or ["no alarms"]
     label = f"attempts/min {minutes[-1]:5}  "
     drawn = sparkline(minutes[-max(1, min(60, width - len(label) - 12)) :], blocks=blocks)
     return [*lines, f"{label}{drawn}  most {max(minutes)}"]
 
 
-def _alarms(alarms: list[dict[str, Any]], width: int, height: int) -> list[str]:
+def _alarms(view: View, width: int, height: int) -> list[str]:
     """Return lines with the first alarms, wrapped at words: a quarter of the screen's height, and a hint.
 
     A shortened alarm ends with ``…``. The hint says where the whole texts are.
     """
-    shown = alarms[:_MAX_ALARMS]
+    shown = view["alarms"][:_MAX_ALARMS]
     most = max(1, height // 4 // max(1, len(shown)))  # lines of one alarm
     wrapper = TextWrapper(max(_LEAST_WIDTH, width - 1), subsequent_indent="!   ", break_on_hyphens=False)
     wrapper.max_lines, wrapper.placeholder = most, " …"
     lines = [line for alarm in shown for line in wrapper.wrap(printable(alarm_line(alarm)))]
-    more = len(alarms) - len(shown)
-    if more:
+    more = view["alarm_count"] - len(shown)
+    if more > 0:
         lines.append(f"! and {more} more; see: ringfence alarms")
     elif any(line.endswith("…") for line in lines):
         lines.append("! the whole texts: ringfence alarms")

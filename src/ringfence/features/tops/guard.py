@@ -177,6 +177,7 @@ class Tops(Feature):
             "bans": side.kernel.enforcer.ledger.alive(now),
             "friends": len(side.exempt.friends.friends),
             "alarms": [alarm.as_json() for alarm in alarms[:MOST_ALARMS]],
+            "alarm_count": sum(side.common.alarms.count().values()),
             "minutes": self.minutes(),
             "senders": senders,
             "latest_bans": [_ban(key, record, now) for key, record in latest if record.expires > now],

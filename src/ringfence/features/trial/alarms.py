@@ -11,6 +11,7 @@ class TrialAlarmCode(AnyAlarmCode):
         "A trial has ended, but not everything could be removed.",
         "Run `ringfence off`.",
         Mark.CRITICAL,
+        Mark.STATE,
     )
     TRIAL_RUNNING = (
         "trial.running",

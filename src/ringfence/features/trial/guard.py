@@ -87,13 +87,14 @@ class TrialWatch(Feature):
         self._alarms = side.common.alarms
         self._clock = side.common.clock
         self._last: tuple[float, float] | None = None  # a trial, and its end by the monotonic clock
+        self._ended: float | None = None  # the trial that has ended, while the database still has it
 
     def handlers(self) -> Mapping[str, Handler]:
         """Return the handler of the request ``confirm``, which ends the trial and keeps rules and bans."""
         return {"confirm": self._confirm}
 
     def _confirm(self, _: Mapping[str, Any]) -> object:
-        return confirm(self._store.state)
+        return until(self._store.state) != self._ended and confirm(self._store.state)
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutine that ends the trial at its time."""
@@ -108,8 +109,9 @@ class TrialWatch(Feature):
 
     @property
     def until(self) -> float | None:
-        """The end of the trial (wall-clock seconds); None without a trial."""
-        return self._store.best_effort.read(until, None, self._store.state)
+        """The end of the trial (wall-clock seconds); None without a trial, or if it has ended."""
+        finish = self._store.best_effort.read(until, None, self._store.state)
+        return None if finish == self._ended else finish
 
     def alarms(self) -> list[Alarm]:
         """Return the alarm about the trial that is running; [] without a trial."""
@@ -120,6 +122,8 @@ class TrialWatch(Feature):
 
     def check(self) -> None:
         """End the trial if its time is over. If the wall clock is set back, the trial does not get longer."""
+        if self._ended is not None:
+            self._forget()
         finish, wall, mono = self.until, self._clock.wall(), self._clock.mono()
         if finish is None:
             return
@@ -130,15 +134,29 @@ class TrialWatch(Feature):
 
     def end(self) -> None:
         """Remove all rules and bans if there is an unconfirmed trial. A failure activates an alarm."""
-        if self.until is None:
+        finish = self.until
+        if finish is None:
             return
         structlog.get_logger().warning("trial.ended", fix="ringfence on")
         try:
             self._enforcer.switch_off()
-            confirm(self._store.state)
         except (FirewallError, StoreError) as error:
             text = f"the trial has ended, but not everything is removed: {error}; fix: ringfence off"
             self._alarms.activate(TrialAlarmCode.TRIAL_NOT_ENDED, "", text)
+        else:
+            self._ended = finish
+            self._forget()
+
+    def _forget(self) -> None:
+        """Remove the record of the trial that has ended; the next check tries again if the disk fails."""
+        try:
+            confirm(self._store.state)
+        except StoreError as error:
+            text = f"the trial has ended, and a restart would end it again: {error}"
+            self._alarms.activate(TrialAlarmCode.TRIAL_NOT_ENDED, "", text)
+        else:
+            self._ended = None
+            self._alarms.clear(TrialAlarmCode.TRIAL_NOT_ENDED, "")
 
 
 def build(given: Given) -> TrialWatch:

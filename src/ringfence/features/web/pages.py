@@ -161,7 +161,7 @@ def _sort_key(column: str, row: Row) -> Any:  # noqa: ANN401 - all keys of one c
         case "address":
             return _address(row)
         case "left":
-            return float("inf") if row["timeout"] is None else row["timeout"]
+            return row["expires"] is None, row["expires"]
         case "attempts" | "packets":
             return -1 if row[column] is None else row[column]
         case "rule" | "account" | "since":

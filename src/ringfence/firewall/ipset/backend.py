@@ -338,6 +338,10 @@ class IpsetBackend:
             repaired=damaged and not first,
         )
 
+    def attach(self) -> None:
+        """Use the sets that the kernel has. See ``contract.Backend.attach``."""
+        self._families, _ = self._preflight()
+
     def _listen(self) -> None:
         """Begin to receive the kernel's notifications of changed rules, if it sends any about ours."""
         reports = not any(family.is_legacy for family in self._rules.values())

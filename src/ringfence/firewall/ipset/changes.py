@@ -92,6 +92,7 @@ class SetChanges:
                 outcomes += _failed(rest[index : index + 1], _explain(name, error))
                 refused += 1
             except FirewallError as error:
+                self.samples.discard(name)  # perhaps the kernel has removed it
                 return outcomes + _failed(rest, error), error
             else:
                 self.samples.record(name, rest[:size])

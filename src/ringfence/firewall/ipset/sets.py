@@ -387,6 +387,10 @@ class SampleBans:
         else:
             self._samples[name] = known
 
+    def discard(self, name: str) -> None:
+        """Forget the sample of the set ``name``: the kernel's answer to a change was lost."""
+        self._samples.pop(name, None)
+
     def first_missing(self, kernel: NetlinkConnection) -> str | None:
         """Return a message about a set whose sample is missing before its end; None if all samples exist."""
         return next((f"set {name} has lost a ban" for name in self._lost(kernel)), None)

@@ -9,7 +9,7 @@ import errno
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -450,6 +450,11 @@ class NftablesBackend:
         repaired = result.repaired or damaged
         return Opened(self._families, self._count_bans(), table.wire, table.limits, repaired)
 
+    def attach(self) -> None:
+        """Use the table that the kernel has. See ``contract.Backend.attach``."""
+        self._preflight()
+        self._installation.adopt(self.plan)
+
     def _preflight(self) -> None:
         """Raise FirewallError if a requirement is missing; changes nothing in the kernel."""
         self._require_capability()
@@ -491,6 +496,8 @@ class NftablesBackend:
                 possible[ban] = numbers
         adding = {ban for ban, numbers in possible.items() if any(isinstance(batch[n], Add) for n in numbers)}
         new = {ban: possible.pop(ban) for ban in possible.keys() - existing}
+        if removed_from := new.keys() - adding:
+            possible |= {ban: new.pop(ban) for ban in self._unknown_sets(removed_from)}
         self._change(batch, possible, outcomes)
         failed, made = None, {ban: new[ban] for ban in new.keys() & adding}
         if made:  # these wait for new rules
@@ -498,6 +505,14 @@ class NftablesBackend:
         for ban in new if failed is not None else new.keys() - made.keys():
             _set_outcomes(batch, outcomes, new[ban], failed)
         return outcomes
+
+    def _unknown_sets(self, removed_from: Collection[BanSet]) -> Collection[BanSet]:
+        """Return those of these sets that the kernel may have, although no answer has confirmed them."""
+        try:
+            names = {head.name for head in read_sets(self._kernel)}
+        except FirewallError:
+            return removed_from
+        return [ban for ban in removed_from if ban.name in names]
 
     def _change(
         self, batch: Sequence[Change], by_set: Mapping[BanSet, Sequence[int]], outcomes: list[Outcome]

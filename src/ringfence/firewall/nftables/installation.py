@@ -14,7 +14,7 @@ meanwhile. Ringfence's own socket stays open, so it deletes the set.
 """
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -28,14 +28,14 @@ from ringfence.firewall.contract import (
     fragments_requirement,
     not_open_error,
 )
-from ringfence.firewall.nftables import messages
+from ringfence.firewall.nftables import elements, messages
 from ringfence.firewall.nftables.ruleset import (
     DROPPING,
+    NARROW,
     REASSEMBLING,
     TABLE,
     BanSet,
     Ruleset,
-    changed_limits,
     default_ban_sets,
     empty_set,
     messages_to_add,
@@ -44,6 +44,7 @@ from ringfence.firewall.nftables.ruleset import (
 )
 from ringfence.firewall.nftables.state import (
     TableState,
+    changed_limits,
     difference,
     read_added,
     read_sets,
@@ -335,7 +336,7 @@ class Installation:
 
     def __init__(self, kernel: NetlinkConnection, foreign: ForeignChanges) -> None:
         self.table: InstalledTable | None = None
-        """The table as it was written last; None before :meth:`install`."""
+        """The table as it was written last, or adopted; None before :meth:`install` and :meth:`adopt`."""
         self.list_names: dict[str, str] = {}
         """The present name of the set of a network list (``deny4_2``), by its base name (``deny4``).
 
@@ -374,8 +375,30 @@ class Installation:
         repaired = _was_damaged(previous.state if previous is not None else None, before, table.state)
         return InstallResult(table, before is None, repaired)
 
+    def adopt(self, plan: FirewallPlan) -> None:
+        """Use the table that the kernel has, without writing it. Only :meth:`add_sets` may follow.
+
+        New sets get their size from ``plan``. Raise FirewallError if there is no table, or if it has a set of
+        another type with one of our names.
+        """
+        state = read_state(self._kernel, self.list_names)
+        if state is None:
+            raise FirewallError(f"table inet {TABLE} is gone")
+        require_own_sets(state)
+        self.list_names = state.names
+        # A rule for a new set must not go to a chain that the table lacks: at boot nothing is copied.
+        copies = any(chain.name == NARROW for chain in state.chains)
+        self.table = InstalledTable(
+            plan if copies else plan.without_copies(),
+            state,
+            wire=None,
+            limits=None,
+            inner=True,
+            fragments=Fragments.PASSED,
+        )
+
     def require(self) -> InstalledTable:
-        """Return the installed table; raise FirewallError before :meth:`install`."""
+        """Return the installed table; raise FirewallError before :meth:`install` or :meth:`adopt`."""
         if self.table is None:
             raise not_open_error()
         return self.table
@@ -508,15 +531,13 @@ class Installation:
                 unused = before.replaceable(bans) if before is not None else set[str]()
                 if self.table is not None and before is not None:
                     unused -= before.unused  # a list may be filling it
-                emptied = frozenset[str]()
-                if self.table is not None:  # after a restart, the earlier limits are unknown
-                    emptied = changed_limits(self.table.plan, tried)
-                state = _complete(self._write(rules, before, unused, emptied))
+                state = _complete(self._write(rules, before, unused))
             except (FirewallUnsupportedError, FirewallToolError):
                 raise
             except FirewallError as error:
                 refused, before = refused or error, read_state(self._kernel, self.list_names)
             else:
+                self._clear(changed_limits(before, state) if before is not None else ())
                 return InstalledTable(
                     tried,
                     state,
@@ -527,6 +548,16 @@ class Installation:
                 )
         self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
+
+    def _clear(self, names: Collection[str]) -> None:
+        """Remove all elements of the sets ``names``; raise FirewallError if the kernel refuses."""
+        if not names:
+            return
+        with self._foreign.unmonitored():  # a set may have a million elements
+            refusals = self._kernel.transact(*(elements.clear_elements(TABLE, name) for name in names))
+            if refusals:
+                raise NetlinkError(refusals[0].code, b"")
+            self._foreign.commits += 1
 
     def _refuse_damage(self, damage: str | None) -> None:
         """Raise FirewallError if there is damage; only :meth:`install` repairs and reports it."""
@@ -539,12 +570,11 @@ class Installation:
         rules: Ruleset,
         before: TableState | None,
         unused: Iterable[str] = (),
-        emptied: Iterable[str] = (),
     ) -> CallSteps[TableState]:
         """Write ``rules`` and return the new state of the table; ``before`` is its present state.
 
-        The sets ``unused`` are deleted, unless ``rules`` has them. The sets ``emptied`` lose their elements.
-        If another program changes the table meanwhile, try again; raise FirewallError after three attempts.
+        The sets ``unused`` are deleted, unless ``rules`` has them. If another program changes the table
+        meanwhile, try again; raise FirewallError after three attempts.
         """
         for _ in range(_TRIES):
             ports: list[int] = []
@@ -553,7 +583,7 @@ class Installation:
                 # transaction wakes it first.
                 ports.append((yield from self._run(f"add table inet {TABLE}\n")))
             stale = before.stale_chains(rules) if before is not None else ()
-            text = ruleset_text(rules, stale=stale, unused=unused, emptied=emptied)
+            text = ruleset_text(rules, stale=stale, unused=unused)
             ports.append((yield from self._run(text)))
             state = read_state(self._kernel, self.list_names)
             self._foreign.read(*ports)

@@ -74,7 +74,7 @@ from ringfence.firewall.nftables.matches import (
     network_of,
     over,
 )
-from ringfence.firewall.stages import Hook, Meter, Side, Stage, counter_names, stages
+from ringfence.firewall.stages import Hook, Side, Stage, counter_names, stages
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, exempts_friends
 
@@ -82,6 +82,8 @@ TABLE = "ringfence"
 MARK = "ringfence "
 SIDES: Mapping[str, str] = {"from": "saddr", "to": "daddr"}
 """The address that is looked up, by the beginning of the names of the chains that do so."""
+NARROW = "from_narrow"
+"""The chain that copies packets which a ban of SIP over UDP then drops. Only a plan with copies has it."""
 # The prefix lengths of most bans by rules. Administrators, other hosts and distributed attacks ban others.
 DEFAULT_LENGTHS: Mapping[int, tuple[int, ...]] = {4: (32, 24), 6: (128, 64, 56, 48, 32)}
 COUNTERS: Mapping[str, str] = {
@@ -224,32 +226,17 @@ def ruleset(
     return Ruleset(sets, chains, f"{MARK}{mark}")
 
 
-def changed_limits(before: FirewallPlan, plan: FirewallPlan) -> frozenset[str]:
-    """Return the sets whose elements, made by the rules of ``before``, have other limits than ``plan``.
-
-    The kernel copies a limit into an element when it makes it, and keeps it as long as its sender goes on.
-    """
-    found = _limits(plan) ^ _limits(before)
-    return frozenset(f"{name}{version}" for name, *_ in found for version in VERSIONS)
-
-
-def _limits(plan: FirewallPlan) -> set[tuple[object, ...]]:
-    meters = (meter for stage in stages(plan) for meter in stage.acts(Meter))
-    return {(one.table.name, one.rate, one.burst, one.in_bytes) for one in meters}
-
-
 def ruleset_text(
     rules: Ruleset,
     *,
     stale: Iterable[str] = (),
     unused: Iterable[str] = (),
-    emptied: Iterable[str] = (),
     table: str = TABLE,
 ) -> str:
     """Return ``rules`` as text for ``nft -f -``.
 
-    The text first deletes the chains ``stale``, and those sets of ``unused`` that ``rules`` does not have. At
-    its end it empties those sets of ``emptied`` that ``rules`` has. ``table`` is the name of the table.
+    The text first deletes the chains ``stale``, and those sets of ``unused`` that ``rules`` does not have.
+    ``table`` is the name of the table.
     """
     lines = [f"add table inet {table}", f"flush table inet {table}"]
     lines += [f"delete chain inet {table} {name}" for name in stale]
@@ -266,8 +253,7 @@ def ruleset_text(
         ]
         lines += [f"    {rule}{mark}" for rule, mark in zip(chain.rules, marks, strict=True)]
         lines.append("  }")
-    flushed = (f"flush set inet {table} {name}" for name in sorted(emptied) if name in rules.sets)
-    return "\n".join([*lines, "}", *flushed, ""])
+    return "\n".join([*lines, "}", ""])
 
 
 def empty_set(name: str, version: int) -> str:
@@ -319,7 +305,7 @@ def _chains(
             )
             yield RulesetChain(f"{side}_{why}", (*counting, *log, *last))
         if side == "from" and _copies_dropped(plan):
-            yield RulesetChain("from_narrow", (_copy(plan, DROPPED_RATE, DROPPED_PREFIX), "goto from_banned"))
+            yield RulesetChain(NARROW, (_copy(plan, DROPPED_RATE, DROPPED_PREFIX), "goto from_banned"))
         for version in VERSIONS:
             yield from _lookup_chains(
                 plan, side, version, [one for one in bans if one.version == version], lists
@@ -389,7 +375,7 @@ def messages_to_add(
 def _end(plan: FirewallPlan, side: str, one: BanSet) -> str:
     """Return the chain for packets whose address is in the set ``one``; ``side`` is "from" or "to"."""
     narrow = side == "from" and one.scope is Scope.SIP_UDP and _copies_dropped(plan)
-    return "from_narrow" if narrow else f"{side}_banned"
+    return NARROW if narrow else f"{side}_banned"
 
 
 def _copies_dropped(plan: FirewallPlan) -> bool:

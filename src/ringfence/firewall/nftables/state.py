@@ -32,7 +32,7 @@ from ringfence.firewall.nftables.ruleset import (
     base_name,
 )
 from ringfence.firewall.stages import added_stages, counter_names
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkInterruptedError, text
 from ringfence.values.ban import Scope
 from ringfence.values.network import BITS, VERSIONS, Network
 
@@ -42,6 +42,7 @@ _HOOKS = ("prerouting", "input", "forward", "output")
 _ANONYMOUS = "__set"
 _CONSTANTS = re.compile(rb"__set[0-9]++")
 _TIMEOUT_FLAG, _INTERVAL_FLAG, _EVAL_FLAG = 0x10, 0x04, 0x20
+_LIMIT = text(1, "limit")  # NFTA_EXPR_NAME
 
 
 @frozen
@@ -234,6 +235,22 @@ def read_generation(kernel: NetlinkConnection) -> int:
     [answer] = kernel.request(messages.get_generation())
     generation = messages.generation_of(answer)
     return generation.number if generation is not None else 0
+
+
+def changed_limits(before: TableState, now: TableState) -> list[str]:
+    """Return the sets of ``before`` whose elements may have other limits than the rules of ``now``.
+
+    The kernel copies a limit into an element when it makes it, and keeps it as long as its sender goes on.
+    """
+    old, new = ([rule.body for rule in state.rules if _LIMIT in rule.body] for state in (before, now))
+    names = (head.name for head in before.sets if head.flags & _EVAL_FLAG)
+    return [name for name in names if (wanted := _naming(new, name)) and wanted != _naming(old, name)]
+
+
+def _naming(bodies: Iterable[bytes], name: str) -> set[bytes]:
+    """Return those of the bodies of rules that name the set ``name``."""
+    named = text(1, name)  # NFTA_DYNSET_SET_NAME
+    return {body for body in bodies if named in body}
 
 
 def require_own_sets(state: TableState) -> None:
