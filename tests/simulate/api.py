@@ -5,7 +5,6 @@ one action of the schedule, because that is a thread's work.
 """
 
 import errno
-import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -162,12 +161,7 @@ class Connection:
         headers = {name.lower(): text.strip() for name, _colon, text in pairs}
         fault = api.fault_for(target)
         api.requests.append(f"{method} {target}")
-        status, answer = (
-            (fault.status, {}) if fault.status else api.answer(method, target, headers, body, "127.0.0.1")
-        )
-        if fault.rows is not None and "new" in answer:
-            answer["new"] = (answer["new"] or [])[: fault.rows]
-        content = json.dumps(answer).encode()
+        status, content = api.respond(fault, method, target, headers, body, "127.0.0.1")
         date = formatdate(api.clock(), usegmt=True)
         begin = f"HTTP/1.1 {status} -\r\nDate: {date}\r\nContent-Length: {len(content)}\r\n\r\n"
         return BytesIO(begin.encode() + content[: fault.cut])

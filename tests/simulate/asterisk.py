@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +31,12 @@ class Manager:
         """Whether it accepts connections."""
         self.read_since = 0.0
         """When the daemon logged in last (monotonic seconds)."""
+        self.readings: list[tuple[float, float]] = []
+        """From when until when the daemon was logged in, each time (monotonic seconds; inf: it still is)."""
+        self.holds: list[tuple[float, float]] = []
+        """From when until when no byte arrived, each time (monotonic seconds)."""
+        self.listed: dict[str, list[float]] = {"PJSIP": [], "SIP": []}
+        """By technology, each time at which the daemon was sent all contacts (monotonic seconds)."""
         self._contacts: dict[tuple[str, str], list[str]] = {}  # addresses, by technology and account
         self._name = name
         self._schedule = schedule
@@ -43,6 +50,7 @@ class Manager:
         if not self.is_up:
             transport.abort()
             return
+        self._end_reading()
         self._open, self._is_logged_in, self._received = transport, False, b""
         transport.deliver(BANNER)
 
@@ -61,7 +69,10 @@ class Manager:
         elif name == "Login":
             transport.deliver(_reply(asked, "Message: Authentication accepted") + BOOTED + self._own_login())
             self._is_logged_in, self.read_since = True, self._schedule.mono
+            self.readings.append((self.read_since, inf))
         else:
+            if name in _LISTED:
+                self.listed[_LISTED[name]].append(self._schedule.mono)
             transport.deliver(AmiServer(Script(lists=self._lists()))._reply(name, asked))
 
     def _own_login(self) -> bytes:
@@ -81,8 +92,7 @@ class Manager:
         for (technology, account), addresses in self._contacts.items():
             form = _TREE if technology == "PJSIP" else _PEER
             for address in addresses:
-                host = f"[{address}]" if ":" in address else address
-                entry = form.format(account=account, host=host, address=address)
+                entry = form.format(account=account, host=_host(address), address=address)
                 registered[technology].append(entry.encode())
         trunks = [_REGISTRATION.format(address=address).encode() for address in self._trunks]
         return {
@@ -95,6 +105,20 @@ class Manager:
         """Record a contact of an account. PJSIP keeps those of all its phones, chan_sip the last one."""
         known = self._contacts.get((technology, account), []) if technology == "PJSIP" else []
         self._contacts[technology, account] = [*(one for one in known if one != address), address]
+
+    def arrive(self, technology: str, account: str, address: str) -> None:
+        """Record a contact of an account, and report it."""
+        self.register(technology, account, address)
+        self._report_contact(technology, account, address, _ARRIVED[technology])
+
+    def leave(self, technology: str, account: str, address: str) -> None:
+        """Forget a contact of an account, and report that it is gone."""
+        self._contacts[technology, account].remove(address)
+        self._report_contact(technology, account, address, _LEFT[technology])
+
+    def _report_contact(self, technology: str, account: str, address: str, form: str) -> None:
+        event = form.format(account=account, host=_host(address), address=address)
+        self.report(event.encode(), self._schedule.chosen.random() * 0.05)
 
     @property
     def addresses(self) -> frozenset[str]:
@@ -115,12 +139,23 @@ class Manager:
         """Let no byte arrive for some seconds."""
         if self._open is not None:
             self._open.slow_until = self._schedule.mono + seconds
+            self.holds.append((self._schedule.mono, self._open.slow_until))
 
     def cut(self) -> None:
         """End the connection."""
+        self._end_reading()
         if self._open is not None:
             self._open.abort()
             self._open = None
+
+    def _end_reading(self) -> None:
+        if self.readings and self.readings[-1][1] == inf:
+            self.readings[-1] = self.readings[-1][0], self._schedule.mono
+
+
+def _host(address: str) -> str:
+    """Return an address as it is written in a URI."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _reply(asked: Mapping[str, str], *lines: str) -> bytes:
@@ -139,6 +174,25 @@ _REGISTRATION = (
     "Event: OutboundRegistrationDetail\r\nObjectName: carrier\r\n"
     "ServerUri: sip:{address}:5060\r\nOutboundProxy: "
 )
+_CONTACT_STATUS = (
+    "Event: ContactStatus\r\nPrivilege: system,all\r\nURI: sip:{{account}}@{{host}}:5060\r\n"
+    "ContactStatus: {status}\r\nAOR: {{account}}\r\nEndpointName: {{account}}\r\nRoundtripUsec: 0\r\n\r\n"
+)
+_PEER_STATUS = (
+    "Event: PeerStatus\r\nPrivilege: system,all\r\nChannelType: SIP\r\nPeer: SIP/{{account}}\r\n"
+    "PeerStatus: {status}\r\n\r\n"
+)
+_ARRIVED = {
+    "PJSIP": _CONTACT_STATUS.format(status="NonQualified"),
+    "SIP": _PEER_STATUS.format(status="Registered\r\nAddress: {address}:5060"),
+}
+_LEFT = {
+    "PJSIP": _CONTACT_STATUS.format(status="Removed"),
+    "SIP": _PEER_STATUS.format(status="Unregistered\r\nCause: Expired"),
+}
+"""By technology, the event that reports a contact that has arrived, and one that has left."""
+_LISTED = {"DBGetTree": "PJSIP", "SIPpeers": "SIP"}
+"""By action, the technology whose contacts it lists."""
 
 
 class Log:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from tests.judge.asterisk import Act
-from tests.simulate.story import Step
+from tests.simulate.step import Step
 
 _HEAD = re.compile(r"seed ([0-9]+), ")
 

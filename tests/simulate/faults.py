@@ -11,17 +11,26 @@ from typing import Any
 
 from attrs import evolve
 from tests.judge.asterisk import Act
-from tests.judge.fault import Change, Fault
-from tests.simulate.story import FEATURES, Step, story
+from tests.judge.fault import Fault
+from tests.simulate.put_back import (
+    ASKER,
+    GUESS,
+    GUESSER,
+    LATER,
+    OTHER_PHONE,
+    PHONE,
+    VICTIM,
+    Row,
+    does_nothing,
+    guesses,
+)
+from tests.simulate.step import Step
+from tests.simulate.story import FEATURES, story
 
 from ringfence.ban_facts import News
 from ringfence.ledger import key_of, network_of
 from ringfence.store.file import errors
 from ringfence.values.ban import BanEnd
-
-
-def _does_nothing(_right: Any) -> Any:
-    return lambda *_, **__: None
 
 
 def _returns_first(_right: Any) -> Any:
@@ -155,42 +164,9 @@ def _of_any_age(right: Any) -> Any:
     return would_have_been_seen
 
 
-def _asks_no_more(right: Any) -> Any:
-    def on_failed(self: Any, *given: Any, **named: Any) -> None:
-        planned = self._next_full
-        right(self, *given, **named)
-        self._next_full = planned
-
-    return on_failed
-
-
-def _logs_in_once(_right: Any) -> Any:
-    def change(self: Any, request: Any, now: float) -> None:
-        if self._token is None:
-            self._log_in()
-        self._authorized(request, now)
-
-    return change
-
-
 _BOOK, _RECORDS = "ringfence.bans.book:Book", "ringfence.store.bans:Records"
-GUESSER, ASKER, VICTIM = "203.0.113.5", "203.0.113.6", "198.51.100.77"
-PHONE, OTHER_PHONE = "198.51.100.20", "198.51.100.21"
-GUESS = Act("guesses", GUESSER, transport="TCP")
-LATER = Step("rotate", wait=0.5)
-"""A last step, before which half a second passes. With the last step all faults of the host end."""
 
-
-def _guesses(act: Act, number: int = 5) -> Sequence[Step]:
-    """Return guesses in a row."""
-    return [Step("act", act, wait=3.3), *[Step("act", act, wait=0.2)] * (number - 1)]
-
-
-_FLEET = "ringfence.features.fleet"
-_SHARED = (Step(FEATURES, wait=0.0), *_guesses(GUESS))
-"""A ban that is shared with other hosts."""
-
-_ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
+_ROWS: Sequence[Row] = (
     (
         "a clock that is set while no daemon runs",
         "The bans of the database ended too early or too late after the next start.",
@@ -224,10 +200,10 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         "a clock that is set back over the end of a ban",
         "The ban had no recorded end, and began again.",
         f"{_RECORDS}.expire",
-        _does_nothing,
+        does_nothing,
         "E",
         [
-            *_guesses(Act("forges a guess", GUESSER, VICTIM)),
+            *guesses(Act("forges a guess", GUESSER, VICTIM)),
             Step("clock", wait=620.0, set=-4.9),
             *[Step("clock", set=-4.9)] * 29,
         ],
@@ -244,7 +220,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         "a failed write that nothing follows",
         "What a full disk did not take was written only before the next ban.",
         "ringfence.store.writer:BestEffort.retry",
-        _does_nothing,
+        does_nothing,
         "E",
         [
             Step("disk", wait=3.3, number=28, seconds=20.0),
@@ -328,7 +304,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         "a refused removal",
         "A ban that the kernel did not remove was recorded as ended.",
         f"{_RECORDS}.resume",
-        _does_nothing,
+        does_nothing,
         "E",
         [
             Step("ban", wait=3.3, number=1),
@@ -344,7 +320,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         _forgets_others,
         "P",
         [
-            *_guesses(Act("forges a guess", GUESSER, PHONE)),
+            *guesses(Act("forges a guess", GUESSER, PHONE)),
             Step("refuse", number=6),
             Step("act", Act("logs in", PHONE, transport="TCP"), wait=0.05),
             Step("act", Act("logs in", OTHER_PHONE), wait=0.3),
@@ -358,7 +334,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         _forgets_refused,
         "C",
         [
-            *_guesses(GUESS, 4),
+            *guesses(GUESS, 4),
             Step("refuse", wait=0.05, number=1),
             Step("act", GUESS, wait=0.05),
             Step("rotate", wait=0.2),
@@ -380,9 +356,9 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
     ),
     (
         "`on` with writes that wait",
-        "The database recorded a ban that `on` had not restored.",
-        "ringfence.bans.enforcer:Enforcer._record_restored",
-        _does_nothing,
+        "A ban that the database lacked was not restored, and recorded later.",
+        "ringfence.bans.enforcer:Enforcer.switch_on",
+        lambda right: lambda self, **_: right(self),
         "E",
         [
             Step("disk", wait=1.0, number=28, seconds=20.0),
@@ -396,7 +372,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         "`on` that the kernel refuses",
         "Enforcement that could not be switched on stayed off.",
         "ringfence.guard.firewall_manager:FirewallManager.retry_switch",
-        _does_nothing,
+        does_nothing,
         "E",
         [
             Step("ban", wait=3.3, number=1),
@@ -426,7 +402,7 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         "an alarm after the repair",
         "An alarm stayed when its cause was gone.",
         "ringfence.alarms:Alarms.clear",
-        _does_nothing,
+        does_nothing,
         "S",
         [
             Step("disk", wait=3.3, number=28, seconds=5.0),
@@ -476,83 +452,14 @@ _ROWS: tuple[tuple[str, str, str, Change, str, int | Sequence[Step]], ...] = (
         770,
     ),
     (
-        "an unban that is not shared",
-        "A ban that was removed here went on at the other hosts.",
-        f"{_FLEET}.sync:Sync.on_unban",
-        _does_nothing,
-        "O",
-        [*_SHARED, Step("unban a sender", wait=6.0, number=1)],
-    ),
-    (
-        "an unban before a restart, while the API is down",
-        "No other host got it after the restart.",
-        f"{_FLEET}.shared:SharedBans.ended",
-        lambda _right: lambda *_: [],
-        "O",
-        [
-            *_SHARED,
-            Step("api down", wait=6.0, seconds=20.0),
-            Step("unban a sender", number=1),
-            Step("kill", wait=3.0, seconds=0.1),
-        ],
-    ),
-    (
-        "an answer of the API that is lost",
-        "The decisions in it were never requested again.",
-        f"{_FLEET}.sync:Sync.on_failed",
-        _asks_no_more,
-        "O",
-        [
-            Step(FEATURES, wait=0.0),
-            Step("api bans", wait=8.0, number=1, seconds=14_400.0),
-            Step("api answers are lost", wait=0.0, number=1),
-            Step("rotate", wait=20.0),
-        ],
-    ),
-    (
-        "an API with a new database",
-        "The bans of this host were not sent again.",
-        f"{_FLEET}.sync:Sync._send_missing",
-        _does_nothing,
-        "O",
-        [*_SHARED, Step("api forgets", wait=6.0)],
-    ),
-    (
-        "a host whose clock is wrong",
-        "Its bans had another end at the API, which counts from the times in the request.",
-        f"{_FLEET}.api:date_from",
-        lambda _right: lambda *_: None,
-        "O",
-        [Step(FEATURES, wait=0.0), Step("kill", wait=3.3, seconds=0.1, set=-7_200.0), *_guesses(GUESS)],
-    ),
-    (
-        "an API that was restarted",
-        "It refused the earlier token, and this host sent no ban for an hour.",
-        f"{_FLEET}.api:Api._change",
-        _logs_in_once,
-        "S",
-        [*_SHARED, Step("api restarts", wait=6.0), *_guesses(Act("guesses", ASKER, transport="TCP"))],
-    ),
-    (
-        "a decision that was deleted",
-        "The kernel went on to deny an address that no other host banned any more.",
-        f"{_FLEET}.sync:Sync._delete",
-        lambda _right: lambda *_: False,
-        "O",
-        [
-            Step(FEATURES, wait=0.0),
-            Step("api bans", wait=8.0, number=1, seconds=14_400.0),
-            Step("api bans", wait=10.0, number=1),
-        ],
-    ),
-    (
         "an entry that no table has",
         "An address that was added to the deny list was not denied.",
         "ringfence.store.tables:EntryTable.add",
-        _does_nothing,
+        does_nothing,
         "N",
         [Step("deny", wait=3.3, number=1), LATER],
     ),
+    *(row for feature in FEATURES for row in feature.faults),
 )
 FAULTS: Mapping[str, tuple[Fault, str, int, Sequence[Step]]] = {
     name: (

@@ -50,6 +50,11 @@ class Kernel:
         self.asked, self.wanted = set[str](), set[str]()
         """Addresses that the administrator asked to ban, and those banned since then: none may be removed."""
         self.lists: dict[NetworkList, frozenset[Network]] = {}
+        self.plan: FirewallPlan | None = None
+        """The plan of the rules, None without rules."""
+        self.rules_since = self.failed_at = -math.inf
+        """When missing rules were last put in place, and when a change was last refused or a reading failed
+        (monotonic seconds)."""
         self.refusals = self.lost = self.unreadable = 0
         self._schedule = schedule
 
@@ -69,7 +74,7 @@ class Kernel:
 
     def damage(self) -> None:
         """Remove all rules and sets, as another program may."""
-        self.has_rules = False
+        self.has_rules, self.plan = False, None
         self.ends.clear()
         self.lists.clear()
 
@@ -115,10 +120,18 @@ class KernelBackend:
     def open(self) -> Opened:
         """Put the rules in place, unless the kernel refuses."""
         self._change()
-        repaired = self._is_open and not self._kernel.has_rules
-        self._kernel.expire()
-        self._kernel.has_rules = self._is_open = True
-        return Opened({4: None, 6: None}, adopted=len(self._kernel.ends), repaired=repaired)
+        kernel = self._kernel
+        repaired = self._is_open and not kernel.has_rules
+        kernel.expire()
+        if not kernel.has_rules:
+            kernel.rules_since = self._schedule.mono
+        kernel.has_rules = self._is_open = True
+        kernel.plan = self.plan
+        return Opened({4: None, 6: None}, adopted=len(kernel.ends), repaired=repaired)
+
+    def attach(self) -> None:
+        """Use the rules that are in place."""
+        self._is_open = True
 
     def _change(self) -> None:
         """Raise FirewallError if the process is dead, or if the kernel refuses this change."""
@@ -127,6 +140,7 @@ class KernelBackend:
             raise FirewallError("the process was killed")
         if kernel.refusals:
             kernel.refusals -= 1
+            kernel.failed_at = self._schedule.mono
             raise FirewallError("netlink: Operation not permitted")
 
     def apply(self, batch: Sequence[Change]) -> list[Outcome]:
@@ -178,6 +192,7 @@ class KernelBackend:
         incomplete = kernel.unreadable > 0
         if incomplete:
             kernel.unreadable -= 1
+            kernel.failed_at = now
             if self._schedule.chosen.random() < 0.5:
                 raise FirewallError("netlink: No buffer space available")
             found = self._schedule.chosen.sample(found, len(found) // 2)

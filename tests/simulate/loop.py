@@ -128,12 +128,10 @@ class Peer(Protocol):
 
 
 class _Task(asyncio.Task[Any]):
-    """A task whose place in a set does not depend on its address in memory."""
+    """A task whose place in a set does not depend on its address in memory, but on its number in its loop."""
 
-    _numbers = count()
-
-    def __init__(self, work: Coroutine[Any, Any, Any], **options: Any) -> None:  # noqa: ANN401 - asyncio's
-        self._number = next(self._numbers)
+    def __init__(self, work: Coroutine[Any, Any, Any], number: int, **options: Any) -> None:  # noqa: ANN401 - asyncio's
+        self._number = number
         super().__init__(work, **options)
 
     def __hash__(self) -> int:
@@ -160,7 +158,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._peers = peers
         self._readers: dict[Readable, asyncio.Handle] = {}
         self._signals: dict[int, Action] = {}
-        self.set_task_factory(lambda loop, work, **options: _Task(work, loop=loop, **options))
+        numbers = count()
+        self.set_task_factory(lambda loop, work, **options: _Task(work, next(numbers), loop=loop, **options))
         self.set_exception_handler(self._on_defect)
         self.set_default_executor(Threads(6, "shared"))
 

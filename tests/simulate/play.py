@@ -14,15 +14,15 @@ Besides the judge's invariants there are some more:
 - L: after a quiet, each source listens and reports, and a stranger that guesses is banned in full. The judge
   forgives attempts that nobody could report. So a source that stays deaf shows only here.
 - N: an address that a command or the configuration put on a list is on it, and one that was removed is not.
-- O: the local API of the fleet has each shared ban of this host, unless somebody deleted it there, and none
-  that was removed here. The kernel denies the addresses that other hosts ban there, and no other.
+
+The features of a story have invariants of their own, and letters for them (``features/``).
 """
 
 import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
@@ -32,32 +32,28 @@ from typing import Any
 
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
-from tests.features.fleet.server import Fault
 from tests.judge.asterisk import PBX, SECOND, Act, Exchange, Report, security_line
-from tests.judge.oracle import GUESSES, Bans, Judge, View, Violation, drops, host_of
+from tests.judge.oracle import GUESSES, Bans, View, Violation, drops
 from tests.judge.others import exchange
 from tests.judge.packets import syns
 from tests.judge.worlds import ATTACKERS, PLAIN, START
-from tests.simulate.api import OTHERS
+from tests.simulate.feature import ENDING, SLACK
+from tests.simulate.judge import ForgivingJudge
 from tests.simulate.loop import Channel, Killed
 from tests.simulate.process import Host, Process
-from tests.simulate.story import FEATURES, Step
+from tests.simulate.step import Step
+from tests.simulate.story import FEATURES
 
 from ringfence.bans.book import CLOCK_STEP
 from ringfence.errors import RingfenceError
-from ringfence.features.fleet import network_list as fleet_list
-from ringfence.features.fleet.messages import is_shared, scenario_of
-from ringfence.features.fleet.sync import FULL_EVERY
 from ringfence.firewall import network_lists
-from ringfence.values.ban import Ban, BanEnd, Scope
+from ringfence.values.ban import Ban, Scope
 from ringfence.values.network import Network, format_network
 
 QUIET = 75.0
 """Seconds of a quiet: longer than every retry, and the comparison of each minute (``bans/reconcile.py``)."""
 DIES_WITHIN = 2.0
 """Seconds in which a process that is to be killed is killed, even if it has nothing to do."""
-REPORTED_WITHIN = 60.0
-"""Seconds within which every source has reported an attempt."""
 STOPS_WITHIN = 20.0
 """Seconds after SIGTERM until systemd kills a process."""
 ANSWERED_WITHIN = 3.0
@@ -68,8 +64,6 @@ MATCHED_WITHIN = 10.0
 """Seconds in which a report may match an attempt that another source reported (``detect/sessions.py``)."""
 LISTED_WITHIN = 5.0
 """Seconds after its login at AMI in which the daemon has read all contacts."""
-HELD_WITHIN = 4.0
-"""Seconds in which AMI has delivered a report, if nothing ends the connection (``story.py``)."""
 RESTARTS_AFTER = 1.0
 """Seconds between two starts, as systemd makes them."""
 LISTED = ("203.0.113.211", "203.0.113.212")
@@ -83,11 +77,6 @@ STRANGERS = {PBX: "198.19.1.7", SECOND: "198.19.2.7"}
 """By Asterisk, the stranger who guesses when all works again. No story has these addresses."""
 MOST_STARTS = 100
 """The most tries to start: after these no fault lasts any more."""
-SLACK = 6.0
-"""Seconds by which a ban's end in the kernel may differ from its recorded end (``bans/reconcile.py``)."""
-ENDING = 8.0
-"""Seconds before its end in which a ban counts as present or absent."""
-
 BANNED_FOR = 86_400.0
 """The seconds of the administrator's bans, which no set clock brings to their end."""
 
@@ -113,70 +102,14 @@ class Failure:
         return "\n".join([head, *map(str, self.steps), *(f"=> {one}" for one in self.violations)])
 
 
-class ForgivingJudge(Judge):
-    """A judge that forgives attempts whose reports a fault has lost, and bans of phones that none has shown.
-
-    If AMI does not report a login, only its list of contacts shows that a phone is there.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(PLAIN.trunks, PLAIN.claims)
-        self._unknown: dict[str, float] = {}  # until when nothing may have shown the last login, by host
-        self._twice = Counter[str]()  # attempts by source that may count twice
-
-    def lose(self) -> None:
-        """Forgive each attempt so far if it is not counted."""
-        self._sees_all = False
-        self._attempts = [replace(one, exception="lost") for one in self._attempts]
-        self._attempts_of.clear()
-        for one in self._attempts:
-            self._attempts_of[one.source].append(one)
-        for questions in self._questions.values():
-            questions[:] = [replace(one, exception="lost") for one in questions]
-
-    def on_unreported_login(self, source: str) -> None:
-        """Record that AMI has not reported a login from an address."""
-        self._unknown[host_of(source)] = inf
-
-    def on_cut(self, now: float) -> None:
-        """Record that AMI's latest reports have perhaps not arrived."""
-        for one in self._sent:
-            if one.credentials == "right" and now - one.time < HELD_WITHIN:
-                self.on_unreported_login(one.source)
-
-    def on_listed(self, addresses: Iterable[str], now: float) -> None:
-        """Record that the daemon has read the contacts of some addresses, and knows these logins."""
-        for host in map(host_of, addresses):
-            if self._unknown.get(host) == inf:
-                self._unknown[host] = now
-
-    def _is_spared(self, address: str, now: float) -> bool:
-        host = host_of(address)
-        until = self._unknown.get(host, -inf)
-        known = all(one.time >= until for one in self._attempts if host_of(one.source) == host)
-        return known and super()._is_spared(address, now)
-
-    def on_clock(self, now: float) -> None:
-        """Forgive each attempt around this time if it counts twice, because the clock was set.
-
-        Reports of one attempt have one time of Asterisk's clock, or they are two attempts.
-        """
-        for one in self._attempts:
-            self._twice[one.source] += now - one.time < REPORTED_WITHIN
-
-    def _overcounted(self, view: View) -> Iterator[Violation]:
-        counted = {one: number - self._twice[one] for one, number in view.counted.items()}
-        return super()._overcounted(replace(view, counted=counted))
-
-
 class Simulation:
     """One story, played to the daemon of a host in ``folder``."""
 
-    def __init__(self, seed: int, folder: Path, logged: list[EventDict], *, features: bool) -> None:
-        self.host = Host(seed, folder, PLAIN.trunks, START, features=features)
+    def __init__(self, seed: int, folder: Path, logged: list[EventDict], kinds: Container[str]) -> None:
+        self.host = Host(seed, folder, PLAIN.trunks, START)
         self._logged = logged
         self._number = 0
-        self._judge = ForgivingJudge()
+        self.judge = ForgivingJudge()
         self._process: Process | None = None
         self._lossy = 0  # so many packets are lost next
         schedule = self.host.schedule
@@ -192,15 +125,15 @@ class Simulation:
         self._unbanning: dict[str, float] = {}  # when an unban was asked (epoch), by address
         self._unbans_all = False
         self._unban_asked: dict[str, float] = {}  # when an unban was asked last (monotonic), by address
-        self._steps = 0.0  # by how much the clock was set in steps that do not count as such
+        self.drift = 0.0  # by how much small steps of the clock moved the recorded ends of bans
         self._was_set = False
         self._last_error = RingfenceError()
-        self._rest = QUIET  # seconds of the quiet
         self._listed: dict[tuple[str, str], object] = {}  # by list and address, whether it is there, if known
         self._loads: object = None  # the latest reload
         self._unexpected: list[str] = []  # answers to reloads
-        self._ends_unknown = False  # whether a process may have missed a step of the clock
-        self._undone = False  # whether a process ended before all was recorded
+        self.ends_unknown = False  # whether a process may have missed a step of the clock
+        self.undone = False  # whether a process ended before all was recorded
+        self.host.features = [feature(self) for feature in FEATURES if feature.kind in kinds]
 
     # -- the process
 
@@ -222,7 +155,7 @@ class Simulation:
         if self._process is not None:
             self._number += 1
             works = self._process.store.best_effort.takes_writes and not self.host.disk.error
-            self._undone = self._undone or loses_power or not works
+            self.undone = self.undone or loses_power or not works
             known = len(self._logged)
             self._process.kill(self._number, loses_power=loses_power)
             del self._logged[known:]  # what the dead process logs
@@ -231,9 +164,10 @@ class Simulation:
             self._unbans_all = False
             self.host.kernel.asked.clear()
         schedule = self.host.schedule
-        self.host.api.forgotten.clear()  # only a process keeps what it got from a database that was lost
-        self._judge.lose()
-        self._judge.on_cut(self.time)
+        for feature in self.host.features:
+            feature.on_restart()
+        self.judge.lose()
+        self.judge.on_cut(self.time)
         schedule.run_until(schedule.mono + down)
         self.begin()
 
@@ -270,21 +204,33 @@ class Simulation:
         self._read_contacts()
         found = self._defects()
         if step.wait >= 1.0:
-            seen = self._judge.check(self.view(whole=False), self.time, quiet=False)
+            seen = self.judge.check(self.view(whole=False), self.time, quiet=False)
             # A kernel that refuses may keep a ban of a phone, or lack one. It never makes one.
             found += [one for one in seen if one.invariant == "F" or not self._kernel_fails]
         if not found:
+            for feature in self.host.features:
+                feature.on_step(step)
             if step.act is not None:
                 self._act(step.act)
             else:
-                getattr(self, f"_{step.kind.replace(' ', '_')}")(step)
+                self._method_of(step.kind)(step)
         return found
+
+    def _method_of(self, kind: str) -> Callable[[Step], None]:
+        """Return what a step of this kind does: nothing if the story lacks its feature (:func:`shrunk`)."""
+        for feature in self.host.features:
+            if (found := feature.method_of(kind)) is not None:
+                return found
+        if any(kind in one.steps for one in FEATURES):
+            return lambda _: None
+        method: Callable[[Step], None] = getattr(self, f"_{kind.replace(' ', '_')}")
+        return method
 
     def _read_contacts(self) -> None:
         """Tell the judge which phones the daemon knows from the lists of contacts, if it has read all."""
         mono, managers = self.host.schedule.mono, [*self.host.managers.values()]
         if all(one.has_reader and mono - one.read_since > LISTED_WITHIN for one in managers):
-            self._judge.on_listed(frozenset[str]().union(*(one.addresses for one in managers)), self.time)
+            self.judge.on_listed(frozenset[str]().union(*(one.addresses for one in managers)), self.time)
 
     @property
     def time(self) -> float:
@@ -319,22 +265,20 @@ class Simulation:
         off = self.process.store.records.switched_off  # the kernel may have refused to remove the rules
         if not self._is_seen or off or (missed and not copied):
             # AMI's report of this attempt, which the wire misses, may match an earlier one that AMI missed.
-            self._judge.lose()
+            self.judge.lose()
 
     def _is_dropped(self, one: Exchange) -> bool:
         """Whether the kernel drops the sender's packets."""
-        kernel, transport = self.host.kernel, "UDP" if one.act.transport == "UDP" else "TCP"
-        passing = (network_lists.ALLOW, *network_lists.PASSING)
-        passes = any(kernel.has(which, one.source) for which in passing)
-        denied = kernel.has_rules and kernel.has(fleet_list.LIST, one.source) and not passes
-        return denied or drops(self.view(whole=False).kernel, one.source, transport)
+        transport = "UDP" if one.act.transport == "UDP" else "TCP"
+        by_feature = any(feature.drops(one.source) for feature in self.host.features)
+        return by_feature or drops(self.view(whole=False).kernel, one.source, transport)
 
     def _tell_judge(self, one: Exchange) -> None:
         """Tell the judge what is truly sent, and whether AMI reports it."""
         for request in one.truth():
-            self._judge.sent(replace(request, time=self.time))
+            self.judge.sent(replace(request, time=self.time))
             if request.credentials == "right" and not self.host.managers[one.act.asterisk].has_reader:
-                self._judge.on_unreported_login(one.source)
+                self.judge.on_unreported_login(one.source)
 
     def _connect(self, one: Exchange, *, copied: bool) -> None:
         """Open a TCP connection; the kernel copies its SYN if it ``copied`` the sender's requests."""
@@ -348,9 +292,9 @@ class Simulation:
         manager, data = self.host.managers[report.asterisk], report.data
         if report.source == "contact":
             account, address = data.decode().split()
-            manager.register("SIP", account, address)
-            data = _CONTACT.format(account=account, address=address).encode()
-        manager.report(data, self.host.schedule.chosen.random() * 0.05)
+            manager.arrive("SIP", account, address)
+        else:
+            manager.report(data, self.host.schedule.chosen.random() * 0.05)
 
     @property
     def _is_seen(self) -> bool:
@@ -375,7 +319,7 @@ class Simulation:
         self._die(step)
         if step.set and self.host.disk.error:  # the next process cannot record that
             self._promised.clear()
-            self._ends_unknown = True
+            self.ends_unknown = True
         self._set(step.set)
         self._restart(step.seconds)
 
@@ -384,11 +328,13 @@ class Simulation:
         self.host.schedule.ahead += seconds
         self._was_set = self._was_set or abs(seconds) > CLOCK_STEP
         if abs(seconds) <= CLOCK_STEP:
-            self._steps += abs(seconds)
+            self.drift += abs(seconds)
         else:
             self._unbanning.clear()
 
     def _die(self, step: Step) -> None:
+        for feature in self.host.features:
+            feature.before_kill()
         loop = self.process.loop
         loop.dies_after = step.number
         with suppress(Killed):
@@ -400,18 +346,19 @@ class Simulation:
         self.host.boots += 1
         if self._was_set:  # perhaps no process has recorded that
             self._promised.clear()
-            self._ends_unknown = True
+            self.ends_unknown = True
         self._restart(step.seconds)
 
     def _power_loss(self, step: Step) -> None:
         """Cut the host's power. The last writes may be lost, but the database must stay usable."""
         self._die(step)
+        self.judge.may_repeat(self.time)
         self.host.kernel.forget()
         self.host.boots += 1
         self._promised.clear()
         self._unbanned.clear()
         self._listed.clear()
-        self._ends_unknown = True
+        self.ends_unknown = True
         self._restart(step.seconds, loses_power=True)
 
     def _stop(self, step: Step) -> None:
@@ -428,8 +375,8 @@ class Simulation:
         manager.cut()
         manager.is_up = False
         self.host.schedule.after(step.seconds, lambda: setattr(manager, "is_up", True))
-        self._judge.lose()
-        self._judge.on_cut(self.time)
+        self.judge.lose()
+        self.judge.on_cut(self.time)
 
     def _hold(self, step: Step) -> None:
         self.host.managers[step.asterisk].hold(step.seconds)
@@ -440,20 +387,20 @@ class Simulation:
         self.host.schedule.after(step.seconds, lambda: setattr(disk, "error", 0))
 
     def _clock(self, step: Step) -> None:
-        self._judge.on_clock(self.time)
+        self.judge.may_repeat(self.time)
         self._set(step.set)
 
     def _lose(self, step: Step) -> None:
         self._lossy += step.number
-        self._judge.lose()
+        self.judge.lose()
 
     def _overflow(self, _: Step) -> None:
         self.host.packets.overflow()
-        self._judge.lose()
+        self.judge.lose()
 
     def _break(self, _: Step) -> None:
         self._wire.send(None)
-        self._judge.lose()
+        self.judge.lose()
 
     def _refuse(self, step: Step) -> None:
         self.host.kernel.refusals += step.number
@@ -468,7 +415,7 @@ class Simulation:
         self._kernel_fails = True
 
     def _damage(self, _: Step) -> None:
-        self._judge.lose()  # the packets on their way
+        self.judge.lose()  # the packets on their way
         self.host.kernel.damage()
         self._kernel_fails = True
 
@@ -481,48 +428,10 @@ class Simulation:
     def _log_security(self, _: Step) -> None:
         self._writes_security = True
 
-    # -- the features
-
-    def _features(self, _: Step) -> None:
-        """Do nothing: the daemon was started with features (:func:`traced`)."""
-
-    def _api_down(self, step: Step) -> None:
-        api = self.host.api
-        api.is_up = False
-        self.host.schedule.after(step.seconds, lambda: setattr(api, "is_up", True))
-
-    def _api_fails(self, step: Step) -> None:
-        self.host.api.faults += [Fault(status=500)] * step.number
-
-    def _api_answers_are_lost(self, step: Step) -> None:
-        self.host.api.faults += [Fault(cut=0)] * step.number
-
-    def _api_restarts(self, _: Step) -> None:
-        self.host.api.forget_tokens()
-
-    def _api_forgets(self, _: Step) -> None:
-        self.host.api.lose()
-        self._rest = QUIET + FULL_EVERY  # the daemon learns of it by its next request for all decisions
-
-    def _api_is_short(self, _: Step) -> None:
-        self.host.api.faults.append(Fault(rows=0, only="/v1/decisions/stream"))
-        self._rest = QUIET + FULL_EVERY
-
-    def _api_bans(self, step: Step) -> None:
-        """Let another host ban an address, or let somebody delete this."""
-        if any(value == _others(step) for _, value in self.host.api.every):
-            self.host.api.delete(_others(step))
-        else:
-            self.host.api.ban(_others(step), step.seconds)
-
-    def _api_deletes_ours(self, _: Step) -> None:
-        for _scenario, value in sorted(self.host.api.own):
-            self.host.api.delete(value)
-
     def _unban_a_sender(self, step: Step) -> None:
-        self._judge.lose()
+        self.judge.lose()
         address = ATTACKERS[step.number - 1]
-        self.process.ask("unban", lambda _: self._judge.lose(), networks=[address])
+        self.process.ask("unban", lambda _: self.judge.lose(), networks=[address])
 
     def _allow(self, step: Step) -> None:
         self._list("allow", LISTED[step.number - 1])
@@ -613,17 +522,17 @@ class Simulation:
         self._unbans_all = True
         self.host.kernel.asked.clear()
         self.host.kernel.wanted.clear()
-        self._judge.lose()
+        self.judge.lose()
 
         def then(_: object) -> None:
             self._unbans_all = False
-            self._judge.lose()
+            self.judge.lose()
 
         self.process.ask("unban", then, all=True)
 
     def _off(self, step: Step) -> None:
-        self._judge.lose()
-        self.process.ask(step.kind, lambda _: self._judge.lose())
+        self.judge.lose()
+        self.process.ask(step.kind, lambda _: self.judge.lose())
         self._kernel_fails = True
 
     def _on(self, step: Step) -> None:
@@ -638,8 +547,8 @@ class Simulation:
         host.disk.error = self._lossy = 0
         for manager in host.managers.values():
             manager.is_up = True
-        host.api.is_up = True
-        host.api.faults.clear()
+        for feature in host.features:
+            feature.heal()
         self._kernel_fails = False
         self.wait(ANSWERED_WITHIN)
         if self.process.store.records.switched_off:
@@ -647,7 +556,7 @@ class Simulation:
                 self.process.request("on")
             except RingfenceError as error:
                 return [Violation("D", f"`on` is refused although all works: {error}")]
-        self.wait(self._rest)
+        self.wait(QUIET + max((feature.rest for feature in host.features), default=0.0))
         found = self._defects()
         if self.process.unanswered:
             found.append(Violation("D", f"{self.process.unanswered} requests have no answer"))
@@ -657,10 +566,10 @@ class Simulation:
                 _of_senders, (view.kernel, view.ledger, view.store, view.listed)
             )
             theirs = View(kernel, ledger, store, listed, view.counted, view.forged)
-            found = [*self._judge.check(theirs, self.time, quiet=True)]
-            found += [one for one in self._judge.check(view, self.time, quiet=True) if one.invariant == "E"]
+            found = [*self.judge.check(theirs, self.time, quiet=True)]
+            found += [one for one in self.judge.check(view, self.time, quiet=True) if one.invariant == "E"]
             found += [*self._lost_bans(), *self._mistimed(), *self._broken_promises(), *self._alarms()]
-            found += self._unshared() if host.features else ()
+            found += [one for feature in host.features for one in feature.violations()]
             found += self._misplaced()
             found += [
                 Violation("U", f"{one} is banned again") for one, _ in view.kernel if one in self._unbanned
@@ -714,7 +623,7 @@ class Simulation:
         listed = json.loads(self.process.request("bans", most=1_000))
         return View(
             kernel,
-            _bans((one.network, one.scope) for one in self._recorded if one.expires > wall + ENDING),
+            _bans((one.network, one.scope) for one in self.recorded if one.expires > wall + ENDING),
             _bans((one.network, one.scope) for one in running if one.expires > wall + ENDING),
             frozenset((one["address"], one["scope"]) for one in listed if one["timeout"] > ENDING),
             dict(counts.counted),
@@ -744,7 +653,7 @@ class Simulation:
 
     def _mistimed(self) -> Iterable[Violation]:
         wall, now = self.host.schedule.wall, self.host.schedule.mono
-        for ban in self._recorded:
+        for ban in self.recorded:
             end = self.host.kernel.ends.get((ban.network, ban.scope))
             if end is not None and abs((ban.expires - wall) - (end - now)) > SLACK:
                 recorded, left = ban.expires - wall, end - now
@@ -754,7 +663,7 @@ class Simulation:
 
     def _broken_promises(self) -> Iterable[Violation]:
         """Yield the bans of the administrator that have another length than they should."""
-        now, slack = self.host.schedule.mono, SLACK + self._steps
+        now, slack = self.host.schedule.mono, SLACK + self.drift
         for address, wanted in self._promised.items():
             left = self.host.kernel.ends.get((ip_network(address), Scope.FULL), now) - now
             if abs(left - max(0.0, wanted - now)) > slack:
@@ -773,50 +682,12 @@ class Simulation:
             if isinstance(wanted, bool) and there is not wanted:
                 yield Violation("N", f"{address} is {'' if there else 'not '}on the {kind} list")
 
-    def _unshared(self) -> Iterable[Violation]:
-        """Yield each difference between the local API and this host."""
-        api, wall = self.host.api, self.host.schedule.wall
-        own = {
-            (scenario_of(one.rule), format_network(one.network)): one
-            for one in self._recorded
-            if is_shared(one) and one.expires > wall + ENDING
-        }
-        mine, ends_known = api.own, not (self._ends_unknown or self._undone)
-        for key, ban in own.items():
-            since = ban.since - wall + api.clock() - SLACK - self._steps
-            deleted = api.deleted_by_hand.get(key, -inf) > since
-            left, there = ban.expires - wall, mine.get(key)
-            if there is None and not (deleted or self._undone or key in api.others):
-                yield Violation("O", f"the API lacks the ban of {key[1]}, which has {left:.0f} s left")
-            elif there is not None and ends_known and abs(there - left) > SLACK + self._steps:
-                yield Violation("O", f"a ban of {key[1]} has {left:.0f} s left, {there:.0f} s at the API")
-        for scenario, value in sorted(mine.keys() - own.keys()) if not self._undone else ():
-            if self._last_end(value) in _REMOVALS:
-                yield Violation("O", f"the API has the ban of {value} ({scenario}), which was removed here")
-        # A decision of this host applies here too if its ban is unknown by now. That is no promise.
-        every, known = api.every, own.keys() | mine.keys()
-        must = _subjects(of[1] for of, left in every.items() if left > ENDING and of not in known)
-        may = _subjects([*(value for of, value in every if (of, value) not in own), *api.forgotten])
-        denied = _subjects(map(str, self.host.kernel.lists.get(fleet_list.LIST, ())))
-        if not must <= denied <= may:
-            yield Violation("O", f"the kernel denies {_named(denied)}; others ban {_named(must)}")
-        state = self.process.request("fleet")
-        for what in ("waiting", "failing", "lost"):
-            if state[what]:
-                yield Violation("O", f"{state[what]} bans or unbans are {what}: {state}")
-
     @property
-    def _recorded(self) -> list[Ban]:
+    def recorded(self) -> list[Ban]:
         """The bans of the ledger."""
         ledger = self.process.side.kernel.enforcer.ledger
         found = map(ledger.ban, ledger.keys())
         return [ban for ban in found if ban is not None]
-
-    def _last_end(self, value: str) -> str:
-        """Return how the last ban of a network ended; "" if it runs, or if there is none."""
-        with closing(sqlite3.connect(self.process.database)) as database:
-            row = database.execute(_LAST_END, (value,)).fetchone()
-        return str(row[0] or "") if row else ""
 
     def close(self) -> None:
         """End the process."""
@@ -824,36 +695,8 @@ class Simulation:
             self._process.end()
 
 
-_LAST_END = (
-    "SELECT end FROM bans WHERE network IN (?1, ?1 || '/32') ORDER BY coalesce(ended, 1e12) DESC LIMIT 1"
-)
-_REMOVALS = frozenset(str(one) for one in BanEnd if one.is_everywhere)
-_SUBJECT = {4: 32, 6: 64}
-"""By IP version, the length of the network that one sender has."""
-_CONTACT = (
-    "Event: PeerStatus\r\nPrivilege: system,all\r\nChannelType: SIP\r\nPeer: SIP/{account}\r\n"
-    "PeerStatus: Registered\r\nAddress: {address}:5060\r\n\r\n"
-)
 ADMINISTRATORS = "192.0.2."
 """How the addresses begin that only the administrator bans."""
-
-
-def _others(step: Step) -> str:
-    """Return the address that another host bans: one that no sender has, or an attacker's."""
-    return (*OTHERS, ATTACKERS[0])[step.number - 1]
-
-
-def _subjects(values: Iterable[str]) -> frozenset[Network]:
-    """Return the IPv4 addresses and the /64s in some networks: a list of the kernel merges neighbours."""
-    return frozenset(
-        part
-        for one in map(ip_network, values)
-        for part in one.subnets(new_prefix=max(one.prefixlen, _SUBJECT[one.version]))
-    )
-
-
-def _named(networks: Iterable[Network]) -> str:
-    return ", ".join(sorted(map(format_network, networks))) or "nothing"
 
 
 def _of_senders(bans: Bans) -> Bans:
@@ -876,8 +719,7 @@ def traced(seed: int, steps: Sequence[Step]) -> tuple[Failure | None, str]:
         tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder,
         capture_logs() as logged,
     ):
-        features = any(step.kind == FEATURES for step in steps)
-        simulation = Simulation(seed, Path(folder), logged, features=features)
+        simulation = Simulation(seed, Path(folder), logged, {step.kind for step in steps})
         with simulation.host.in_place():
             simulation.begin()
             try:

@@ -1,9 +1,8 @@
 """One process of the real daemon, on a simulated host.
 
 Everything between the sources' readers and the database is the daemon's own code. The host is simulated: its
-clocks, the manager interfaces, the packet log, the firewall, the threads, the errors of the disk, and
-CrowdSec's local API. What the daemon reads of the host besides (its addresses, its routes, the ports of
-Asterisk) is fixed.
+clocks, the manager interfaces, the packet log, the firewall, the threads, and the errors of the disk. What
+the daemon reads of the host besides (its addresses, its routes, the ports of Asterisk) is fixed.
 """
 
 import asyncio
@@ -20,13 +19,14 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from ipaddress import ip_network
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from panoramisk.actions import Action
 from tests.judge.asterisk import HERE, HERE_BY_IPV6, HERE_TOO
-from tests.simulate.api import LocalApi
 from tests.simulate.asterisk import SECRET, Inotify, Log, Manager, PacketLog
 from tests.simulate.kernel import Kernel, KernelBackend
 from tests.simulate.loop import Schedule, SimulatedLoop, ThreadWork
@@ -41,8 +41,6 @@ from ringfence.control_server import PEER, Encoded, Handler, Peer
 from ringfence.detect.detector import Detector
 from ringfence.detect.judgement import Disposition, Judgement
 from ringfence.errors import ControlError, RingfenceError
-from ringfence.features.fleet import api as fleet_api
-from ringfence.features.fleet import guard as fleet
 from ringfence.features.trial import guard as trial
 from ringfence.firewall.ports import Ports
 from ringfence.firewall.probe import Verification
@@ -62,6 +60,9 @@ from ringfence.store.writer import Writer
 from ringfence.threads import Threads
 from ringfence.values.event import Endpoint
 from ringfence.values.network import Address
+
+if TYPE_CHECKING:
+    from tests.simulate.feature import Feature, Replaced
 
 PORTS = {"pbx": 5038, "second": 5039}
 """The port of each Asterisk's manager interface."""
@@ -130,20 +131,16 @@ class Connections:
 class Host:
     """The simulated host: what outlives a process of the daemon.
 
-    With ``features`` the daemon has the features that a new installation has, and shares its bans by a local
-    API. ``more`` are further tables of its configuration.
+    If a story has ``features``, the daemon has those too that a new installation has. ``more`` are further
+    tables of its configuration.
     """
 
-    def __init__(
-        self, seed: object, folder: Path, trunks: Sequence[str], wall: float, *, features: bool = False
-    ) -> None:
+    def __init__(self, seed: int, folder: Path, trunks: Sequence[str], wall: float) -> None:
+        self.seed = seed
         self.folder = folder
-        self.features = features
+        self.features: Sequence[Feature] = ()
         self.more: dict[str, object] = {}
-        self.schedule = schedule = Schedule(random.Random(str(seed)), wall)  # noqa: S311 - a world, no secret
-        ahead = schedule.ahead
-        version = random.Random(f"api {seed}").choice(("1.4.6", "1.7"))  # noqa: S311 - the same
-        self.api = LocalApi(version=version, clock=lambda: schedule.mono + ahead)  # no step sets this clock
+        self.schedule = Schedule(random.Random(str(seed)), wall)  # noqa: S311 - a world, no secret
         self.kernel = Kernel(self.schedule)
         self.threads = ThreadWork(self.schedule)
         self.disk = Disk(self.schedule)
@@ -161,7 +158,7 @@ class Host:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Replace what the daemon reads of the true host, while the block runs."""
-        schedule = self.schedule
+        schedule, numbers = self.schedule, count()
         mono, wall = lambda: schedule.mono, lambda: schedule.wall
         chance = SimpleNamespace(Random=lambda: random.Random(schedule.chosen.random()))  # noqa: S311 - jitter
         sockets = SipSockets(Ports((5060,), (5038, 5060)), frozenset())
@@ -178,14 +175,15 @@ class Host:
         def transaction(connection: Connection) -> AbstractContextManager[Execute]:
             return self.disk.transaction(connection)
 
-        replaced: list[tuple[object, str, object]] = [
+        replaced: list[Replaced] = [
             *((time, "time", wall), (time, "monotonic", mono), (time, "thread_time", lambda: 0.0)),
             *((Clock, "wall", staticmethod(wall)), (Clock, "mono", staticmethod(mono))),
             (Clock, "boot", staticmethod(lambda: f"boot {self.boots}")),
             *((Threads, "submit", submit), (Threads, "start", _nothing)),
             (Connection, "transaction", transaction),
-            *((state, "random", chance), (fleet, "random", chance)),
-            (fleet_api, "open_connection", self.api.connect),
+            (state, "random", chance),
+            # All have one length: the replies repeat them, and come in pieces of random sizes.
+            (Action, "action_id_generator", staticmethod(lambda: f"{next(numbers):050}")),
             (trial, "start_trial_end", _nothing),
             *(() if self.features else ((street, "modules", _modules),)),
             *((nflog, "open_listener", lambda *_: self.packets), (control_server, "serve", serve)),
@@ -193,13 +191,14 @@ class Host:
             *((protected, "read_addresses", lambda: _OWN), (protected, "read_protected", dict)),
             *((exemptions, "follow_addresses", _never), (exemptions, "follow_protected", dict)),
             (source_manager, "follow_containers", _never),
-            (source_manager, "find_answer_users", lambda _: frozenset({100})),
+            (source_manager, "find_answer_users", lambda *_: frozenset({100})),
             (firewall_manager, "find_sip_sockets", lambda *_: sockets),
             (firewall_manager, "flush_other_backends", lambda _: ()),
             (enforcer, "verify", lambda *_: Verification(())),
             (firewall_side, "missing_interfaces", lambda _: []),
             (daemon_module, "release_freed_memory", _nothing),
             (LOG, "write", len),
+            *(row for feature in self.features for row in feature.replaced()),
         ]
         with ExitStack() as stack:
             for owner, name, new in replaced:
@@ -244,6 +243,8 @@ class Process:
     def __init__(self, host: Host, number: int, claims: int) -> None:
         self.host = host
         self.is_alive = True
+        self.began = host.schedule.mono
+        """When it was started (monotonic seconds)."""
         self._asking = set[asyncio.Task[None]]()
         self.broken: list[str] = []
         """Requests whose handler failed by an error that no client should see."""
@@ -273,8 +274,9 @@ class Process:
         )
         chosen = ChosenBackend(backend, "simulated")
         self.side = build_firewall_side(settings, self.store, detector, chosen, Clock())
+        options = {name: value for one in host.features for name, value in one.options().items()}
         with _listening(self.counts):
-            self.daemon = build_daemon(self.configuration, settings, self.side, connections, {})
+            self.daemon = build_daemon(self.configuration, settings, self.side, connections, options)
         for feature in self.daemon.features.all:
             feature.begin()
         self.side.start()
@@ -363,6 +365,8 @@ class Process:
                     least = min(_synchronised(self.database), len(content))
                     content = content[: self.host.schedule.chosen.randrange(least, len(content) + 1)]
                 (after / f"{self.database.name}{suffix}").write_bytes(content)
+        for feature in self.host.features:
+            feature.copy_files(self.database.parent, after)
         self.end()
         shutil.rmtree(self.database.parent)
 
@@ -424,6 +428,6 @@ def _tree(host: Host, database: Path, claims: int) -> dict[str, object]:
         "store": {"path": str(database)},
         "control": {"socket": str(database.parent / "control.sock")},
         "claimed": {"per_minute": claims},
-        **({"crowdsec": host.api.settings(host.folder)} if host.features else {}),
+        **{table: value for feature in host.features for table, value in feature.settings().items()},
         **host.more,
     }

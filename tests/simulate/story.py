@@ -2,42 +2,25 @@
 
 import errno
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from tests.judge.asterisk import PBX, SECOND, Act
 from tests.judge.oracle import GUESSES
-from tests.judge.worlds import ATTACKERS, world, written
+from tests.judge.worlds import ATTACKERS, world
+from tests.simulate.feature import Feature
+from tests.simulate.features.account import Accounts
+from tests.simulate.features.feeds import Feeds
+from tests.simulate.features.fence import Fence
+from tests.simulate.features.fleet import Fleet
+from tests.simulate.features.notify import Notify
+from tests.simulate.features.phones import Phones
+from tests.simulate.features.trial import Trial
+from tests.simulate.step import Kinds, Step, times
 
 MOST_FAULTS = 8
-FEATURES = "features"
-"""The kind of the first step of a story whose daemon has features."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that happens, ``wait`` seconds after the last one.
-
-    ``kind`` is "act" (a sender does something) or a fault. ``number`` and ``seconds`` are those of the fault:
-    how many calls or packets fail, how many callbacks come before a kill, how long something is down. ``set``
-    is by how much the wall clock is set (seconds), and ``asterisk`` is the one to which the fault happens.
-    """
-
-    kind: str
-    act: Act | None = None
-    wait: float = 1.0
-    number: int = 0
-    seconds: float = 0.0
-    set: float = 0.0
-    asterisk: str = PBX
-
-    def __str__(self) -> str:
-        if self.act is not None:
-            return f'Step("act", {written(self.act).removesuffix(",")}, wait={self.wait!r}),'
-        default, names = Step(self.kind), ("wait", "number", "seconds", "set", "asterisk")
-        changed = [one for one in names if getattr(self, one) != getattr(default, one)]
-        values = [repr(self.kind), *(f"{one}={getattr(self, one)!r}" for one in changed)]
-        return f"Step({', '.join(values)}),"
+FEATURES: Sequence[type[Feature]] = (Fleet, Feeds, Fence, Trial, Notify, Accounts, Phones)
+"""The features that a story may have: it has one if a step, which does nothing, has the feature's kind."""
 
 
 def _kill(chosen: random.Random) -> Step:
@@ -78,16 +61,7 @@ def _clock(chosen: random.Random) -> Step:
     return Step("clock", set=_set(chosen))
 
 
-def _api_bans(chosen: random.Random) -> Step:
-    seconds = chosen.choice((20.0, 60.0, 14_400.0))
-    return Step("api bans", number=chosen.randint(1, 4), seconds=seconds)
-
-
-def _times(kind: str, most: int) -> Callable[[random.Random], Step]:
-    return lambda chosen: Step(kind, number=chosen.randint(1, most))
-
-
-FAULTS: dict[str, Callable[[random.Random], Step]] = {
+FAULTS: Kinds = {
     "kill": _kill,
     "kill, and set the clock": _set_while_down,
     "reboot": _reboot,
@@ -96,38 +70,30 @@ FAULTS: dict[str, Callable[[random.Random], Step]] = {
     "hold": _hold,
     "disk": _disk,
     "clock": _clock,
-    "lose": _times("lose", 6),
-    "overflow": _times("overflow", 1),
-    "refuse": _times("refuse", 6),
-    "lost answers": _times("lost answers", 4),
-    "unreadable": _times("unreadable", 3),
-    "damage": _times("damage", 1),
-    "rotate": _times("rotate", 1),
-    "break": _times("break", 1),
-    "ban": _times("ban", 2),
-    "unban": _times("unban", 2),
-    "unban all": _times("unban all", 1),
-    "off": _times("off", 1),
-    "on": _times("on", 1),
+    "lose": times("lose", 6),
+    "overflow": times("overflow", 1),
+    "refuse": times("refuse", 6),
+    "lost answers": times("lost answers", 4),
+    "unreadable": times("unreadable", 3),
+    "damage": times("damage", 1),
+    "rotate": times("rotate", 1),
+    "break": times("break", 1),
+    "ban": times("ban", 2),
+    "unban": times("unban", 2),
+    "unban all": times("unban all", 1),
+    "off": times("off", 1),
+    "on": times("on", 1),
 }
 """The faults, and the commands of the administrator, by name."""
 
-OF_FEATURES: dict[str, Callable[[random.Random], Step]] = {
-    "api down": lambda chosen: Step("api down", seconds=chosen.choice((1.0, 20.0, 90.0))),
-    "api fails": _times("api fails", 4),
-    "api answers are lost": _times("api answers are lost", 4),
-    "api restarts": _times("api restarts", 1),
-    "api forgets": _times("api forgets", 1),
-    "api bans": _api_bans,
-    "api is short": _times("api is short", 1),
-    "api deletes ours": _times("api deletes ours", 1),
-    "unban a sender": _times("unban a sender", 2),
-    "allow": _times("allow", 2),
-    "deny": _times("deny", 2),
-    "reload": _times("reload", 1),
-    "refused reload": _times("refused reload", 1),
+COMMANDS: Kinds = {
+    "unban a sender": times("unban a sender", 2),
+    "allow": times("allow", 2),
+    "deny": times("deny", 2),
+    "reload": times("reload", 1),
+    "refused reload": times("refused reload", 1),
 }
-"""More faults and commands for a daemon with features: of the local API, the lists and the configuration."""
+"""More commands of the administrator, in stories with features."""
 
 
 def story(seed: int) -> tuple[Step, ...]:
@@ -146,14 +112,16 @@ def story(seed: int) -> tuple[Step, ...]:
         at, wait = chosen.randint(0, len(steps)), chosen.choice((0.1, 1.0))
         guess = Act("guesses", chosen.choice(ATTACKERS), account="900", transport="TCP")
         steps[at:at] = [Step("act", guess, wait=wait)] * GUESSES  # a ban that is shared
-        _scatter(steps, OF_FEATURES, chosen)
-        steps.insert(0, Step(FEATURES, wait=0.0))
+        _scatter(steps, {**COMMANDS, **Fleet.steps}, chosen)
+        steps.insert(0, Step(Fleet.kind, wait=0.0))
+    if seed % 8 in {6, 7}:
+        for feature in chosen.sample(FEATURES, chosen.randint(1, 3)):
+            _scatter(steps, feature.steps, chosen)
+            steps.insert(0, Step(feature.kind, wait=0.0))
     return tuple(steps)
 
 
-def _scatter(
-    steps: list[Step], kinds: Mapping[str, Callable[[random.Random], Step]], chosen: random.Random
-) -> None:
+def _scatter(steps: list[Step], kinds: Kinds, chosen: random.Random) -> None:
     """Insert some steps of these kinds at random places."""
     names = sorted(kinds)
     for _ in range(chosen.randint(1, MOST_FAULTS)):

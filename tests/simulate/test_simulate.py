@@ -9,7 +9,8 @@ from tests.judge.worlds import ATTACKERS
 from tests.simulate.cases import read
 from tests.simulate.faults import FAULTS
 from tests.simulate.play import play, shrunk, traced
-from tests.simulate.story import Step, story
+from tests.simulate.step import Step
+from tests.simulate.story import story
 
 SEEDS = [range(first, first + 10) for first in range(0, 200, 10)]
 CASES = sorted(Path(__file__).parent.glob("cases/*.txt"))

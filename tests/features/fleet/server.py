@@ -106,6 +106,17 @@ class FakeApi:
                 return self.faults.pop(number)
         return self.always if self.always is not None and path.startswith(self.always.only) else Fault()
 
+    def respond(
+        self, fault: Fault, method: str, target: str, headers: dict[str, str], body: bytes, sender: str
+    ) -> tuple[int, bytes]:
+        """Carry out a request that may fail; return the status and the content of the answer."""
+        if fault.status:
+            return fault.status, b"{}"
+        status, answer = self.answer(method, target, headers, body, sender)
+        if fault.rows is not None and "new" in answer:
+            answer["new"] = (answer["new"] or [])[: fault.rows]
+        return status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+
     def answer(
         self, method: str, target: str, headers: dict[str, str], body: bytes, sender: str
     ) -> tuple[int, Any]:
@@ -188,14 +199,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                 api._closing.wait(20)
                 return
             sender = self.client_address[0]
-            status, answer = (
-                (fault.status, {})
-                if fault.status
-                else api.answer(self.command, self.path, headers, body, sender)
-            )
-            if fault.rows is not None:
-                answer["new"] = (answer["new"] or [])[: fault.rows]
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            status, content = api.respond(fault, self.command, self.path, headers, body, sender)
             self.send_response(status)
             if fault.pause:
                 self.send_header("Retry-After", fault.pause)
@@ -208,7 +212,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
                     while not api._closing.is_set():
                         self.wfile.write(b" ")
                         time.sleep(0.05)
-                self.wfile.write(content if fault.cut is None else content[: fault.cut])
+                self.wfile.write(content[: fault.cut])
 
         do_GET = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815 - the names of http.server
 
