@@ -175,7 +175,7 @@ def _rows(backend: str, held: Held) -> list[Figure]:
     ready, restored, listed, resting = (
         limited(statistics.median(held.ready), 6, _AT_BOOT, held.paces),
         limited(statistics.median(held.restored), 6, _AT_BOOT, held.paces),
-        limited(statistics.median(seconds), 4, _SELDOM, held.paces_of_lists),
+        limited(statistics.median(seconds), 6, _SELDOM, held.paces_of_lists),
         limited(100 * held.share, 1),
     )
     tool = "`ipset list`" if backend == "ipset" else "`nft -j list table`"
