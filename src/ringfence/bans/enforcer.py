@@ -226,7 +226,7 @@ class Enforcer:
             self.not_removed = ""
 
     def switch_on(self, *, recorded: bool = True) -> None:
-        """Enforce again, and restore the bans that have time left: those that are not ``recorded`` later.
+        """Enforce again, and restore the bans that have time left; ``recorded`` is that of :meth:`start`.
 
         While enforcement was off, rules have decided on bans that were not placed. The attempts that led to
         these bans are not counted again: only new attempts can lead to a ban.

@@ -19,8 +19,8 @@ class HintingGroup(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - typer's own copies of click's types
         """Find the command whose name is the first of ``args``. If it does not exist, end with a usage error.
 
-        The error contains a suggestion if possible. An option of this group is an error too. ``ctx`` is the
-        context of click, typer's base.
+        The error contains a suggestion if possible. An option of this group before the command is an error
+        too. ``ctx`` is the context of click, typer's base.
         """
         if args and self.get_command(ctx, args[0]) is None:
             suggestion = _suggestion(ctx.command_path, str(ctx.info_name), args[0])

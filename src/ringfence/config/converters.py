@@ -345,18 +345,16 @@ def list_only(structure: Hook) -> Hook:
 
 
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,63}\$?")
+_USER_NUMBER = re.compile(r"[0-9]{1,10}")
 _MAX_USER = 2**32 - 2
-
-
-def _is_user_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= len(str(_MAX_USER)) and int(text) <= _MAX_USER
 
 
 def _user(value: object, _: Any) -> UserName:  # noqa: ANN401 - a type
     """Return a user of the configuration, a name or a number, as text; raise ValueError if invalid."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_USER:
-        return UserName(str(value))
-    if isinstance(value, str) and (_USER.fullmatch(value) or _is_user_number(value)):
+    number = int(value) if isinstance(value, str) and _USER_NUMBER.fullmatch(value) else value
+    if isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_USER:
+        return UserName(str(number))
+    if isinstance(value, str) and _USER.fullmatch(value):
         return UserName(value)
     raise ValueError('must be the name of a user such as "alice", or its number')
 

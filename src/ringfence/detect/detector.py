@@ -82,7 +82,7 @@ from ringfence.detect.pages import Pages
 from ringfence.detect.refused_logins import LATE_REFUSALS, RefusedLogins, is_refused_login
 from ringfence.detect.rules import HOUR, By, Claimed, Rule
 from ringfence.detect.sessions import MAX_SESSIONS, remember
-from ringfence.detect.unexplained import STREAMS, Exchanges, are_of_phone
+from ringfence.detect.unexplained import STREAMS, Exchanges
 from ringfence.ledger import Ledger, key_of, network_of
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
@@ -359,12 +359,12 @@ class Detector:
     ) -> Iterator[AttributedAttempt]:
         """Yield an attempt for each unreadable request that no event reports.
 
-        Requests of banned addresses and of phones (``are_of_phone``) are left out. The arguments are those of
-        :meth:`judge_exchanges`. This is a generator, so that a ban which follows from one attempt applies to
-        the next one.
+        Those of banned addresses and of phones (``Friends.all_settled``) are left out. The arguments are
+        those of :meth:`judge_exchanges`. This is a generator, so that a ban which follows from one attempt
+        applies to the next one.
         """
         for remote, requests in groupby(self._exchanges.unexplained(now, since, read)):
-            if are_of_phone(self._exchanges.logins(remote), self.friends.settled_at(remote.address)):
+            if self.friends.all_settled(remote.address, self._exchanges.logins(remote)):
                 continue
             for _ in requests:
                 subject = self._subjects.find(remote.address)

@@ -233,6 +233,16 @@ class Friends:
             return names
         return {name for name in names if not self.first_day.is_new(name, sender)}
 
+    def all_settled(self, address: Address, logins: Collection[str | None]) -> bool:
+        """Whether all ``logins`` on a connection are of accounts that have settled at ``address``.
+
+        Then it is one of a phone. An unseen login (None) may be of any of these accounts, if there are some.
+        """
+        if not logins:
+            return False
+        settled = self.settled_at(address)
+        return bool(settled) and all(account is None or account in settled for account in logins)
+
     def estrange(self, account: AccountKey, now: float) -> Iterator[tuple[Friend, ...]]:
         """Hold ``account`` responsible for guesses: end each friendship that it has made lately.
 

@@ -508,12 +508,3 @@ class Exchanges:
         else:
             self._known.move_to_end(key)
         return known
-
-
-def are_of_phone(logins: Collection[str | None], settled: Collection[str]) -> bool:
-    """Whether a connection is one of a phone that has settled at its address.
-
-    Then all ``logins`` on it are of accounts that have ``settled`` there. An unseen login (None) may be of
-    any of these, if there are some.
-    """
-    return bool(logins and settled) and all(account is None or account in settled for account in logins)

@@ -195,7 +195,8 @@ def _on_lists(do: str, settings: Settings, arguments: Arguments) -> object:
         configured = evolve(settings.lists(), kept=None)
         lists = Lists(store.entries, configured, lambda _networks: None, now=time.time)
         unread: list[str] = []
-        lists.protect(protected_networks(settings, unread))
+        if do != "lists":
+            lists.protect(protected_networks(settings, unread))
         lists.load()
         lists.read_databases()
         lists.load()

@@ -234,8 +234,8 @@ class RequestGate:
             if inspect.isawaitable(result):
                 result = await result
         except BaseException as error:
-            # It may have changed a part, also if its client has gone. Strangers can make a page send a change
-            # that is not limited, as often as they like: the page logs some of these that fail.
+            # It may have changed a part, also if its client has gone. Requests without a limit are not logged
+            # here: strangers make a page send them, as often as they like, and the page logs some failures.
             if REQUESTS[do].limited:
                 self._log_change(
                     "control.failed", do, request, _author(peer, name), error=printable(repr(error))

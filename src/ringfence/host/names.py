@@ -310,7 +310,8 @@ class Names:
             older = _aged(before, min(now - mine.answered, LONGEST))
             mine.answered = now
         latest = dict.fromkeys(_bounded(found.networks), 0.0)
-        mine.ages = dict(islice({**latest, **older, **latest}.items(), MOST_ADDRESSES))
+        rest = {one: age for one, age in older.items() if one not in latest}
+        mine.ages = dict(islice({**latest, **rest}.items(), MOST_ADDRESSES))
         mine.found = len(found.networks)
         mine.replies = found.replies
         mine.trouble = found.trouble

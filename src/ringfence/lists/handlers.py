@@ -85,19 +85,20 @@ class ListRequests:
     def _add(self, kind: ListKind, entries: Sequence[ListEntry], now: float) -> list[str]:
         """Add entries; return a note about each that replaces one with a later end."""
         self._lists.follow_clock()  # before, because the new ends are by the clock as it is now
-        ending = {entry.value for entry in entries if entry.until is not None}
+        ending = {entry.value: entry.until for entry in entries if entry.until is not None}
         every: Iterable[ListEntry] = self._table.current(kind, now) if ending else ()  # perhaps 250,000
-        earlier = {one.value: one for one in every if one.value in ending}
+        ends = {one.value: one.until for one in every if one.value in ending}
         self._table.add(entries)
         notes = []
-        for entry in entries:
-            old = earlier.get(entry.value)
-            if old is None or entry.until is None or (old.until is not None and old.until <= entry.until):
-                continue
-            had = "one that had no end"
-            if old.until is not None:
-                had = f"a longer one, which had {format_duration(old.until - now)} left"
-            notes.append(f"{entry.value}: this entry of {format_duration(entry.until - now)} replaces {had}")
+        for value, until in ending.items():
+            end, this = (
+                ends.get(value, until),
+                f"{value}: this entry of {format_duration(until - now)} replaces",
+            )
+            if end is None:
+                notes.append(f"{this} one that had no end")
+            elif end > until:
+                notes.append(f"{this} a longer one, which had {format_duration(end - now)} left")
         return notes
 
     async def remove(self, kind: ListKind, request: Mapping[str, Any]) -> dict[str, list[str]]:
