@@ -14,6 +14,7 @@ need: the claimed bans of a minute (after forged senders), and an account (many 
 has its own Asterisk and daemon).
 """
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -229,11 +230,17 @@ def _networks(way: Way, right_at: int) -> list[Checked]:
 
 
 def _row(how: str, found: Sequence[Checked], most: int, compared: str = "") -> Figure:
+    """Return the row of one way.
+
+    In a trial, Asterisk may check no guess: the copied ones count before it has read them, and the ban then
+    ends their connection. But if it checks none in half of the trials, the row tests nothing.
+    """
+    checks = statistics.median(one.number for one in found) >= 1
     return Figure(
         what=f"guesses checked, no answer needed; the right one registered: {how}",
         measured=_text(found),
-        must=f"1 to {most} in every trial; never",
-        reached=all(1 <= one.number <= most and not one.registered for one in found),
+        must=f"≤ {most} in every trial, median 1 or more; never",
+        reached=checks and all(one.number <= most and not one.registered for one in found),
         compared=compared,
         cores=_HALF_PLACED,
     )
