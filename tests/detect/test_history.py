@@ -248,6 +248,104 @@ def test_no_report_of_a_guess_changes_what_only_the_kernel_saw() -> None:
     assert (kept.event, kept.account, kept.sources) == (EventKind.UNEXPLAINED, "", ("wire",))
 
 
+CHECKED, UNKNOWN = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_ACCOUNT_ID
+REFUSED, HIDDEN = EventKind.REFUSED, EventKind.HIDDEN
+
+
+def known(event: EventKind, source: str, account: str = "204") -> Attempt:
+    """Return an attempt that a source has reported."""
+    return evolve(attempt(account=account), event=event, sources=(source,), session=1)
+
+
+@pytest.mark.parametrize("fingerprint", [0, 9])
+def test_ami_decides_on_no_attempt_of_another_request(fingerprint: int) -> None:
+    """It decides on a later one with its own fingerprint. Without one, its report is about no password."""
+    history = History(HOUR)
+    history.add(ONE, known(REFUSED, "wire", "300"), 0.0, fingerprint=7)
+    report = evolve(reported("ami"), event=CHECKED, account="204", decides=True, fingerprint=fingerprint)
+    assert history.add_source(ONE, report, 1.0) is None
+    history.add(ONE, known(REFUSED, "wire", "user"), 2.0, fingerprint=fingerprint)
+    found = history.add_source(ONE, report, 3.0)
+    assert found is not None
+    assert [fact_of(packed).account for packed in found] == [b"user", b"204"]
+    assert [(one.event, one.account, one.sources) for one in history.attempts(ONE)] == [
+        (REFUSED, "300", ("wire",)),
+        (CHECKED, "204", ("wire", "ami")),
+    ]
+
+
+def copy(fingerprint: int, event: EventKind = REFUSED, account: str = "300") -> DuplicateReport:
+    """Return the report of copied packets about a guess."""
+    return evolve(reported("wire"), event=event, account=account, fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("event", "fingerprint", "report", "friend", "becomes"),
+    [
+        (CHECKED, 6, copy(9), False, (REFUSED, "300")),
+        (CHECKED, 0, copy(9), False, (REFUSED, "300")),
+        (CHECKED, 6, copy(6), False, (CHECKED, "204")),
+        (CHECKED, 6, copy(0), False, (CHECKED, "204")),
+        (CHECKED, 6, copy(8), False, (CHECKED, "204")),
+        (CHECKED, 6, copy(8, HIDDEN), False, (HIDDEN, "300")),
+        (CHECKED, 6, copy(9, REFUSED, "204"), False, (CHECKED, "204")),
+        (CHECKED, 6, copy(9, HIDDEN, "204"), False, (HIDDEN, "204")),
+        (UNKNOWN, 0, copy(9), False, (UNKNOWN, "204")),
+        (UNKNOWN, 0, copy(9), True, (REFUSED, "300")),
+        (UNKNOWN, 0, copy(8), True, (UNKNOWN, "204")),
+    ],
+)
+def test_an_attempt_becomes_the_copied_guess_that_it_may_hide(
+    event: EventKind,
+    fingerprint: int,
+    report: DuplicateReport,
+    becomes: tuple[EventKind, str],
+    *,
+    friend: bool,
+) -> None:
+    """AMI has reported another request, and reports each guess that is neither hidden nor ambiguous (odd).
+
+    An unknown account counts for less only of a friend.
+    """
+    history = History(HOUR)
+    history.add(ONE, known(event, "ami"), 0.0, fingerprint=fingerprint)
+    found = history.add_source(ONE, report, 1.0, friend=friend)
+    [kept] = history.attempts(ONE)
+    assert (kept.event, kept.account, kept.sources) == (*becomes, ("ami", "wire"))
+    assert (found is None) is (becomes == (event, "204"))
+
+
+def test_an_attempt_that_only_the_log_shows_becomes_any_copied_guess() -> None:
+    """Its sender may have written the line, and AMI may not be connected."""
+    history = History(HOUR)
+    history.add(ONE, known(CHECKED, "log:x"), 0.0)
+    assert history.add_source(ONE, copy(8), 1.0) is not None
+    [kept] = history.attempts(ONE)
+    assert (kept.event, kept.account, kept.sources) == (REFUSED, "300", ("log:x", "wire"))
+
+
+@pytest.mark.parametrize(("friend", "event"), [(False, UNKNOWN), (True, REFUSED)])
+def test_ami_calls_the_account_of_a_strangers_copied_guess_unknown(event: EventKind, *, friend: bool) -> None:
+    """It may report a call before its guess, without a fingerprint. Of a friend that would count for less."""
+    history = History(HOUR)
+    history.add(ONE, known(REFUSED, "wire", "300"), 0.0, fingerprint=8)
+    report = evolve(reported("ami"), event=UNKNOWN, account="300", decides=True)
+    found = history.add_source(ONE, report, 1.0, friend=friend)
+    [kept] = history.attempts(ONE)
+    assert (kept.event, found is None) == (event, friend)
+
+
+def test_a_copied_guess_that_may_be_of_several_attempts_is_of_its_own_request() -> None:
+    """The oldest attempt is the wrong one if another has the fingerprint of the copy."""
+    history = History(HOUR)
+    for now, fingerprint in enumerate((6, 0, 8)):
+        history.add(ONE, known(CHECKED, "ami"), float(now), fingerprint=fingerprint)
+    for fingerprint in (8, 9, 9):
+        history.add_source(ONE, copy(fingerprint, account=f"x{fingerprint}"), 3.0)
+    assert [one.account for one in history.attempts(ONE)] == ["x9", "x9", "204"]
+    assert history.add_source(ONE, copy(9), 4.0) is None
+
+
 def test_what_is_spent_stays_known() -> None:
     """A consumed attempt stays known; one consumed by a claimed ban still counts towards a full one."""
     history = History(HOUR)

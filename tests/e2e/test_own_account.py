@@ -18,7 +18,7 @@ from tests.support.daemon import Guard, until
 from tests.support.guarded import NO_LOGS, guarded
 from tests.support.lab import Lab
 from tests.support.network import PBX_IPV4
-from tests.support.sip_raw import OWN_CHALLENGE, Caller, Raw, calling, udp_socket
+from tests.support.sip_raw import OTHER_REALM, OWN_CHALLENGE, Caller, Digest, Raw, calling, udp_socket
 
 from ringfence.detect.new_friends import MOST_AN_HOUR
 
@@ -75,6 +75,30 @@ def test_a_friend_guesses_twenty_times_at_another_account(
     print("checked", checked)
     assert checked <= LIMIT + UNDER_WAY
     assert ban["scope"] in {"sip-udp" if transport == "UDP" else "sip-tcp", "sip"}
+
+
+def test_wrong_passwords_of_its_own_account_hide_no_guess(open22: Lab, tmp_path: Path) -> None:
+    """AMI reports those, by TLS, and is silent about the guesses, which have the same Call-ID, by TCP."""
+    source, checked = "198.19.80.6", 0
+    own = Raw(from_user=b"phone5", call_id=b"one")
+    before = OTHER_REALM.replace(b"alice", b"phone6")
+    silent = Raw(from_user=b"phone6", call_id=b"one", digest=Digest(before=before))
+    with (
+        guarded(open22, tmp_path, logs=NO_LOGS) as guard,
+        calling(open22, source, "TLS") as phone,
+        calling(open22, source, "TCP") as caller,
+    ):
+        log_in(phone, guard, b"phone5", source)
+        while checked < MANY:
+            phone.guess(own, f"wrong-{checked}", 1.0)
+            if caller.guess(silent, f"wrong-{checked}", 1.0) != 401:
+                break
+            checked += 1
+            time.sleep(PAUSE)
+            guard.take_turn()
+        until(lambda: source in guard.banned(), "the ban")
+    print("checked", checked)
+    assert checked <= LIMIT + UNDER_WAY
 
 
 def test_one_account_at_five_addresses_guesses_few_times_in_all(open22: Lab, tmp_path: Path) -> None:

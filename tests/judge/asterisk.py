@@ -109,7 +109,8 @@ class Exchange:
     def by_headers(self) -> bool:
         """Whether only the guess is hidden, by a first Authorization header for another realm.
 
-        Its nonce, which is not UTF-8, suppresses the event. A long Call-ID cuts the notice.
+        Its nonce, which is not UTF-8, suppresses the event. The notice is left out too, as where the log has
+        only security events.
         """
         return self.act.kind.startswith("hides by headers")
 
@@ -120,8 +121,19 @@ class Exchange:
 
     @property
     def first_nonce(self) -> str:
-        """The nonce in the first Authorization header, which is the one that the event names."""
+        r"""The nonce in the first Authorization header, which is the one that the event names.
+
+        It is sent in Latin-1, in which ``\xff`` is one byte that is not UTF-8.
+        """
+        if self.by_headers:
+            return "\xff"
         return "garbage" if self.act.kind == "guesses behind garbage" else self.returned
+
+    @property
+    def response(self) -> str:
+        """The response in the guess, which depends on the account."""
+        text = f"{self.act.account} {self.number}"
+        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
     @property
     def nonce(self) -> str:
@@ -193,7 +205,7 @@ class Exchange:
         if kind.startswith("hides"):
             return
         name = self.act.account if known else "<unknown>"
-        digest = f"Challenge: {self.first_nonce}\r\nResponse: {self.number:032x}\r\nExpectedResponse: "
+        digest = f"Challenge: {self.first_nonce}\r\nResponse: {self.response}\r\nExpectedResponse: "
         if kind != "forges a guess":
             if not known:
                 yield self._event("InvalidAccountID", "Error")
@@ -278,16 +290,58 @@ class Exchange:
         return head + "\r\n".join(tail).encode()
 
     def _request(self, sequence: int) -> bytes:
-        values = f'username="{self.act.account}",nonce="{self.returned}",response="{self.number:032x}"'
+        values = f'username="{self.act.account}",nonce="{self.returned}",response="{self.response}"'
         digest = f"Authorization: Digest {values}\r\n"
         if self.first_nonce != self.returned:
-            digest = f'Authorization: Digest nonce="{self.first_nonce}"\r\n{digest}'
+            digest = f'Authorization: Digest realm="other",nonce="{self.first_nonce}"\r\n{digest}'
         return (
             f"{self.method} sip:{self.act.here} SIP/2.0\r\nCall-ID: ".encode()
             + self.call_id
-            + f"\r\nCSeq: {sequence} {self.method}\r\n{digest if sequence > 1 else ''}".encode()
+            + f"\r\nFrom: <sip:{self.act.account}@{HERE}>\r\nCSeq: {sequence} {self.method}\r\n".encode()
+            + (digest if sequence > 1 else "").encode("latin-1")
             + b"Content-Length: 0\r\n\r\n"
         )
+
+
+COVERED = "205"
+"""The account of the guesses behind failures at another one."""
+
+
+class Covering(Exchange):
+    """A guess at ``COVERED`` that Asterisk does not report, between two equal failures at another account.
+
+    All have one Call-ID. Asterisk answers the same datagram again, and AMI reports it again. For the wire it
+    is a retransmission. By TLS, the wire cannot read the failures, and the guess comes by TCP.
+    """
+
+    @property
+    def failure(self) -> Exchange:
+        """The failure at the account of the act."""
+        return Exchange(replace(self.act, kind="guesses"), self.time, self.number)
+
+    @property
+    def hidden(self) -> Exchange:
+        """The guess that only the wire shows."""
+        transport = "UDP" if self.act.transport == "UDP" else "TCP"
+        act = replace(self.act, kind="hides by headers", account=COVERED, transport=transport)
+        return Exchange(act, self.time, self.number)
+
+    def truth(self) -> list[Sent]:
+        """Return the true requests. The failure that comes again is no further guess."""
+        return [*self.failure.truth(), *self.hidden.truth()]
+
+    def reports(self, *, copied: bool) -> list[list[Report]]:
+        """Return the reports of each source. The log has no notices (:attr:`Exchange.by_headers`)."""
+        ami, wire, _ = super().reports(copied=copied)
+        return [ami, wire or self.hidden.reports(copied=copied)[1], []]
+
+    def _events(self) -> Iterator[bytes]:
+        failure = [*self.failure._events()]
+        yield from (*failure, *self.hidden._events(), failure[-1])
+
+    def _packets(self) -> Iterator[Report]:
+        failure = [*self.failure._packets()]
+        yield from (*failure, *self.hidden._packets(), *failure[2:])
 
 
 def security_line(event: bytes, time: float) -> bytes:

@@ -20,7 +20,10 @@ Change = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, the function ``module:Class.name`` that it replaces, and a world in which it shows."""
+    """A fault, the function ``module:Class.name`` that it replaces, and a world in which it shows.
+
+    ``invariant`` is the letter of the one that it breaks, "" for any.
+    """
 
     name: str
     sentence: str
@@ -28,6 +31,7 @@ class Fault:
     change: Change
     acts: tuple[Act, ...]
     site: Site = PLAIN
+    invariant: str = ""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Faults in which guesses count, and for whom: the findings by their letters, and two more."""
+"""Faults in which guesses count, and for whom: the findings by their letters, and some more."""
 # ruff: noqa: ANN401 - a replaced function may be any
 
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from typing import Any
 from attrs import evolve
 from tests.judge.asterisk import Act
 from tests.judge.fault import Change, Fault
-from tests.judge.worlds import ATTACKERS, LAMPS, VICTIM
+from tests.judge.worlds import AMI_FIRST, ATTACKERS, LAMPS, VICTIM
 
 from ringfence.values.attempt import Proof
-from ringfence.values.event import Service, Transport
+from ringfence.values.event import AMI, Service, Transport
 
 _A = ATTACKERS[0]
 _CONVERSATIONS = "ringfence.detect.conversation:Conversations"
@@ -77,6 +77,26 @@ def _never(_right: Any) -> Any:
 
 def _nothing_is_a_duplicate(_right: Any) -> Any:
     return lambda _self, _source, _now: None
+
+
+def _ami_decides_on_any(right: Any) -> Any:
+    def reported(kept: Any, report: Any, bit: int, now: float, *, friend: bool) -> Any:
+        known = evolve(report, source="", fingerprint=0) if report.source == AMI else report
+        return right(kept, known, bit, now, friend=friend)
+
+    return reported
+
+
+def _counts_for_no_more(_right: Any) -> Any:
+    return lambda *_arguments, **_named: False
+
+
+def _covered(transport: str, order: int) -> tuple[Act, ...]:
+    """Return a login, and more guesses of its friend at another account than lead to a ban."""
+    return (
+        Act("logs in", _A),
+        *(Act("covers a guess", _A, transport=transport, order=order) for _ in range(24)),
+    )
 
 
 FAULTS_OF_GUESSES = (
@@ -153,5 +173,27 @@ FAULTS_OF_GUESSES = (
         "ringfence.detect.confirmation:Confirmation.take_overdue",
         _never,
         (Act("guesses", _A, late=11.0),),
+    ),
+    *(
+        Fault(
+            f"AMI decides on any, {transport}",
+            "AMI's report of a failure at a friend's own account excuses a copied guess at another account.",
+            "ringfence.detect.history:_reported",
+            _ami_decides_on_any,
+            _covered(transport, order=0),
+            invariant="C",
+        )
+        for transport in ("UDP", "TLS")
+    ),
+    *(
+        Fault(
+            f"AMI came first, {transport}",
+            "A copied guess at another account is taken for the failure that AMI has reported before.",
+            "ringfence.detect.history:_counts_for_more",
+            _counts_for_no_more,
+            _covered(transport, AMI_FIRST),
+            invariant="C",
+        )
+        for transport in ("UDP", "TLS")
     ),
 )

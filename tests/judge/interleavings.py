@@ -72,6 +72,7 @@ MENU = (
     Act("guesses behind garbage", _A),
     Act("hides by headers", _A),
     Act("hides by headers blind", _A),
+    Act("covers a guess", _A),
 )
 """The actions of which worlds are made."""
 

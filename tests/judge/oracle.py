@@ -8,7 +8,7 @@ Six invariants are checked after each step:
 - F: an address that sent nothing gets no full ban, and a narrow one only if its UDP address was forged. No
   ban is wider than its participants. No true report is called forged.
 - C: each wrong guess counts exactly once, or is one of :data:`EXCEPTIONS`; the sender is banned at its limit,
-  and in full if its guesses are proven.
+  and in full if its guesses are proven. A friend is banned if it guesses at others' accounts like a program.
 - P: no phone with the right password, no trunk and no friend within its limits is cut off.
 - E: when all is quiet, the kernel, the ledger, the store and the list of bans agree.
 - A: the alarm about a crowd of senders that hide shows the one that hides most.
@@ -26,6 +26,8 @@ WINDOW = 600.0
 GUESSES = 5
 FRIEND_GUESSES = 180
 FRIEND_HURRY, HURRY_HIDDEN, HURRY_WINDOW = 22, 20, 30.0
+HURRY_MORE, HURRY_MOST = 2, 40
+"""A friend may guess so often more for each further account, and at most so often."""
 FRIEND_ACCOUNTS = 20
 EACH, OF_EACH = 2, 20
 """Each account of a friend counts at most so often for the limit over ten minutes."""
@@ -231,8 +233,8 @@ class Judge:
         found = [*self._framed(view), *self._overcounted(view), *self._cut_off(view, now)]
         found += self._too_many_claims(view, now)
         if quiet:
-            found += [*self._uncounted(view), *self._free(view, now), *_disagree(view)]
-            found += [*self._hidden_from_view(view), *self._too_much_kept(view)]
+            found += [*self._uncounted(view), *self._free(view, now), *self._unstopped(view, now)]
+            found += [*_disagree(view), *self._hidden_from_view(view), *self._too_much_kept(view)]
         return found
 
     # -- F
@@ -304,6 +306,35 @@ class Judge:
                 yield Violation("C", f"{source} made {len(own)} attempts and is not banned")
             elif self._sees_all and all(map(self._is_proven, own)) and not drops(view.kernel, source, "TCP"):
                 yield Violation("C", f"{source} made {len(own)} proven attempts and has no full ban")
+
+    def _unstopped(self, view: View, now: float) -> Iterator[Violation]:
+        """Yield friends that guessed at others' accounts like a program, by one transport, and can go on.
+
+        The window is a second shorter here, because times are rounded.
+        """
+        for source in sorted(self._logins.keys() - self._trunks):
+            own = [one for one in self._attempts_of.get(source, ()) if self._is_of_friend(one, now)]
+            transports = {"UDP" if one.transport == "UDP" else "TCP" for one in own}
+            if len(transports) != 1:
+                continue
+            together = [
+                [one for one in own if 0 <= one.time - first.time < HURRY_WINDOW - 1.0] for first in own
+            ]
+            fastest = max(together, key=len)
+            further = len({one.account for one in fastest}) - 1
+            most = min(FRIEND_HURRY + HURRY_MORE * further, HURRY_MOST)
+            if len(fastest) >= most and not drops(view.kernel, source, transports.pop()):
+                yield Violation(
+                    "C", f"{source} is a friend, made {len(fastest)} fast guesses and is not banned"
+                )
+
+    def _is_of_friend(self, attempt: Sent, now: float) -> bool:
+        """Whether an attempt surely counts against the friend at its source, and a ban for it lasts."""
+        source = attempt.source
+        if attempt.forged or not attempt.known or attempt.account in self._worked[host_of(source)]:
+            return False
+        lasts = now - attempt.time < WINDOW / 2 and attempt.time > self._logins[source]
+        return lasts and self._must_count(attempt) and self._is_proven(attempt)
 
     # -- P
 

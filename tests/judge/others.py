@@ -5,7 +5,7 @@ It shares no code with ringfence.
 
 from collections.abc import Iterator
 
-from tests.judge.asterisk import Act, Exchange, Report
+from tests.judge.asterisk import Act, Covering, Exchange, Report
 from tests.judge.oracle import Sent
 from tests.judge.packets import PORT, datagram
 
@@ -46,7 +46,7 @@ class ChanSip(Exchange):
         if kind in right:
             yield self._event("SuccessfulAuth", "Informational", "UsingPassword: 1")
         elif kind == "guesses at chan_sip":
-            returned = f"ReceivedChallenge: {self.nonce}\r\nReceivedHash: {self.number:032x}"
+            returned = f"ReceivedChallenge: {self.nonce}\r\nReceivedHash: {self.response}"
             yield self._event("InvalidPassword", "Error", f"Challenge: {self.nonce}\r\n{returned}")
 
     def _notices(self) -> Iterator[bytes]:
@@ -134,6 +134,7 @@ _KINDS: dict[str, type[Exchange]] = {
     "call refused": ChanSip,
     "registers": ChanSip,
     "guesses at chan_sip": ChanSip,
+    "covers a guess": Covering,
     "relays text": Relayed,
     "logs in at another server": ElsewhereRegistered,
 }

@@ -13,8 +13,11 @@ from tests.judge.worlds import play
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_that_is_put_back_is_noticed(fault: Fault) -> None:
-    """The world of the fault violates an invariant with the fault, and none without it."""
-    assert noticed(fault) is not None
+    """The world of the fault violates its invariant with the fault, and none without it."""
+    failure = noticed(fault)
+
+    assert failure is not None
+    assert fault.invariant in ("", failure.invariant)
     assert play(fault.acts, guarding, fault.site) is None
 
 

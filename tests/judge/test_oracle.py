@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.judge.asterisk import Act, Report
 from tests.judge.guard import Guard, guarding
-from tests.judge.oracle import EXCEPTIONS, FULL, KEPT_OF_A_REQUEST, SIP_UDP, Judge, Sent, View
+from tests.judge.oracle import EXCEPTIONS, FULL, KEPT_OF_A_REQUEST, SIP_TCP, SIP_UDP, Judge, Sent, View
 from tests.judge.worlds import ATTACKERS, PHONES, VICTIM, Failure, Site, play, shrunk
 
 HERE = Path(__file__).parent
@@ -212,6 +212,31 @@ def test_proven_guesses_must_lead_to_a_full_ban(receivers: list[str], *, full: b
     view = seen({(ATTACKER, SIP_UDP)}, counted={ATTACKER: 5})
 
     assert [one.invariant for one in judge.check(view, 0.0, quiet=True)] == ["C"] * full
+
+
+@pytest.mark.parametrize(
+    ("account", "every", "scope", "missing"),
+    [
+        ("205", 1.0, "", True),
+        ("205", 1.0, SIP_TCP, True),
+        ("205", 1.0, SIP_UDP, False),
+        ("205", 2.0, "", False),
+        ("204", 1.0, "", False),
+    ],
+    ids=["no ban", "a ban of TCP", "a ban of UDP", "a phone's pace", "its own account"],
+)
+def test_a_friend_that_guesses_like_a_program_must_be_banned(
+    account: str, every: float, scope: str, *, missing: bool
+) -> None:
+    """22 guesses within 30 seconds at an account of others lead to a ban of the transport."""
+    judge = Judge()
+    judge.sent(replace(GUESS, credentials="right"))
+    judge.sent(replace(GUESS, credentials="none", nonce="n", answered=ATTACKER))
+    for number in range(22):
+        judge.sent(replace(GUESS, time=1.0 + every * number, account=account, nonce="n"))
+    view = seen({(ATTACKER, scope)} if scope else None, counted={ATTACKER: 22})
+
+    assert [one.invariant for one in judge.check(view, 60.0, quiet=True)] == ["C"] * missing
 
 
 def test_bounds_and_alarms_that_are_wrong_are_found() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from tests.judge.asterisk import Act
 from tests.judge.guard import guarding
-from tests.judge.worlds import ATTACKERS, CAST, play, shrunk, world
+from tests.judge.worlds import AMI_FIRST, ATTACKERS, CAST, INSIDER, play, shrunk, world
 
 SEEDS = range(12)
 
@@ -31,3 +31,12 @@ def test_one_guess_counts_once_in_any_order(order: int) -> None:
     acts = [Act("guesses", ATTACKERS[0], order=order + number) for number in range(6)]
 
     assert play(acts, guarding) is None
+
+
+@pytest.mark.parametrize("transport", ["UDP", "TLS"])
+@pytest.mark.parametrize("order", [AMI_FIRST, *range(6)])
+def test_a_friend_covers_no_guess_by_failures_of_its_own(transport: str, order: int) -> None:
+    """In any order of the reports, each guess counts once, and the friend is banned at its limit."""
+    covers = [Act("covers a guess", INSIDER, transport=transport, order=order) for _ in range(24)]
+
+    assert play([Act("logs in", INSIDER), *covers], guarding) is None

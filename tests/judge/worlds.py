@@ -28,6 +28,10 @@ OFFICE = "198.51.100.40"
 """An address whose phones register at chan_sip."""
 VICTIM = "198.51.100.77"
 ATTACKERS = ("203.0.113.5", "203.0.113.6")
+INSIDER = "198.51.100.50"
+"""An attacker with one password."""
+AMI_FIRST = -1
+"""The order in which AMI reports first, then the wire, and last the log."""
 
 
 class Guarding(Protocol):
@@ -99,13 +103,19 @@ def written(act: Act) -> str:
 
 
 def interleaved(sources: Sequence[Sequence[Report]], order: int) -> Iterator[Report]:
-    """Yield the reports of all sources in the order that belongs to the number; 0: answers first."""
+    """Yield the reports of all sources in the order that belongs to the number.
+
+    0: AMI comes last. ``AMI_FIRST``: it comes first.
+    """
     left = [list(reports) for reports in sources if reports]
     chosen = random.Random(order)  # noqa: S311 - a world, no secret
     while left:
-        reports = (
-            chosen.choice(left) if order else next((one for one in left if one[0].source != "ami"), left[0])
-        )
+        if order == AMI_FIRST:
+            reports = left[0]
+        elif order:
+            reports = chosen.choice(left)
+        else:
+            reports = next((one for one in left if one[0].source != "ami"), left[0])
         yield reports.pop(0)
         left = [one for one in left if one]
 
@@ -271,6 +281,16 @@ def _softphone(chosen: random.Random) -> list[Act]:
     return [Act("guesses", address, here=HERE_BY_IPV6) for address in addresses]
 
 
+def _insider(chosen: random.Random) -> list[Act]:
+    """Log in, then guess at another account between failures at its own one."""
+    transport = chosen.choice(("UDP", "TLS"))
+    number = chosen.randint(1, 8)
+    return [
+        Act("logs in", INSIDER),
+        *(Act("covers a guess", INSIDER, transport=transport) for _ in range(number)),
+    ]
+
+
 def _neighbours(chosen: random.Random) -> list[Act]:
     """Send text by a relay of the host, or log in at another SIP server of the host."""
     other = chosen.choice((VICTIM, TRUNK, *PHONES))
@@ -292,6 +312,7 @@ CAST: dict[str, _Cast] = {
     "elsewhere at home": _elsewhere_at_home,
     "softphone": _softphone,
     "neighbours": _neighbours,
+    "insider": _insider,
 }
 
 

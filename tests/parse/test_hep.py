@@ -16,7 +16,7 @@ from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Service, Transport, short_session
 from ringfence.values.network import Address
-from ringfence.values.packet import CopiedAnswer, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, unmatched
 
 PORTS = {5061: Transport.TLS, 8089: Transport.WSS}
 HERE = {4: "198.51.100.1", 6: "2001:db8::1"}
@@ -483,13 +483,13 @@ def test_a_request_whose_head_is_cut_off_may_have_credentials(more: bytes) -> No
 
 
 def test_a_head_that_is_cut_off_may_have_other_credentials() -> None:
-    """The user name in its copied part may be another than Asterisk checks."""
+    """The user name and the nonce in its copied part may be others than Asterisk checks."""
     text = register(more=CREDENTIALS + b"X: " + b"x" * 9_000 + b"\r\n")
     found = exports().read(cut(chunks(text, outgoing=False)), sure=True)
     assert found is not None
     assert isinstance(found.message, CopiedRequest)
     assert found.message.credentials
-    assert found.message.account == ""
+    assert (found.message.account, found.message.fingerprint) == ("", unmatched(found.message.digest))
 
 
 def test_a_second_request_behind_the_copy_may_have_credentials() -> None:

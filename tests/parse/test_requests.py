@@ -18,8 +18,8 @@ from tests.support.network import PBX_IPV4, socket_in
 
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
-from ringfence.values.event import short_session
-from ringfence.values.packet import CopiedRequest
+from ringfence.values.event import fingerprint, short_session
+from ringfence.values.packet import CopiedRequest, unmatched
 
 NONCE = b"1795214124/e553aed184885575fe347bc9a8e5d70e"
 REQUEST = (
@@ -72,6 +72,7 @@ def test_a_request() -> None:
         digest=read.digest,
         account="alice",
         method="REGISTER",
+        fingerprint=fingerprint(NONCE, b"0"),
     )
     assert read == expected
     nothing = observed(b"")
@@ -136,14 +137,41 @@ def test_of_several_user_names_none_is_chosen() -> None:
     assert observed(twice.replace(b'username="alice"', b'username="bob"', 1)).account == ""
 
 
+def test_the_fingerprint_of_a_request_is_that_of_amis_event() -> None:
+    """AMI shows the nonce and the response, whose case is ignored. Only credentials have a fingerprint."""
+    read = observed(REQUEST.replace(b"nonce=", b"NONCE\r\n = ").replace(b'response="0"', b'Response="AF"'))
+    assert read.fingerprint == fingerprint(NONCE.upper(), b"af")
+    assert observed(REQUEST.replace(b"Authorization", b"X")).fingerprint == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Authorization", b'Authorization: Digest nonce="\xff"\r\nAuthorization'),
+        (b"Authorization", b'X: nonce="' + b"a" * 300 + b'"\r\nAuthorization'),
+        (b"Authorization", b'Authorization: Digest response="1"\r\nAuthorization'),
+        (b"Authorization", b'Authorization: Digest n%6fnce="\xff"\r\nAuthorization'),
+        (b"Authorization", b'Authorization: Digest no\rnce="1"\r\nAuthorization'),
+        (b'response="0"', b"response=0"),
+        (b'nonce="' + NONCE, b'nonce="' + NONCE + b'", nonce="' + NONCE),
+    ],
+)
+def test_a_request_that_may_have_several_nonces_or_responses_is_ambiguous(old: bytes, new: bytes) -> None:
+    """AMI shows those of the first header, and is silent if they are not UTF-8. Asterisk checks another."""
+    read = observed(REQUEST.replace(old, new, 1))
+    assert read.credentials
+    assert read.fingerprint == unmatched(read.digest)
+
+
 def test_a_head_that_is_cut_may_have_other_credentials() -> None:
-    """A first fragment shows the user name only if it has the whole head."""
+    """A first fragment shows the user name and the fingerprint only if it has the whole head."""
     fragment = bytearray(packet(REQUEST + b"x"))
     fragment[6] |= 0x20
     for data, account in ((bytes(fragment), "alice"), (packet(REQUEST)[:-1], "")):
         read = parse(data)
         assert read is not None
         assert (read.unread, read.account) == (True, account)
+        assert (read.fingerprint == unmatched(read.digest)) == (not account)
 
 
 @pytest.mark.parametrize("name", [b"maddr", b"MADDR", b"%6daddr", b"%4D%61d%44%72"])

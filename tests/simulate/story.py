@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tests.judge.asterisk import PBX, SECOND, Act
 from tests.judge.oracle import GUESSES
-from tests.judge.worlds import ATTACKERS, world
+from tests.judge.worlds import ATTACKERS, CAST, world
 from tests.simulate.feature import Feature
 from tests.simulate.features.account import Accounts
 from tests.simulate.features.feeds import Feeds
@@ -21,6 +21,11 @@ from tests.simulate.step import Kinds, Step, times
 MOST_FAULTS = 8
 FEATURES: Sequence[type[Feature]] = (Fleet, Feeds, Fence, Trial, Notify, Accounts, Phones)
 """The features that a story may have: it has one if a step, which does nothing, has the feature's kind."""
+_SENDERS = tuple(name for name in CAST if name != "insider")
+"""The senders of stories.
+
+Only copied requests show an insider's guesses, and a kernel that refuses may copy none of a friend.
+"""
 
 
 def _kill(chosen: random.Random) -> Step:
@@ -99,7 +104,7 @@ COMMANDS: Kinds = {
 def story(seed: int) -> tuple[Step, ...]:
     """Return the steps of the story with this seed: a world of the judge with some faults in it."""
     chosen = random.Random(f"story {seed}")  # noqa: S311 - a world, no secret
-    steps = [Step("act", act, act.wait) for act in world(seed)]
+    steps = [Step("act", act, act.wait) for act in world(seed, _SENDERS)]
     _scatter(steps, FAULTS, chosen)
     # Chosen by the number of the seed, so that the stories of all others stay as they are.
     if seed % 4 == 3:

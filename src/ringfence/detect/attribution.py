@@ -68,6 +68,7 @@ from ringfence.detect.sessions import (
     Session,
     UnconfirmedReport,
     attempt_from,
+    fingerprint_in,
     host_of,
     is_trusted,
     remember,
@@ -493,7 +494,8 @@ class Attribution:
         if not refusal.guess:
             return event
         account = asked.request.account or event.account
-        return evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
+        event = evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
+        return evolve(event, fingerprint=asked.request.fingerprint)
 
     def _is_hidden(self, challenge: CopiedAnswer, sender: Address, asterisk: str, now: float) -> bool:
         """Whether a refusal shows an attempt, although the kernel copied no request that it answers.
@@ -752,6 +754,7 @@ class Attribution:
         kind = _REFUSED if request.credentials else EventKind.DIVERTED
         event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
         event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True)
+        event = evolve(event, fingerprint=request.fingerprint)
         if now - asked.at >= HORIZON:
             # A challenge alone is a report of the question, and not of the guess.
             came = wall - (now - asked.at)
@@ -796,7 +799,8 @@ class Attribution:
 
         Count it in its session if it has no credentials.
         """
-        new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied)
+        number = fingerprint_in(event)
+        new = AttributedAttempt(attempt, now, port=event.remote.port, copied=event.copied, fingerprint=number)
         if not attempt.credentials and event.service is _PJSIP:
             self._senders.session(attempt.address, event.session, now).bare += 1
             self._has_bare = True

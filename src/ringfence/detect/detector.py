@@ -444,7 +444,8 @@ class Detector:
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             subject = self._subjects.find(finding.address)
-            learned = self._history.add_source(subject.key, finding, now)
+            known = subject.friend or self.friends.any_known_in(subject.network)
+            learned = self._history.add_source(subject.key, finding, now, friend=known)
             forged = finding.forged_address
             alarms = () if forged is None else (forged_by(finding.address, forged),)
             if learned is None:
@@ -489,7 +490,9 @@ class Detector:
         old, new, was, fact, decides = change
         works = self._friend_attempts.works
         guessed = [is_guess_elsewhere(one) and not works(subject, one) for one in (old, new)]
-        if guessed == [True, False] and decides and subject.friend:
+        # AMI names an account that works there, or a copied guess is another one than AMI reported.
+        other = not decides and was.account != fact.account
+        if guessed[0] and (other if guessed[1] else decides) and subject.friend:
             self._friend_attempts.take_back(subject, old)
             self._judge.take_back(subject, old.asterisk, was)
         elif guessed != [False, True]:
@@ -699,13 +702,13 @@ class Detector:
             attempt = evolve(attempt, page=True)
         if attempt.page or (not attempt.credentials and attempt.transport not in DATAGRAMS):
             claimed = Scope.SIP_TCP  # the handshake proves the address, and not that it is an attacker's
-        return self.judge(attempt, found.at, claimed)
+        return self.judge(attempt, found.at, claimed, found.fingerprint)
 
-    def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW) -> Judged:
+    def judge(self, attempt: Attempt, now: float, claimed: Scope = _NARROW, fingerprint: int = 0) -> Judged:
         """Count one attempt, unless its address is exempt or banned already, and decide whether to ban.
 
         Return the judgement, followed by the alarms that it causes. ``claimed`` is the scope of a ban that
-        follows from attempts whose address is unproven.
+        follows from attempts whose address is unproven. ``fingerprint`` is that of the attempt's event.
         """
         self.counts.by_kind[attempt.kind][attempt.proof] += 1
         near = self._works_near(attempt)
@@ -722,7 +725,8 @@ class Detector:
             return (Judgement(attempt, network, Disposition.LATE, wider),)
         if attempt.kind not in self._judge.kinds:
             return (Judgement(attempt, network, Disposition.NO_RULE),)
-        kept = self._history.add(subject.key, attempt, now, aside=near and not subject.friend)
+        aside = near and not subject.friend
+        kept = self._history.add(subject.key, attempt, now, aside=aside, fingerprint=fingerprint)
         if not attempt.trusted:
             self.counts.unconfirmed += 1
             return (Judgement(attempt, network, Disposition.UNCONFIRMED),)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from attrs import field
 
-from ringfence.detect.sessions import UNKNOWN_ACCOUNT
+from ringfence.detect.sessions import UNKNOWN_ACCOUNT, fingerprint_in
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.ban import Scope
@@ -22,7 +22,8 @@ class AttributedAttempt:
     ``forged``: a sender forged the log line: the kernel copied no challenge, but would have copied a true
     one. ``claimed`` is the scope of the ban if this attempt, unproven, leads to a ban: SIP_TCP if the attempt
     came through a SIP proxy by TCP or TLS, otherwise SIP_UDP. ``port`` is the sender's, 0 if unknown.
-    ``copied``: the kernel has copied its request, so its sender has written it.
+    ``copied``: the kernel has copied its request, so its sender has written it. ``fingerprint`` is that of
+    its event (:func:`~ringfence.detect.sessions.fingerprint_in`).
     """
 
     attempt: Attempt
@@ -31,6 +32,7 @@ class AttributedAttempt:
     claimed: Scope = Scope.SIP_UDP
     port: int = field(default=0, eq=False)
     copied: bool = field(default=False, eq=False)
+    fingerprint: int = field(default=0, eq=False)
 
 
 @fast.frozen
@@ -42,7 +44,8 @@ class DuplicateReport:
     what a line of the log reported first, which its sender may have written. ``explains``: ``event`` is the
     reason of an attempt of which a copied packet shows only that Asterisk refused it. A line of the log about
     PJSIP does not explain it while AMI is connected: AMI then reports the reason. ``forged_address`` is the
-    wrong address that the request names; None if it names the true one.
+    wrong address that the request names; None if it names the true one. ``fingerprint`` is that of its event:
+    if the attempt has another one, this is a report of another request.
     """
 
     address: Address
@@ -55,6 +58,7 @@ class DuplicateReport:
     decides: bool = False
     kind: AttemptKind = AttemptKind.GUESS
     explains: bool = True
+    fingerprint: int = 0
 
 
 @fast.frozen
@@ -117,6 +121,7 @@ def duplicate_report(attempt: Attempt, event: SecurityEvent, tag: int, *, ami: b
     report = DuplicateReport(
         *(attempt.address, tag, event.service, source, attempt.event, forged, account, decides, attempt.kind),
         explains,
+        fingerprint_in(event),
     )
     if attempt.proof is Proof.CLAIMED or pjsip or not tag:
         return (report,)

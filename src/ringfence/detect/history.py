@@ -36,7 +36,7 @@ from ringfence.detect.single_attempts import SingleAttempts
 from ringfence.ledger import key_of
 from ringfence.values import fast
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
-from ringfence.values.event import EventKind, Service, Transport
+from ringfence.values.event import AMBIGUOUS, AMI, WIRE, EventKind, Service, Transport
 from ringfence.values.network import SENDER_LENGTHS, Address, Network, NetworkSet, sender_of
 
 MAX_ATTEMPTS = 1_300_000
@@ -73,10 +73,10 @@ _INVALID_ACCOUNT, _REFUSED = _EVENT[EventKind.INVALID_ACCOUNT_ID], _EVENT[EventK
 _ALONE = (_EVENT[EventKind.HIDDEN], _EVENT[EventKind.DIVERTED])  # what only copied packets show
 
 # The packed fields: the monotonic time; how much later the source's own time is (milliseconds); the session;
-# the flags; the service and transport; the event; the sources (a bit each); the kind and the Asterisk. After
-# these fields come the account, the evidence if there is some, the address if it is IPv6, and the forged
-# address if there is one.
-_PACK, _AT = Struct("<diIBBBHB"), Struct("<d")
+# the flags; the service and transport; the event; the sources (a bit each); the kind and the Asterisk; the
+# fingerprint. After these fields come the account, the evidence if there is some, the address if it is IPv6,
+# and the forged address if there is one.
+_PACK, _AT = Struct("<diIBBBHBI"), Struct("<d")
 _PACK_SIZE = _PACK.size
 _FLAGS, _EVENT_AT, _SOURCES_AT = 16, 18, 19  # the offsets of the flags, the event and the sources (bytes)
 _ASIDE, _BY_KERNEL, _PROVEN, _TRUSTED, _TAMPERED, _CONSUMED, _CLAIM_CONSUMED = 1, 2, 12, 16, 32, 64, 128
@@ -226,14 +226,17 @@ class History:
         if self._ahead is not None:
             self._ahead += seconds
 
-    def add(self, key: Key, attempt: Attempt, now: float, *, aside: bool = False) -> list[bytes]:
+    def add(
+        self, key: Key, attempt: Attempt, now: float, *, aside: bool = False, fingerprint: int = 0
+    ) -> list[bytes]:
         """Record an attempt of the sender ``key``; return all its attempts in packed form, oldest first.
 
         ``aside``: the attempt counts for no rule about strangers, so at most ``ASIDE`` such displace others.
+        ``fingerprint`` is that of its event, 0 if it is unknown.
         """
         if self._ahead is None:
             self._ahead = attempt.time - now
-        packed = self._pack(attempt, now, aside=aside)
+        packed = self._pack(attempt, now, fingerprint, aside=aside)
         if self._size >= self._max:
             self._make_room()
         if not self._generations or now - self._generations[-1].began >= self.seconds / _GENERATIONS:
@@ -291,36 +294,50 @@ class History:
                 return fact_of(kept[index])
         return None
 
-    def add_source(self, key: Key, report: DuplicateReport, now: float) -> tuple[bytes, bytes] | None:
+    def add_source(
+        self, key: Key, report: DuplicateReport, now: float, *, friend: bool = False
+    ) -> tuple[bytes, bytes] | None:
         """Record that another source, too, has reported an attempt of ``key``, as ``report`` says.
 
-        That is the oldest one of its session (0: any), service and kind in the last ``_JOIN_WITHIN`` seconds
-        that this source has not reported, if any. The attempt gets the event and the account of a report that
-        ``decides``; a hidden or diverted one keeps its own. A copied packet shows only that Asterisk refused
-        a request. If it reported first, the attempt gets the event of the first report that ``explains``.
+        That is one of its session (0: any), service and kind in the last ``_JOIN_WITHIN`` seconds that this
+        source has not reported: the oldest one with the same fingerprint, else the oldest whose fingerprint
+        is unknown. The attempt gets the event and the account of a report that ``decides``; a hidden or
+        diverted one keeps its own. A copied packet shows only that Asterisk refused a request. If it reported
+        first, the attempt gets the event of the first report that ``explains``.
+
+        A copied guess may be another request than the one that was reported before:
+
+            REGISTER of 204, a second time: AMI reports it again, and no copied packet shows an attempt
+            REGISTER of 300, hidden from AMI: only copied packets show it
+
+        Both are one attempt. The attempt is then what the copied packets show. Otherwise a sender could hide
+        a guess behind each failure at its own account. But the attempt stays as it is if AMI reports the
+        guess too, as an attempt of its own. So does a stranger's attempt at an unknown account, because it
+        counts as much. ``friend``: an account works at the sender, or did within a month.
+
         Return the packed attempt as it was and as it is, None if nothing but its sources has changed.
         """
         bit = 1 << self._sources.number(report.source)
-        code, session, kind = _SERVICE[report.service], report.session, _KIND[report.kind]
         kept = self.packed(key)
-        for index, packed in enumerate(kept):
-            if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
-                continue  # nearly all attempts end here; unpacking them would be slow
-            at, delta, own, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
-            same = how & _SERVICE_BITS == code and pbx & ~_PBX_BITS == kind
-            same = same and (own == session or not own or not session)
-            if same and flags & _TRUSTED and now - at < _JOIN_WITHIN:
-                before, rest = event & _EVENT_BITS, packed[_PACK_SIZE:]
-                decides = report.decides and before not in _ALONE
-                if decides or (before == _REFUSED and report.explains):
-                    event = event & ~_EVENT_BITS | _EVENT[report.event]
-                if decides:
-                    rest = packed_account(report.account) + rest[len(fact_of(packed).account) :]
-                kept[index] = _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx) + rest
-                self._put_back(key, kept)
-                changed = event & _EVENT_BITS != before or rest != packed[_PACK_SIZE:]
-                return (packed, kept[index]) if changed else None
-        return None
+        found = _reported(kept, report, bit, now, friend=friend)
+        if found is None:
+            return None
+        index, same = found
+        packed = kept[index]
+        at, delta, own, flags, how, event, sources, pbx, number = _PACK.unpack_from(packed)
+        before, rest = event & _EVENT_BITS, packed[_PACK_SIZE:]
+        decides = report.decides and before not in _ALONE
+        if not same and _counts_for_more(report, packed, by_ami=AMI in self._named(sources), friend=friend):
+            decides, event = True, event & ~_BARE
+        if decides or (before == _REFUSED and report.explains):
+            event = event & ~_EVENT_BITS | _EVENT[report.event]
+        if decides:
+            rest = packed_account(report.account) + rest[len(fact_of(packed).account) :]
+        number = report.fingerprint or number
+        kept[index] = _PACK.pack(at, delta, own, flags, how, event, sources | bit, pbx, number) + rest
+        self._put_back(key, kept)
+        changed = event & _EVENT_BITS != before or rest != packed[_PACK_SIZE:]
+        return (packed, kept[index]) if changed else None
 
     def consume(self, key: Key, *, claimed: bool = False, only: Iterable[Fact] | None = None) -> None:
         """Mark attempts of the sender ``key`` as part of a ban, so that they lead to no further ban.
@@ -371,12 +388,11 @@ class History:
 
     def attempt_of(self, packed: bytes, subject: Network) -> Attempt:
         """Unpack an attempt. If no address is packed with it, its address is the first one of ``subject``."""
-        at, delta, session, flags, how, event, sources, pbx = _PACK.unpack_from(packed)
+        at, delta, session, flags, how, event, sources, pbx, _ = _PACK.unpack_from(packed)
         forged = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)]
         end = len(packed) - forged - _OWN_BYTES[event & _HAS_ADDRESS]
         own_address = packed[end : len(packed) - forged]
         account, _, evidence = packed[_PACK_SIZE:end].partition(_BEHIND_ACCOUNT)
-        names = self._sources.names
         return Attempt(
             self._pbxs.names[pbx & _PBX_BITS],
             ip_address(own_address) if own_address else subject.network_address,
@@ -391,7 +407,7 @@ class History:
             bool(flags & _TAMPERED),
             ip_address(packed[-forged:]) if forged else None,
             session,
-            tuple(name for number, name in enumerate(names) if sources >> number & 1),
+            self._named(sources),
             not event & _BARE,
             bool(event & _PAGE),
             evidence.decode("utf-8", "replace"),
@@ -446,7 +462,11 @@ class History:
         self._size -= sum(1 if isinstance(kept, bytes) else len(kept) for kept in removed)
         self.evicted += len(removed)
 
-    def _pack(self, attempt: Attempt, now: float, *, aside: bool) -> bytes:
+    def _named(self, sources: int) -> tuple[str, ...]:
+        """Return the names of sources, of which a packed attempt has a bit each."""
+        return tuple(name for number, name in enumerate(self._sources.names) if sources >> number & 1)
+
+    def _pack(self, attempt: Attempt, now: float, fingerprint: int, *, aside: bool) -> bytes:
         flags = attempt.proof << 2
         if aside:
             flags |= _ASIDE
@@ -482,9 +502,61 @@ class History:
                 event,
                 sources,
                 self._pbxs.number(attempt.asterisk) | _KIND[attempt.kind],
+                fingerprint,
             )
             + rest
         )
+
+
+def _reported(
+    kept: Sequence[bytes], report: DuplicateReport, bit: int, now: float, *, friend: bool
+) -> tuple[int, bool] | None:
+    """Return the index of the attempt that ``report`` is about, and whether both are surely one request.
+
+    ``kept`` are packed attempts, and ``bit`` is that of the report's source. Return None if no attempt fits.
+    An attempt with another fingerprint is of another request. It fits only a report of copied packets, and
+    only if there is no better one.
+    """
+    code, session, kind = _SERVICE[report.service], report.session, _KIND[report.kind]
+    # Without a fingerprint, AMI's report of PJSIP is about no password, so about no copied guess. But AMI may
+    # report a call of an unknown account instead of its guess, and that of a stranger counts as much.
+    stays = friend or report.event is not EventKind.INVALID_ACCOUNT_ID
+    about_none = stays and report.source == AMI and report.service is Service.PJSIP
+    matches_any = not (report.fingerprint or about_none)
+    unknown: int | None = None
+    other: int | None = None
+    for index, packed in enumerate(kept):
+        if (packed[_SOURCES_AT] | packed[_SOURCES_AT + 1] << 8) & bit:
+            continue  # nearly all attempts end here; unpacking them would be slow
+        at, _, own, flags, how, _, _, pbx, number = _PACK.unpack_from(packed)
+        fits = how & _SERVICE_BITS == code and pbx & ~_PBX_BITS == kind
+        fits = fits and (own == session or not own or not session)
+        if not (fits and flags & _TRUSTED and now - at < _JOIN_WITHIN):
+            continue
+        if matches_any or number == report.fingerprint:
+            return index, True
+        if number:
+            other = index if other is None else other
+        else:
+            unknown = index if unknown is None else unknown
+    copied = report.source == WIRE
+    found = other if unknown is None and copied else unknown
+    return None if found is None else (found, not copied)
+
+
+def _counts_for_more(guess: DuplicateReport, packed: bytes, *, by_ami: bool, friend: bool) -> bool:
+    """Whether a copied guess may count for more than ``packed``, an attempt that another source reported.
+
+    ``by_ami``: AMI has reported it. Then AMI also reports each guess at PJSIP that is neither hidden nor
+    ambiguous, as another attempt. So a phone may send a request twice, of which AMI alone reports both. A
+    guess at an account that does not exist counts for less only if its sender is a ``friend``.
+    """
+    hidden = guess.event is EventKind.HIDDEN
+    if by_ami and guess.service is Service.PJSIP and not (hidden or guess.fingerprint & AMBIGUOUS):
+        return False
+    if packed[_EVENT_AT] & _EVENT_BITS == _INVALID_ACCOUNT:
+        return friend
+    return hidden or packed_account(guess.account) != fact_of(packed).account
 
 
 def packed_account(account: str) -> bytes:
@@ -546,7 +618,7 @@ def fact_from(attempt: Attempt, at: float) -> Fact:
 
 def fact_of(packed: bytes) -> Fact:
     """Unpack an attempt into the values that the rules see."""
-    at, _, session, flags, how, event, _, pbx = _PACK.unpack_from(packed)
+    at, _, session, flags, how, event, _, pbx, _ = _PACK.unpack_from(packed)
     addresses = _FORGED_BYTES[how & (_FORGED_IPV4 | _FORGED_IPV6)] + _OWN_BYTES[event & _HAS_ADDRESS]
     account, _, evidence = packed[_PACK_SIZE : len(packed) - addresses].partition(_BEHIND_ACCOUNT)
     return Fact(

@@ -56,6 +56,10 @@ misses. Sources that do not name the same session share a session by the kind of
 (:func:`shared_session_id`). Two reports match only if both requests came by UDP, or both by a connection
 (TCP, TLS, WebSocket). A report that names no transport matches either.
 
+This decides only how many attempts there are: a report may match the attempt of another request. So no report
+of another request decides at which account an attempt counts (:func:`fingerprint_in`). Only a stranger's
+attempt may turn into one at an unknown account, because it counts as much there.
+
 The horizon is short, because one source may report attempts that another misses. With a long horizon, later
 reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
 three times the longest observed delay of a log line. A report matches the oldest attempt first, so one number
@@ -81,6 +85,7 @@ from ringfence.values.event import (
     Service,
     SourceId,
     Transport,
+    fingerprint,
 )
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address, is_one_host, sender_key
@@ -159,6 +164,7 @@ _OPENER, _CHALLENGE, _FAILED, _HALF = Role.OPENER, Role.CHALLENGE, Role.FAILED, 
 _PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
 _UDP, _UNKNOWN = Transport.UDP, Transport.UNKNOWN
 _FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
+_WRONG_ANSWER, _INVALID_PASSWORD = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD
 _NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
 _STRANGER = "anonymous"
 _SESSION_BITS = 0xFFFFFFFF
@@ -301,6 +307,21 @@ def attempt_from(
         False,  # noqa: FBT003 - as above
         event.evidence,
     )
+
+
+def fingerprint_in(event: SecurityEvent) -> int:
+    """Return the fingerprint of the guess that an event reports; 0 if it is unknown.
+
+    The copy of a guess has one. So does AMI's event of a wrong password: it shows the nonce and the response
+    in the guess. (chan_sip's other events show the nonce that Asterisk has sent.) Text shows none: a sender
+    can write both.
+    """
+    if event.source.name == WIRE:
+        return event.fingerprint
+    if event.source.text or event.tampered or event.forgeable:
+        return 0
+    shows = event.kind is _INVALID_PASSWORD or (event.kind is _WRONG_ANSWER and event.service is _PJSIP)
+    return fingerprint(event.challenge, event.response) if shows else 0
 
 
 def session_number(session: bytes) -> int:

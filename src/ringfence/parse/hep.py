@@ -45,7 +45,7 @@ from ringfence.parse.requests import parse_request
 from ringfence.values.event import Endpoint, Transport, short_session
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import CopiedAnswer, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, unmatched
 
 MOST_CONNECTIONS = 4_096
 MOST_SHARED = 64
@@ -270,8 +270,9 @@ def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -
         unread = frame.cut and (number > 0 or not first or _EOL + _EOL not in text)
         digest = blake2b(b"%d %b %b" % (number, request.digest, frame.uuid), digest_size=_DIGEST).digest()
         request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
-        if unread:  # the rest may have other credentials
-            request = evolve(request, account="")
+        if request.credentials:  # they may be those of another request in the payload
+            account = "" if unread else request.account
+            request = evolve(request, account=account, fingerprint=unmatched(digest))
     return request
 
 

@@ -56,9 +56,9 @@ from ringfence.parse.packet import (
     udp_datagram,
 )
 from ringfence.parse.request_stream import PAGE, RequestStreams
-from ringfence.values.event import Transport, method_of, short_account, short_session
+from ringfence.values.event import Transport, fingerprint, method_of, short_account, short_session
 from ringfence.values.network import Address
-from ringfence.values.packet import CopiedRequest
+from ringfence.values.packet import CopiedRequest, unmatched
 
 _EOL = b"\r\n"
 _DIGEST = 16  # bytes of the hash of a request
@@ -95,6 +95,7 @@ _SIP = b"SIP/2.0 "  # an answer begins with it
 _ORIGIN = re.compile(rb"\r\norigin[ \t]*+:[ \t]*+(?:[a-z][a-z0-9+.-]*+://)?([^\r\n \t]++)", re.IGNORECASE)
 _USERNAME = re.compile(rb"username[ \t\r\n]*+=")
 _QUOTED = re.compile(rb'[ \t\r\n]*+"([^"\r\n]{0,128}+)"')
+_RESPONSE = re.compile(rb'response[ \t\r\n]*+=[ \t\r\n]*+"([^"\0\r\n]{1,255}+)"')
 # The end of a parameter's name with an escape, which PJSIP resolves. The longest name is ``username``.
 _ESCAPED_NAME = re.compile(rb"%[0-9a-f]{2}[a-z0-9%]{0,24}+[ \t\r\n]*+=")
 _CALL_ID_OF_CHAN_SIP = re.compile(
@@ -213,12 +214,13 @@ def parse_request(
     sequences, more_sequences = _first(_sequences(different), MOST_SEQUENCES)
     diverted = transport is Transport.UDP and _has_maddr(readings[1])
     digest = blake2b(request, digest_size=_DIGEST).digest()
-    account = ""
+    account, number = "", 0
     if credentials:
         # If the rest of the head was not copied, it may have other credentials.
         whole = not unread or _EOL + _EOL in request.lstrip(_EOL)
         is_certain = whole and not any(map(_has_escaped_name, different))
         account = _account_in((request, by_chan_sip), different) if is_certain else ""
+        number = (_fingerprint_in(different, nonces) if is_certain else 0) or unmatched(digest)
     return CopiedRequest(
         address,
         port,
@@ -235,6 +237,7 @@ def parse_request(
         more_nonces or more_call_ids or more_sequences,
         diverted or closed,
         diverted and answerable and _redirects(different, address),
+        fingerprint=number,
     )
 
 
@@ -293,6 +296,19 @@ def _account_in(texts: Iterable[bytes], readings: Sequence[bytes]) -> str:
                 return ""
             found.add(text[slice(*value.span(1))])
     return short_account(text_of(found.pop())) if len(found) == 1 else ""
+
+
+def _fingerprint_in(readings: Sequence[bytes], nonces: Sequence[bytes]) -> int:
+    """Return the fingerprint of a request with one nonce and one response; 0 if it may have several.
+
+    ``readings`` are the ways to read the request, in lower case.
+    """
+    reading = readings[0]
+    names = reading.count(b"nonce") - reading.count(b"cnonce")
+    if len(readings) > 1 or len(nonces) != 1 or names != 1 or reading.count(b"response") != 1:
+        return 0
+    response = _RESPONSE.match(reading, reading.find(b"response"))
+    return fingerprint(nonces[0], response[1]) if response is not None else 0
 
 
 _Value = TypeVar("_Value", bytes, int)

@@ -40,6 +40,21 @@ def short_account(account: str) -> str:
     return account.encode("utf-8", "replace")[:MOST_ACCOUNT].decode("utf-8", "ignore")
 
 
+AMBIGUOUS = 1
+"""The bit of a fingerprint that only ambiguous requests have (``values.packet.unmatched``)."""
+
+_FINGERPRINT_BITS = 0xFFFFFFFE  # the history keeps four bytes for each attempt
+
+
+def fingerprint(challenge: bytes, response: bytes) -> int:
+    """Return a number for a nonce and the response to it, by which two reports of one guess are recognized.
+
+    It is even, never 0, and valid while this process runs. Python's hash is secret, so no sender can choose
+    two guesses with the same number.
+    """
+    return hash((challenge.lower(), response.lower())) & _FINGERPRINT_BITS or 2
+
+
 class Service(fast.KeyEnum):
     """The part of Asterisk that the remote party talked to.
 
@@ -178,6 +193,7 @@ class SecurityEvent:
 
     ``relayed`` means that ``remote`` is a client of a SIP proxy, and that the message named the proxy.
     ``copied``: the kernel has copied the request, so ``remote`` has written it (events of the wire only).
+    ``fingerprint`` is that of the copied request (:class:`~ringfence.values.packet.CopiedRequest`).
     """
 
     source: SourceId
@@ -198,6 +214,7 @@ class SecurityEvent:
     relayed: bool = False
     copied: bool = False
     evidence: str = ""
+    fingerprint: int = 0
 
 
 METHODS = frozenset(

@@ -1,7 +1,7 @@
 """Contents of copied packets: answers that leave, requests of strangers, and streams that cannot be read."""
 
 from ringfence.values import fast
-from ringfence.values.event import Service, Transport
+from ringfence.values.event import AMBIGUOUS, Service, Transport, fingerprint
 from ringfence.values.network import Address
 
 
@@ -58,10 +58,16 @@ class CopiedRequest:
     ``nonces``, ``call_ids`` and ``sequences`` (the numbers in CSeq headers) are the first few of the request,
     in every way in which an Asterisk may read it. ``credentials``: it may answer a challenge. ``digest`` is a
     hash of the request, by which a retransmission is recognized. ``dropped``: a ban drops it, so Asterisk
-    does not get it. ``account`` is the user name of its credentials. ``method`` is one of ``METHODS``, "" for
-    another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more nonces, Call-IDs or numbers
-    than are kept, so the true ones may be missing. A request can be forged. But if it repeats a nonce that
-    Asterisk sent only to this address, its sender receives packets there: the address is proven.
+    does not get it. ``account`` is the user name of its credentials, "" if they may name several. ``method``
+    is one of ``METHODS``, "" for another. ``transport`` is TCP also for a WebSocket. ``crowded``: it has more
+    nonces, Call-IDs or numbers than are kept, so the true ones may be missing. A request can be forged. But
+    if it repeats a nonce that Asterisk sent only to this address, its sender receives packets there: the
+    address is proven.
+
+    ``fingerprint`` is a number for the nonce and the response in its credentials, 0 without credentials. AMI
+    reports both of a wrong password, so its report of this request has the same number. If Asterisk may read
+    several (:func:`unmatched`), no report has the number: of several headers AMI shows the first one, and it
+    reports nothing if that is not UTF-8. But Asterisk may check another one.
 
     ``unread``: only the beginning of a datagram was copied. ``diverted``: its answer may not reach its
     sender, because the datagram has a ``maddr`` somewhere, or because the sender has closed its receive
@@ -89,6 +95,12 @@ class CopiedRequest:
     diverted: bool = False
     redirected: bool = False
     page: bool = False
+    fingerprint: int = 0
+
+
+def unmatched(digest: bytes) -> int:
+    """Return the fingerprint of an ambiguous request, which no report of AMI has; ``digest`` is its hash."""
+    return fingerprint(digest, b"") | AMBIGUOUS
 
 
 @fast.frozen

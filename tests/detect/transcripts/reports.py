@@ -6,9 +6,17 @@ from typing import TypedDict, Unpack
 from attrs import evolve
 from tests.support.transcript import PBX
 
-from ringfence.values.event import Endpoint, EventKind, SecurityEvent, Service, SourceId, Transport
+from ringfence.values.event import (
+    Endpoint,
+    EventKind,
+    SecurityEvent,
+    Service,
+    SourceId,
+    Transport,
+    fingerprint,
+)
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.packet import CopiedAnswer, CopiedRequest
+from ringfence.values.packet import CopiedAnswer, CopiedRequest, unmatched
 
 ATTACKER, BYSTANDER, PHONE = "192.0.2.7", "203.0.113.9", "198.51.100.4"
 AMI, SECURITY, NOTICE = "ami", "log:full#security", "log:full#notice"
@@ -148,15 +156,19 @@ def copied(
     sequence: int = 2,
     transport: Transport = Transport.UDP,
     registers: str = "",
+    response: bytes | None = b"",
 ) -> CopiedRequest:
     """Return a request of a stranger; with ``nonce`` it has credentials.
 
-    ``registers``: it is a REGISTER of this account.
+    ``registers``: it is a REGISTER of this account. ``response`` is the one in it, b"" if that is unknown. If
+    it is None, the request is ambiguous: it has several nonces, and AMI is silent about it.
     """
     nonces = (nonce,) if nonce else ()
     digest = b"%d %b" % (sequence, nonce)
     request = CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
-    return evolve(request, transport=transport, method="REGISTER" if registers else "", account=registers)
+    number = unmatched(digest) if response is None else fingerprint(nonce, response) if response else 0
+    method = "REGISTER" if registers else ""
+    return evolve(request, transport=transport, method=method, account=registers, fingerprint=number)
 
 
 def friend(address: str = PHONE, account: str = "204", tie: FriendReason = FriendReason.REACHABLE) -> Friend:

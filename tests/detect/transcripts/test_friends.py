@@ -29,6 +29,7 @@ from ringfence.parse.requests import parse_request
 from ringfence.values.ban import Scope
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact, FriendReason
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 HOUR, DAY = 3_600.0, 86_400.0
 _CALLS = iter(range(1_000_000))
@@ -1152,20 +1153,39 @@ def test_a_dialled_number_excuses_no_guess_at_chan_sip() -> None:
     )
 
 
-def copied_failures(endpoint: str, user: str, number: int, now: float) -> Step:
+def copied_failures(endpoint: str, user: str, number: int, now: float, *, ami_first: bool = False) -> Step:
     """Return a wrong password of PHONE: the copy names the user of its credentials, AMI the endpoint."""
     call, nonce = b"n%d" % number, b"1/%d" % number
-    asked = copied(PHONE, call, nonce=nonce, registers=user)
+    asked = copied(PHONE, call, nonce=nonce, registers=user, response=b"R")
     challenge, refusal = sent(PHONE, call, nonce=nonce), sent(PHONE, call, sequence=2)
-    return at(
-        now, challenge, asked, refusal, failed(PHONE, call, nonce=nonce, response=b"r", account=endpoint)
-    )
+    reported = failed(PHONE, call, nonce=nonce, response=b"r", account=endpoint)
+    if ami_first:
+        return at(now, challenge, asked, reported, refusal)
+    return at(now, challenge, asked, refusal, reported)
 
 
-def test_a_broken_phone_with_another_user_name_bans_no_office() -> None:
-    """AMI names the endpoint, which works there; the copy that comes first names the user alone."""
+@pytest.mark.parametrize("ami_first", [False, True])
+def test_a_broken_phone_with_another_user_name_bans_no_office(*, ami_first: bool) -> None:
+    """AMI names the endpoint, which works there; the copy names the user alone, whichever comes first."""
     guard = with_friend("204@pbx.example")
-    steps = [copied_failures("204@pbx.example", "204", number, 1.0 + number) for number in range(60)]
+    steps = [
+        copied_failures("204@pbx.example", "204", number, 1.0 + number, ami_first=ami_first)
+        for number in range(60)
+    ]
+    assert banned_after(guard, steps) is None
+
+
+def test_a_broken_phone_that_sends_each_request_twice_bans_no_office() -> None:
+    """AMI alone reports both, so each copy matches AMI's report of an earlier request."""
+    guard = with_friend("204@pbx.example")
+    guard.play(at(0.5, sent(PHONE, b"c", nonce=b"1/n", sequence=1)))
+    steps = []
+    for number in range(2, 32):
+        asked = copied(PHONE, b"c", nonce=b"1/n", sequence=number, registers="204", response=b"%d" % number)
+        refusal = sent(PHONE, b"c", sequence=number)
+        reported = failed(PHONE, b"c", nonce=b"1/n", response=b"%d" % number, account="204@pbx.example")
+        steps.append(at(number, asked, refusal, reported))
+        steps.append(at(number + 0.5, asked, refusal, reported))
     assert banned_after(guard, steps) is None
 
 
@@ -1179,6 +1199,109 @@ def test_ten_broken_phones_with_other_user_names_ban_no_office() -> None:
         for index, account in enumerate(accounts[:10])
     ]
     assert banned_after(guard, steps) is None
+
+
+# -- guesses behind failures of an account that works there ----------------------------------------------
+
+
+def silent_guess(number: int, transport: Transport = Transport.UDP) -> tuple[CopiedRequest, CopiedAnswer]:
+    """Return a guess of PHONE at the account 300 that AMI does not report, and its refusal.
+
+    Its first header with credentials has a nonce that is not UTF-8.
+    """
+    asked = copied(
+        PHONE, b"c", nonce=b"1/n", sequence=number, transport=transport, registers="300", response=None
+    )
+    return asked, sent(PHONE, b"c", sequence=number, transport=transport)
+
+
+@pytest.mark.parametrize("guess_first", [True, False])
+def test_a_repeated_failure_excuses_no_silent_guess_of_its_call_id(*, guess_first: bool) -> None:
+    """PJSIP answers the same datagram again, and AMI reports it again. For the wire it is a repeat."""
+    guard = with_friend()
+    asked = copied(PHONE, b"c", nonce=b"1/n", registers="204", response=b"own")
+    failure = asked, sent(PHONE, b"c", sequence=2), failed(PHONE, b"c", nonce=b"1/n", response=b"own")
+    challenge = sent(PHONE, b"c", nonce=b"1/n", sequence=1)
+    guard.play(at(1, challenge, *failure), at(2, *failure))  # AMI's first repeat is forgiven
+    steps = []
+    for number in range(3, 33):
+        guess = silent_guess(number)
+        steps.append(at(number, *guess, *failure) if guess_first else at(number, *failure, *guess))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 22
+
+
+def test_a_failure_by_tls_excuses_no_silent_guess_by_tcp() -> None:
+    """They have one Call-ID. The wire cannot read the failure, and AMI reports nothing else."""
+    guard = with_friend()
+    guard.play(at(1, sent(PHONE, b"c", nonce=b"1/n", sequence=1, transport=Transport.TCP)))
+    steps = []
+    for number in range(2, 32):
+        failure = failed(PHONE, b"c", nonce=b"1/n", response=b"%d" % number, transport=Transport.TLS)
+        steps.append(at(number, failure, *silent_guess(number, Transport.TCP)))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 22
+
+
+def test_a_failure_at_chan_sip_excuses_no_guess_that_ami_does_not_report() -> None:
+    """chan_sip checks the password of a SUBSCRIBE, and reports none."""
+    guard = with_friend()
+    failure = wrong(PHONE, b"0x7f", nonce=b"1f", response=b"own")
+    challenge = sent(PHONE, b"c", nonce=b"1f", service=Service.SIP, sequence=1)
+    guard.play(at(1, challenge, failure), at(2, failure))
+    steps = []
+    for number in range(3, 33):
+        asked = copied(PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=b"guess")
+        refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number)
+        steps.append(at(number, failure, evolve(asked, method="SUBSCRIBE"), refusal))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 22
+
+
+def test_a_guess_at_one_account_excuses_no_silent_guesses_at_others() -> None:
+    """Of an account, two count within ten minutes. AMI names always the same one, fifteen times a minute."""
+    guard = with_friend()
+    guard.play(at(1, sent(PHONE, b"c", nonce=b"1/n", sequence=1, transport=Transport.TCP)))
+    steps = []
+    for number in range(2, 102):
+        reported = failed(
+            PHONE, b"c", nonce=b"1/n", response=b"%d" % number, account="777", transport=Transport.TLS
+        )
+        asked, refusal = silent_guess(number, Transport.TCP)
+        steps.append(at(4 * number, reported, evolve(asked, account=f"3{number}"), refusal))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 20
+
+
+def test_a_call_of_an_unknown_account_excuses_no_silent_guess_of_its_call_id() -> None:
+    """AMI reports the call as an attempt, and no guess of a friend."""
+    guard = with_friend()
+    guard.play(at(1, sent(PHONE, b"c", nonce=b"1/n", sequence=1)))
+    steps = [
+        at(number, probed(PHONE, b"c", account="nobody"), *silent_guess(number)) for number in range(2, 32)
+    ]
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 22
+
+
+def test_a_call_of_an_account_that_worked_there_excuses_no_silent_guess_of_its_call_id() -> None:
+    """The friendship has ended, and the account no longer exists. So the call alone counts for nothing."""
+    guard = with_friend(until=0.5)
+    guard.play(*ticks(1, 1))
+    steps = []
+    for number in range(2, 32):
+        call, nonce = b"w%d" % number, b"1/%d" % number
+        guess = copied(PHONE, call, nonce=nonce, registers="300", response=None)
+        challenge, refusal = sent(PHONE, call, nonce=nonce, sequence=1), sent(PHONE, call, sequence=2)
+        steps.append(at(number, challenge, probed(PHONE, call), guess, refusal))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 5
 
 
 # -- guesses beside a user name that works there -------------------------------------------------------

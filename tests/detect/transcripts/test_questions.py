@@ -84,6 +84,20 @@ def test_guesses_at_unknown_accounts_are_an_enumeration_when_ami_names_the_reaso
     assert bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
 
 
+def test_guesses_behind_calls_of_unknown_accounts_are_an_enumeration_after_their_copies() -> None:
+    """AMI counts the call itself, and nothing more of its guess, which came first on the wire."""
+    guard = Player()
+    bans: list[str] = []
+    for number in range(3):
+        call, nonce = b"call-%d" % number, b"1/%d" % number
+        asked = copied(call=call, nonce=nonce, registers=f"{number}", response=b"r")
+        wire = sent(call=call, nonce=nonce, sequence=1), asked, sent(call=call, sequence=2)
+        question = probed(call=call, account=f"{number}")
+        wrong = failed(call=call, account="<unknown>", nonce=nonce, response=b"r")
+        bans += guard.play(at(number, *wire, question, challenged(call=call), question, wrong)).bans
+    assert bans == ["enumeration bans 192.0.2.7/32 in full after 3"]
+
+
 def test_the_reason_of_a_guess_that_led_to_a_ban_changes_nothing() -> None:
     """AMI's report of the fifth guess comes after the ban."""
     guard = Player()
