@@ -43,7 +43,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 
-from ringfence.detect.history import Key, Subject, Subjects, unpack_network
+from ringfence.detect.history import Key, Subject, Subjects, keys_in, unpack_network
 from ringfence.values.ban import Scope
 from ringfence.values.event import DATAGRAMS, Transport
 from ringfence.values.network import Address, Network, contains, is_one_host, narrowest
@@ -72,13 +72,10 @@ def scope_of_ban(transport: Transport) -> Scope:
 def networks_to_ban(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Sequence[Network]:
     """Return the networks to ban for a distributed attack, the one with the address of ``subject`` first.
 
-    ``members`` are the senders that failed on the attacked account within the hour, with ``subject``. Those
-    that are friends now or in the last month do not widen the ban: a sender may fail as a stranger, and then
-    turn out to be a phone.
+    ``members`` are the senders that failed on the attacked account within the hour, with ``subject``.
     """
-    own, is_known = subject.network, subjects.friends.any_known_in
-    failing = [one for one in map(unpack_network, members) if one == own or not is_known(one)]
-    whole = _network_of_attack(subject, failing)
+    own = subject.network
+    whole = _network_of_attack(subject, members, subjects)
     if whole == own:
         return (own,)
     near = own.supernet(new_prefix=_lengths_around(subject.address)[1])
@@ -106,18 +103,25 @@ def _known_in(network: Network, subjects: Subjects) -> list[Address]:
     ]
 
 
-def _network_of_attack(subject: Subject, members: Sequence[Network]) -> Network:
+def _network_of_attack(subject: Subject, members: Iterable[Key], subjects: Subjects) -> Network:
     """Return the widest network around ``subject`` to ban: one in which enough other senders fail too.
 
-    ``members`` are the networks of all senders that fail. Without near ones, the result is its own network.
+    ``members`` are all senders that fail. Those that are friends now or in the last month do not widen the
+    ban: a sender may fail as a stranger, and then turn out to be a phone. Without near ones, the result is
+    the network of ``subject``.
     """
     own, alone = subject.network, is_one_host(subject.address)
     wide, near = (own.supernet(new_prefix=length) for length in _lengths_around(subject.address))
-    around = [one for one in members if contains(wide, one)]
-    parts = {one.supernet(new_prefix=near.prefixlen) for one in around}
-    if len(parts) >= (LEAST_24S if alone else LEAST_48S):
-        return wide
-    together = [one for one in around if contains(near, one)]
+    parts, together = set[Network](), list[Network]()
+    for key in keys_in(wide, members):
+        if key != subject.key and subjects.is_known(key):
+            continue
+        one = unpack_network(key)
+        parts.add(one.supernet(new_prefix=near.prefixlen))
+        if len(parts) >= (LEAST_24S if alone else LEAST_48S):
+            return wide
+        if contains(near, one):
+            together.append(one)
     if len(together) < _SUBJECTS:
         return own
     return near if alone or len(together) >= LEAST_64S else narrowest(near, together)

@@ -450,6 +450,10 @@ class Friends:
         """Whether ``network`` contains a friend."""
         return self._current.any_in(network) or (self.outage_mode and self._former.any_in(network))
 
+    def is_known(self, address: Address) -> bool:
+        """Whether ``address`` is a friend or a former friend."""
+        return address in self._current.at or address in self._former.at
+
     def any_known_in(self, network: Network) -> bool:
         """Whether ``network`` contains a friend or a former friend."""
         return self._current.any_in(network) or self._former.any_in(network)

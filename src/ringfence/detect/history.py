@@ -112,6 +112,17 @@ def unpack_network(key: Key) -> Network:
     return made((key[:-1], key[-1]))
 
 
+def keys_in(network: Network, keys: Iterable[Key]) -> Iterator[Key]:
+    """Yield those of ``keys`` whose networks lie in ``network``. They are not unpacked: they may be many."""
+    packed, length = network.network_address.packed, network.prefixlen
+    size, rest = len(packed), network.max_prefixlen - length
+    prefix = int.from_bytes(packed) >> rest
+    for key in keys:
+        narrow = (key[size:] or b"\xff")[0] >= length  # a single IPv4 address has no prefix length
+        if narrow and size <= len(key) <= size + 1 and int.from_bytes(key[:size]) >> rest == prefix:
+            yield key
+
+
 @fast.frozen
 class Fact:
     """An attempt as the rules see it; ``at`` is its time (monotonic seconds).
@@ -747,6 +758,12 @@ class Subjects:
         A phone that was off for hours is a former friend, and must be able to register again.
         """
         return not self._exempt.overlaps(prefix) and not self.friends.any_known_in(prefix)
+
+    def is_known(self, key: Key) -> bool:
+        """Whether the sender ``key`` contains a friend or a former friend."""
+        if len(key) == _IPV4_BYTES:  # of nearly all senders, and a network would take ten times as long
+            return self.friends.is_known(IPv4Address(key))
+        return self.friends.any_known_in(unpack_network(key))
 
     def _find(self, address: Address) -> Subject:
         subject = self._subject(address)

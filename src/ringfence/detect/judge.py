@@ -23,6 +23,7 @@ from ringfence.detect.history import (
     Subjects,
     fact_of,
     has_proven,
+    keys_in,
     pack_network,
     packed_account,
     summary,
@@ -509,11 +510,10 @@ class Judge:
         Also mark the attempts of these senders: they lead to no other ban on unproven evidence.
         """
         found = []
-        for key in count.subjects:
-            if contains(network, unpack_network(key)):
-                failures = [one for one in self._history.attempts(key) if one.account == attempt.account]
-                found += failures[-1:]
-                self._history.consume(key, claimed=True)
+        for key in keys_in(network, count.subjects):
+            failures = [one for one in self._history.attempts(key) if one.account == attempt.account]
+            found += failures[-1:]
+            self._history.consume(key, claimed=True)
         found.sort(key=attrgetter("time"))
         return tuple(found)
 
