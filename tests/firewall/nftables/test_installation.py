@@ -1,5 +1,6 @@
 """The rules of our table: added for a ban, refused by the kernel, and changed by other programs."""
 
+import errno
 import subprocess
 from collections.abc import Mapping
 from contextlib import closing
@@ -23,7 +24,7 @@ from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.messages import delete_table
 from ringfence.firewall.nftables.ruleset import Ruleset
 from ringfence.firewall.nftables.state import TableState
-from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError, Refusal
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkLostError, Refusal
 from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -283,6 +284,23 @@ def test_a_tool_that_did_not_end_is_no_refusal(
 
     assert (opened.wire, opened.limits) == (None, None)
     assert backend._installation.require().inner == inner
+
+
+def test_limits_that_could_not_be_emptied_are_emptied_by_the_next_try(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the kernel refuses to forget the senders of a changed limit, the next try makes it forget them."""
+    backend.plan = FirewallPlan(added=(Limit(LimitMode.ENFORCE),))
+    backend.open()
+    run("nft", "add element inet ringfence rate4 { 192.0.2.1 timeout 1h }")
+    backend.plan = FirewallPlan(added=(Limit(LimitMode.ENFORCE, 7, 30),))
+    with monkeypatch.context() as patch:
+        patch.setattr(NetlinkConnection, "transact", lambda *_: [Refusal(0, errno.ENOMEM)])
+        with pytest.raises(NetlinkError, match="the kernel refused"):
+            backend.open()
+    assert "192.0.2.1" in run("nft", "list", "set", "inet", "ringfence", "rate4")
+    backend.open()
+    assert "192.0.2.1" not in run("nft", "list", "set", "inet", "ringfence", "rate4")
 
 
 def test_refused_drops_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -476,6 +476,28 @@ def test_a_lost_answer_is_not_sent_again(
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("uncounted", ["0.0.0.0/0", "255.255.255.255"])
+def test_after_a_lost_answer_an_uncounted_range_is_removed(
+    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch, uncounted: str
+) -> None:
+    """If the answer to a range that the kernel does not count is lost, an empty list removes the range."""
+    real = NetlinkConnection.transact
+
+    def lose(self: NetlinkConnection, *messages: bytes) -> list[Refusal]:
+        real(self, *messages)
+        raise NetlinkLostError("the answer was lost")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(NetlinkConnection, "transact", lose)
+        with pytest.raises(NetlinkLostError):
+            write_list(backend, network_lists.DENY, nets(uncounted))
+    assert denied() != ""
+    write_list(backend, network_lists.DENY, [])
+    assert denied() == ""
+    assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
 def test_short_batches_are_enough(backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the kernel accepts only 20 000 bytes at once, every list is written."""
     real = NetlinkConnection.transact

@@ -14,7 +14,7 @@ meanwhile. Ringfence's own socket stays open, so it deletes the set.
 """
 
 import threading
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -346,6 +346,7 @@ class Installation:
         self._foreign = foreign
         self._fragments: Fragments | None = None  # what the kernel accepted; None: not asked since then
         self._change: RuleChange | None = None  # the latest change in steps
+        self._unfinished: TableState | None = None  # the table before the tries since the last complete one
 
     def install(self, plan: FirewallPlan) -> InstallResult:
         """Write the table for ``plan``, and repair changes by other programs.
@@ -524,6 +525,7 @@ class Installation:
             self._fragments = _fragments(find_nft())
         fragments = self._fragments
         refused: FirewallError | None = None
+        self._unfinished = self._unfinished or before
         for tried, inner, wire, limits in variants(plan):
             try:
                 bans = self._ban_sets(before)
@@ -537,7 +539,7 @@ class Installation:
             except FirewallError as error:
                 refused, before = refused or error, read_state(self._kernel, self.list_names)
             else:
-                self._clear(changed_limits(before, state) if before is not None else ())
+                self._clear_limits(before, state)
                 return InstalledTable(
                     tried,
                     state,
@@ -549,15 +551,21 @@ class Installation:
         self._fragments = None  # perhaps the kernel accepts less than before
         raise refused or FirewallError("no rules could be put in place")
 
-    def _clear(self, names: Collection[str]) -> None:
-        """Remove all elements of the sets ``names``; raise FirewallError if the kernel refuses."""
-        if not names:
-            return
-        with self._foreign.unmonitored():  # a set may have a million elements
-            refusals = self._kernel.transact(*(elements.clear_elements(TABLE, name) for name in names))
-            if refusals:
-                raise NetlinkError(refusals[0].code, b"")
-            self._foreign.commits += 1
+    def _clear_limits(self, before: TableState | None, now: TableState) -> None:
+        """Empty the sets whose elements may have other limits than the rules of ``now``, which are in place.
+
+        ``before`` is the table before these rules. If an earlier try failed, the elements may also have the
+        limits from before that try. Raise FirewallError if the kernel refuses; then the next try repeats it.
+        """
+        states = [one for one in (self._unfinished, before) if one is not None]
+        names = {name for one in states for name in changed_limits(one, now)}
+        if names:
+            with self._foreign.unmonitored():  # a set may have a million elements
+                refusals = self._kernel.transact(*(elements.clear_elements(TABLE, name) for name in names))
+                if refusals:
+                    raise NetlinkError(refusals[0].code, b"")
+                self._foreign.commits += 1
+        self._unfinished = None
 
     def _refuse_damage(self, damage: str | None) -> None:
         """Raise FirewallError if there is damage; only :meth:`install` repairs and reports it."""

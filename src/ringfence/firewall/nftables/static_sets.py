@@ -313,6 +313,7 @@ class NetworkListSets:
         self._held: dict[str, Ranges] = {}
         self._epochs: dict[str, int] = {}  # by base name: ForeignChanges.epoch when the ranges were stored
         self._changing: set[str] = set()  # the base names of the lists that a transaction changes just now
+        self._uncertain: set[str] = set()  # those of the lists whose last change got no answer
         self._size = _MOST
 
     def forget(self) -> None:
@@ -406,8 +407,8 @@ class NetworkListSets:
         ``counts`` has the kernel's number of elements of each set, None if the kernel does not count.
         """
         count, held = counts.get(self._name(base), -1), self._held.get(base)
-        if held is None:
-            return Ranges(int(base[-1]), b"") if count == 0 else None
+        if held is None:  # if an answer was lost, the set may have a range that does not count (``counted``)
+            return Ranges(int(base[-1]), b"") if count == 0 and base not in self._uncertain else None
         trusted = count is None and self._epochs[base] == self._foreign.epoch
         return held if count == held.counted or trusted else None
 
@@ -481,6 +482,7 @@ class NetworkListSets:
     def _record(self, base: str, held: Ranges, epoch: int) -> None:
         self._held[base] = held
         self._epochs[base] = epoch
+        self._uncertain.discard(base)
 
     def _carry_out(
         self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None
@@ -506,6 +508,7 @@ class NetworkListSets:
                         self._record(base, held, epoch)
                 elif transaction.uncertain:
                     self._held.pop(base, None)
+                    self._uncertain.add(base)
         transaction.raise_error()
 
 
