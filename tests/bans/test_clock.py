@@ -2,14 +2,16 @@
 
 import asyncio
 from ipaddress import ip_network
+from typing import NoReturn
 
 import pytest
 from tests.support.world import OTHER, START, SUBJECT, World
 
 from ringfence.ban_facts import ClockSet
+from ringfence.bans.restore import set_since_last_run
 from ringfence.bans.unban import unban
 from ringfence.detect.rules import DAY, HOUR
-from ringfence.errors import FirewallError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.values.ban import BanEnd, Scope
 
 AHEAD = 3_600.0
@@ -168,3 +170,19 @@ def test_a_set_clock_is_reported_once(world: World) -> None:
 
     changes = [fact.seconds for fact in world.facts if isinstance(fact, ClockSet)]
     assert changes == [AHEAD, -AHEAD]
+
+
+def test_how_far_the_clock_was_set_between_two_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is known within one boot, if the database can be read."""
+    assert set_since_last_run(world.records, world.clock) == 0.0
+    world.ahead = AHEAD
+    assert set_since_last_run(world.records, world.clock) == AHEAD
+    world.boots += 1
+    assert set_since_last_run(world.records, world.clock) == 0.0
+    world.boots -= 1
+
+    def unreadable() -> NoReturn:
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(world.store.bans, "clock", unreadable)
+    assert set_since_last_run(world.records, world.clock) == 0.0

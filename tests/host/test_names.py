@@ -377,6 +377,26 @@ def test_the_hosts_file_precedes_the_dns(tmp_path: Path) -> None:
     assert follow({(CARRIER, "A"): ["192.0.2.1"]}, script).seen[0] == {CARRIER: nets("192.0.2.7")}
 
 
+def test_an_address_that_the_hosts_file_lacks_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of the file do not rotate, so no other address of the name stays for a day."""
+    monkeypatch.setattr(names, "LONGEST", 0.05)
+
+    def write(address: str) -> None:
+        (tmp_path / "hosts").write_text(f"{address} {CARRIER}\n", "utf-8")
+
+    async def script(followed: Followed) -> None:
+        await followed.until(lambda: followed.seen)
+        write("192.0.2.77")
+        await followed.until(lambda: len(followed.seen) == 2)
+
+    write("192.0.2.7")
+    followed = follow({}, script, known={CARRIER: nets("192.0.2.1")})
+
+    assert followed.seen == [{CARRIER: nets("192.0.2.7")}, {CARRIER: nets("192.0.2.77")}]
+
+
 def test_names_that_are_wanted_no_more_are_forgotten() -> None:
     """Only wanted names are followed, and their number is limited."""
 

@@ -123,6 +123,45 @@ def test_a_contact_that_was_listed_goes_with_the_list() -> None:
     assert where.replace_lists([], PJSIP) == ()
 
 
+@pytest.mark.parametrize(
+    ("listed", "goes", "returns"),
+    [
+        (ListedContact(CAROL, CAROL_URI), status("Removed"), status("Reachable")),
+        (
+            ListedContact(DAVE),
+            item(rosters.SIP_REACHABLE, PeerStatus="Unregistered"),
+            item(rosters.SIP_REGISTERED),
+        ),
+    ],
+)
+def test_a_contact_that_goes_after_the_request_of_a_list_is_gone(
+    listed: ListedContact, goes: RosterEvent, returns: RosterEvent
+) -> None:
+    """The list may be older than the event, unless the contact returns, or the list is requested later."""
+    services = frozenset({listed.contact.service})
+    where = ContactTracker("pbx")
+    where.replace_lists([listed], services)
+    where.begin_lists()
+    where.on_event(goes)
+    assert where.replace_lists([listed], services) == ()
+    where.on_event(returns)
+    assert where.replace_lists([listed], services) == (listed.contact,)
+    where.on_event(goes)
+    where.begin_lists()
+    assert where.replace_lists([listed], services) == (listed.contact,)
+
+
+def test_contacts_that_go_while_lists_are_requested_are_bounded() -> None:
+    """Beyond the bound, a list decides whether a contact is there."""
+    where = ContactTracker("pbx", most=1)
+    where.begin_lists()
+    other = CAROL_URI.replace("sip:", "sip:other-")
+    where.on_event(status("Removed", other))
+    where.on_event(status("Removed"))
+    listed = ListedContact(CAROL, CAROL_URI)
+    assert where.replace_lists([evolve(listed, uri=other), listed], PJSIP) == (CAROL,)
+
+
 def test_lists_of_one_service_leave_the_others() -> None:
     """Services whose lists are missing keep their contacts."""
     where = ContactTracker("pbx")

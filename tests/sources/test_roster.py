@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from structlog.testing import capture_logs
 from tests.parse import rosters
 from tests.parse.rosters import packet
@@ -324,6 +324,26 @@ def test_changes_are_reported_at_once() -> None:
 
     assert reports.contacts == [CAROL]
     assert [roster.contacts for roster in reports.rosters] == [(), (CAROL,)]
+
+
+@pytest.mark.parametrize("action", ["DBGetTree", "PJSIPShowRegistrationsOutbound"])
+def test_a_phone_that_goes_during_a_round_is_not_in_its_roster(action: str) -> None:
+    """The list was requested before the phone went, so it still has the phone."""
+    mine = b"\r\nActionID: {ActionID}\r\n"
+    alice = {"AOR": "alice", "EndpointName": "alice", "URI": "sip:alice@198.18.1.10:53733"}
+    removed = packet(rosters.CONTACT_STATUS, ContactStatus="Removed", **alice) + b"\r\n\r\n"
+    answer = b"".join(
+        [
+            b"Response: Success" + mine + b"EventList: start\r\nMessage: Result will follow\r\n\r\n",
+            *(one + mine + b"\r\n" for one in LISTS[action]),
+            removed,
+            b"Event: ListComplete" + mine + b"EventList: Complete\r\n\r\n",
+        ]
+    )
+    reports, _ = reports_of(Script(play=[GRANTED], lists=LISTS, answers={action: answer}))
+
+    assert reports.rosters == [Roster("pbx", contacts=(DAVE,), trunks=(CARRIER,))]
+    assert reports.contacts == [evolve(ALICE, until=None, gone=True)]
 
 
 RELOAD = b"Event: Reload\r\nPrivilege: system,all\r\nModule: %b\r\nStatus: %d\r\n\r\n"

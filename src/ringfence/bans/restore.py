@@ -18,6 +18,7 @@ from ringfence.ban_facts import News
 from ringfence.bans.book import CHUNK, CLOCK_STEP, Batch, Book, Steps
 from ringfence.bans.listing import listed
 from ringfence.clock import Clock
+from ringfence.errors import StoreError
 from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
 from ringfence.ledger import key_of, network_of
 from ringfence.store.bans import Records
@@ -33,7 +34,7 @@ With a greater difference it is another ban. ipset rounds timeouts up to whole s
 
 
 def restore_bans(
-    book: Book, backend: Backend, records: Records, clock: Clock, *, recorded: bool = True
+    book: Book, backend: Backend, records: Records, clock: Clock, *, recorded: bool
 ) -> Steps[dict[str, int]]:
     """At the daemon's start, add the stored bans that the kernel lacks; adopt those that the store lacks.
 
@@ -89,6 +90,19 @@ def _is_set(records: Records, offset: float) -> bool:
     """
     known, _ = records.clock()
     return known is None or abs(offset - known) > CLOCK_STEP
+
+
+def set_since_last_run(records: Records, clock: Clock) -> float:
+    """Return by how many seconds the clock was set since an earlier daemon of this boot recorded it.
+
+    Call this before the start, which records the clock. Return 0.0 if it was not set, or if that is unknown.
+    """
+    try:
+        known, booted = records.clock()
+    except StoreError:  # it was reported
+        return 0.0
+    step = clock.wall() - clock.mono() - known if known is not None else 0.0
+    return step if abs(step) > CLOCK_STEP and booted and booted == clock.boot() else 0.0
 
 
 def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:

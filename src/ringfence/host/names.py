@@ -9,6 +9,9 @@ An address stays for a day (``KEPT_FOR``) after the latest answer that contained
 which the DNS has addresses of the name: while the servers are down, or no longer know the name, all known
 addresses stay. While only some of the queries fail, their last replies count. Each failure is reported. The
 numbers of names and of addresses are limited.
+
+If ``/etc/hosts`` has the name, only its addresses there count, from the next look at the file on. Lines of a
+file do not rotate, as DNS answers do.
 """
 
 import asyncio
@@ -128,13 +131,15 @@ class ResolvedNames:
     """The addresses of a host name, as networks of one address, and the seconds for which they are valid.
 
     ``trouble`` is why the addresses may be incomplete; "" if they are complete. ``replies`` are the replies
-    to all queries. For a query that failed, the last reply counts.
+    to all queries. For a query that failed, the last reply counts. ``by_hand``: ``/etc/hosts`` has the
+    addresses.
     """
 
     networks: frozenset[Network]
     seconds: float = LONGEST
     trouble: str = ""
     replies: "Replies" = Factory(dict)
+    by_hand: bool = False
 
     @property
     def answered(self) -> bool:
@@ -307,7 +312,7 @@ class Names:
             return  # no part of the daemon wants this name any more
         before = older = mine.ages
         if found.answered:
-            older = _aged(before, min(now - mine.answered, LONGEST))
+            older = {} if found.by_hand else _aged(before, min(now - mine.answered, LONGEST))
             mine.answered = now
         latest = dict.fromkeys(_bounded(found.networks), 0.0)
         rest = {one: age for one, age in older.items() if one not in latest}
@@ -350,7 +355,7 @@ async def find(
     """
     by_hand = _networks(await hosts.addresses(name))
     if by_hand:
-        return ResolvedNames(by_hand)
+        return ResolvedNames(by_hand, by_hand=True)
     services = [(f"{service}.{name}", "SRV") for service in SERVICES]
     replies = await _asked(resolver, [(name, "A"), (name, "AAAA"), *services], patience, last)
     servers = sorted({server for reply in replies.values() for server in reply.servers})[:MOST_SERVERS]

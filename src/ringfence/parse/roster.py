@@ -395,6 +395,11 @@ class ContactTracker:
         self._most = most
         self._size = 0
         self._at: OrderedDict[_Account, dict[str, _KnownContact]] = OrderedDict()
+        self._gone: set[tuple[_Account, str]] = set()  # by account and URI, since ``begin_lists``
+
+    def begin_lists(self) -> None:
+        """Record from now on which contacts go. Call this before lists of contacts are requested."""
+        self._gone.clear()
 
     def on_event(self, event: RosterEvent) -> Contact | None:
         """Handle an AMI event about a phone that Asterisk sent unasked; return the contact that changed."""
@@ -408,7 +413,8 @@ class ContactTracker:
         """Replace the contacts of these services by complete lists; return every known contact.
 
         A contact of PJSIP that an event reported and no list holds stays: it may be in a database that the
-        list does not read, or be newer than the list.
+        list does not read, or be newer than the list. A listed contact that has gone since
+        :meth:`begin_lists` is left out: the event is newer than the list.
         """
         before, self._at, self._size = self._at, OrderedDict(), 0
         for account, known in before.items():
@@ -417,6 +423,8 @@ class ContactTracker:
                     self._put(account, uri, one)
         for entry in listed:
             account = entry.contact.service, entry.contact.account
+            if (account, entry.uri) in self._gone:
+                continue
             old = before.get(account, {}).get(entry.uri)
             contact = entry.contact
             if not entry.has_status and old is not None:
@@ -468,6 +476,8 @@ class ContactTracker:
         old = known.get(uri)
         if gone:
             self._drop(account, uri)
+            if len(self._gone) < self._most:
+                self._gone.add((account, uri))
             stays = any(one.contact.address == contact.address for one in known.values())
             return None if stays else evolve(contact, gone=True, reachable=False, unreachable=False)
         before = old.contact if old is not None else contact
@@ -476,6 +486,7 @@ class ContactTracker:
         if status not in _UNCHANGED:
             reachable, unreachable = status == _REACHABLE, status == _UNREACHABLE
         now = evolve(contact, until=before.until, reachable=reachable, unreachable=unreachable)
+        self._gone.discard((account, uri))
         self._put(account, uri, _KnownContact(now, from_event=old is None or old.from_event))
         here = (one.contact for one in known.values() if one.contact.address == now.address)
         if now.unreachable and any(not one.unreachable for one in here):

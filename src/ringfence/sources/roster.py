@@ -162,6 +162,7 @@ class RosterQueries:
         # So only the state before the requests counts.
         booted = self._booted
         self.due.clear()
+        self._tracker.begin_lists()
         self._rounds += 1
         if not booted and self._rounds > 1:
             refused.append(f"changes of phones are not reported; fix: {self._fix('read', 'system')}")
@@ -169,16 +170,16 @@ class RosterQueries:
         trunks: tuple[TrunkHost, ...] | None = None
         if plan is not None and not plan.refused:
             listed = await self._lists(connection, plan.contacts, refused)
-            contacts = self._contacts_of(listed)
+            trunks = _trunks(await self._lists(connection, plan.trunks, refused))
+            if not booted and not trunks:
+                trunks = None
+            contacts = self._contacts_of(listed)  # last, so the roster contradicts no event
             if not booted or plan.unlisted or None in listed.values():
                 # These lists may be incomplete. A phone that is missing in a roster counts as gone.
                 # So the contacts are passed on one by one, and not in the roster.
                 for contact in contacts:
                     self._listener.on_contact(contact)
                 contacts = None
-            trunks = _trunks(await self._lists(connection, plan.trunks, refused))
-            if not booted and not trunks:
-                trunks = None
         self._report(tuple(refused))
         self._listener.on_roster(
             Roster(self._asterisk, contacts=contacts, trunks=trunks, refused=self.refused)

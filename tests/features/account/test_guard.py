@@ -113,6 +113,20 @@ def test_a_set_clock_ends_no_learning_and_forgets_no_home(tmp_path: Path, step: 
         assert found.alarms()[0] == "carol at 100.64.0.0/16"
 
 
+@pytest.mark.parametrize("step", [60 * DAY, 400 * DAY, -400 * DAY])
+def test_a_clock_that_is_set_between_two_runs_changes_no_age(tmp_path: Path, step: float) -> None:
+    """A new account is still learned, and an old one has its home."""
+    with watched(tmp_path, Elsewhere.BLOCK) as found:
+        found.login(HOME, "carol")
+        found.watch.finish()
+        found.made.ahead = step
+        found.watch = LoginWatch(found.side, Elsewhere.BLOCK)
+        found.login(ABROAD, "carol")
+        assert (found.alarms(), found.bans()) == ([], [])
+        found.login(ip_address("100.70.0.1"))
+        assert found.alarms() == ["alice at 100.70.0.0/16"]
+
+
 @pytest.mark.parametrize("elsewhere", Elsewhere)
 def test_a_login_elsewhere(tmp_path: Path, elsewhere: Elsewhere) -> None:
     """It is an alarm; its address is a friend, a stranger or banned; a confirmation ends that."""

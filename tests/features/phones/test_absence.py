@@ -128,6 +128,42 @@ def test_a_phone_that_moves_is_not_gone(*, old_first: bool) -> None:
     assert listed(phones, DAY / 2 + AFTER) == [("198.51.100.0/24", ("alice",), 0)]
 
 
+def test_a_phone_that_moves_back_is_not_gone() -> None:
+    """The second address may disappear before the first one appears again, however often that happens."""
+    phones = registered("alice")
+    appear(phones, "alice", FAR, 0.0)
+    disappear(phones, "alice", HOME, 5.0)
+    for now, (old, new) in ((30.0, (FAR, HOME)), (60.0, (HOME, FAR)), (90.0, (FAR, HOME))):
+        disappear(phones, "alice", old, now)
+        appear(phones, "alice", new, now + 1)
+        assert away(phones, now + 1) == []
+    assert listed(phones, DAY / 2) == []
+
+    disappear(phones, "alice", HOME, DAY / 2)
+    assert listed(phones, DAY / 2 + AFTER) == [("203.0.113.0/24", ("alice",), 0)]
+
+
+def test_a_phone_that_moves_back_ends_the_alarm_about_it() -> None:
+    """The phone was away for long enough to be listed at its second address."""
+    phones = registered("alice")
+    appear(phones, "alice", FAR, 0.0)
+    disappear(phones, "alice", HOME, 5.0)
+    disappear(phones, "alice", FAR, 30.0)
+    assert listed(phones, 30.0 + AFTER) == [("198.51.100.0/24", ("alice",), 0)]
+    appear(phones, "alice", HOME, 31.0 + AFTER)
+    assert listed(phones, 31.0 + AFTER) == []
+
+
+def test_a_new_phone_that_returns_hides_no_other() -> None:
+    """Both phones of an account were away; the one that was registered for a day stays away."""
+    phones = registered("alice")
+    appear(phones, "alice", FAR, -3_600.0)
+    disappear(phones, "alice", FAR, 0.0)
+    disappear(phones, "alice", HOME, 10.0)
+    appear(phones, "alice", FAR, 20.0)
+    assert listed(phones, 10.0 + AFTER) == [("203.0.113.0/24", ("alice",), 0)]
+
+
 def test_the_second_phone_of_an_account_may_be_gone() -> None:
     """An account has a desk phone and one at home: the one at home is missed."""
     phones = registered("alice")
@@ -310,59 +346,71 @@ def test_everything_is_bounded() -> None:
 
 
 class Gone(NamedTuple):
-    """A phone of the model that is away, and whether it is listed."""
+    """A phone of the model that is away; ``moved``: a phone has moved from there to another address."""
 
     account: str
     address: Address
     since: float
     left: float
+    moved: bool
     listed: bool = False
+
+    @property
+    def lasted(self) -> bool:
+        """Whether the phone was registered for a day."""
+        return self.left - self.since >= DAY
 
 
 @define
 class Model:
-    """Phones without a place: each account has the times since which its phones are registered."""
+    """Phones that answer: each contact has the time since which its phone is registered."""
 
-    times: dict[str, list[float]] = field(factory=dict)
-    contacts: set[tuple[str, Address]] = field(factory=set)
+    contacts: dict[tuple[str, Address], float] = field(factory=dict)
     away: list[Gone] = field(factory=list)
 
     def appear(self, account: str, address: Address, now: float) -> None:
         """Bring a phone back, or make a new one."""
         if any(one == account and same(there, address) for one, there in self.contacts):
             return
-        self.contacts.add((account, address))
         mine = [one for one in self.away if one.account == account]
         here = [one for one in mine if same(one.address, address)]
-        since = now
+        self.contacts[account, address] = now
         for back in here[:1] or mine[-1:]:
+            phone = back
+            if back.moved and mine[-1].since < back.since:  # the phone that left last moved back
+                phone = mine[-1]
+                self.away[self.away.index(phone)] = phone._replace(since=back.since, moved=True)
             self.away.remove(back)
-            since = back.since if now - back.left < BREAK else now
-        self.times.setdefault(account, []).append(since)
+            if now - phone.left < BREAK:
+                self.contacts[account, address] = phone.since
 
     def disappear(self, account: str, address: Address, now: float) -> None:
         """Let the youngest phone of the account be away."""
         for one in [one for one in self.contacts if one[0] == account and same(one[1], address)]:
-            self.contacts.remove(one)
-            latest = max(self.times[account])
-            self.times[account].remove(latest)
-            self.away.append(Gone(account, address, latest, now))
+            since = self.contacts.pop(one)
+            others = [other for other in self.contacts if other[0] == account]
+            youngest = max(others, key=self.contacts.__getitem__, default=one)
+            moved = self.contacts.get(youngest, since) > since
+            if moved:
+                since, self.contacts[youngest] = self.contacts[youngest], since
+            self.away.append(Gone(account, address, since, now, moved=moved))
 
     def list_gone(self, now: float) -> set[tuple[str, Address]]:
         """List the phones that are gone, with those of their networks."""
-        old = [one for one in self.away if one.left - one.since >= DAY]
-        due = {prefix_of(one.address) for one in old if not one.listed and now - one.left >= AFTER}
+        due = {
+            prefix_of(one.address)
+            for one in self.away
+            if one.lasted and not one.listed and now - one.left >= AFTER
+        }
         self.away = [
-            one._replace(listed=one.listed or (one in old and prefix_of(one.address) in due))
+            one._replace(listed=one.listed or (one.lasted and prefix_of(one.address) in due))
             for one in self.away
         ]
-        return {(one.account, one.address) for one in self.away if one.listed}
+        return {(one.account, one.address) for one in self.away if one.listed and one.lasted}
 
     def purge(self, now: float) -> None:
         """Forget phones that are away for long."""
-        self.away = [
-            one for one in self.away if now - one.left < (FORGET if one.left - one.since >= DAY else BREAK)
-        ]
+        self.away = [one for one in self.away if now - one.left < (FORGET if one.lasted else BREAK)]
 
 
 def same(one: Address, other: Address) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from ringfence.alarm_codes import Alarm, AlarmCode
 from ringfence.alarms import BEGAN, AlarmEvent
 from ringfence.ban_facts import ClockSet
+from ringfence.bans.restore import set_since_last_run
 from ringfence.config.schema import Settings
 from ringfence.control_server import Handler
 from ringfence.detect.friends import account_of
@@ -81,8 +82,11 @@ class LoginWatch(Feature):
         self._clock = side.common.clock
         self._table = AccountTable(side.common.store.connection)
         self._best_effort = side.common.store.best_effort
-        now = self._clock.wall()
+        step = set_since_last_run(side.common.store.records, self._clock)
+        now = self._clock.wall() - step  # by the clock of the recorded times, so that none is too old
         self._accounts = Accounts(self._best_effort.read(self._table.load, [], now))
+        if step:
+            self._accounts.move(step)
         self._waiting: deque[_Arrival] = deque()
         self._arrived = asyncio.Event()
         self._databases: object = None  # those in which the unknown locations of places were looked up

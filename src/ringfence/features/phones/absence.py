@@ -10,6 +10,8 @@ and each phone the time since which it is registered:
 - If a contact disappears, or the phone there does not answer, the phone that has been registered for the
   shortest time is away. It may have just appeared elsewhere: then a phone has moved, and no phone that was
   there for a day is away.
+- If a contact appears at an address from which a phone has moved, the phone that left last has come back,
+  even if it left another address: it has moved back.
 
 A phone that was away for ``BREAK`` counts as new when it comes back. So a phone that is switched off each
 night, or registers only for a call, is never registered for a day.
@@ -69,7 +71,8 @@ class _Away:
     ``since`` is when it began to be registered, ``left`` when it disappeared from ``address``. Its absence
     counts from ``start``, which is later than ``left`` if Asterisk restarted meanwhile. If Asterisk still has
     the contact of a phone that does not answer, ``until`` is when the registration ends, inf if unknown;
-    otherwise None. ``listed``: the alarm lists it.
+    otherwise None. ``listed``: the alarm lists it. ``moved``: a phone has moved from ``address`` to another
+    one. The database does not keep that.
     """
 
     account: str
@@ -79,6 +82,7 @@ class _Away:
     start: float
     until: float | None = None
     listed: bool = False
+    moved: bool = False
     network: Network = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -263,7 +267,11 @@ class Absences:
             return
         since = now
         if mine.away:
-            back = back or mine.away[-1]
+            latest = mine.away[-1]
+            back = back or latest
+            if back.moved and latest.since < back.since:
+                back.since, back.left, latest.since = latest.since, latest.left, back.since
+                latest.moved = True
             mine.away.remove(back)
             self.changes += back.lasted
             if now - back.left < BREAK:
@@ -277,9 +285,10 @@ class Absences:
         if mine is None or gone is None:
             return
         youngest = max(mine.present.values(), key=attrgetter("since"), default=gone)
-        if youngest.since > gone.since:
+        moved = youngest.since > gone.since
+        if moved:
             youngest.since, gone.since = gone.since, youngest.since
-        phone = _Away(short_account(account), address, gone.since, now, now)
+        phone = _Away(short_account(account), address, gone.since, now, now, moved=moved)
         mine.away.append(phone)
         self.changes += phone.lasted
         del mine.away[:-MOST_AWAY]
