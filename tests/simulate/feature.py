@@ -90,11 +90,11 @@ class Feature:
     def before_kill(self) -> None:
         """Record what the process knows now, which is killed next."""
 
-    def copy_files(self, before: Path, after: Path) -> None:
-        """Copy the feature's files from the folder of a killed process to that of the next one."""
+    def on_end(self, before: Path, after: Path) -> None:
+        """Handle the end of the process; copy the feature's files from its folder to that of the next one."""
 
     def on_restart(self) -> None:
-        """Handle the end of the process: the next one begins."""
+        """Handle the beginning of the next process."""
 
     def heal(self) -> None:
         """End all faults."""

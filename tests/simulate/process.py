@@ -366,7 +366,7 @@ class Process:
                     content = content[: self.host.schedule.chosen.randrange(least, len(content) + 1)]
                 (after / f"{self.database.name}{suffix}").write_bytes(content)
         for feature in self.host.features:
-            feature.copy_files(self.database.parent, after)
+            feature.on_end(self.database.parent, after)
         self.end()
         shutil.rmtree(self.database.parent)
 

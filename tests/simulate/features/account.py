@@ -294,7 +294,7 @@ class Accounts(Feature):
 
     # -- what a process leaves
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Record what the database of the next process may have. The feature has no files."""
         now, process = self.host.schedule.mono, self.stage.process
         self._follow(now)

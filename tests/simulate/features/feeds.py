@@ -149,7 +149,7 @@ class Feeds(Feature):
         """Record which list the process has now: the clock may be set before the next one starts."""
         self._follow()
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Copy the daemon's own file. The next process has no other list."""
         self._follow()
         self._taken, self._is_unkept, self._ahead = self._kept, False, self.host.schedule.ahead

@@ -233,7 +233,7 @@ class Fence(WatchedFeature):
 
     # -- what must hold
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Look at what a process leaves: it has no files, but its trial is over or in the database."""
         process, kernel = self.stage.process, self.host.kernel
         if not self._is_dropping:

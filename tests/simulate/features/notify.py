@@ -201,7 +201,7 @@ class Notify(Feature):
         owed.failures = 0
         return Delivery(ok=True, text="accepted")
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Record what the process has not sent, if it was not killed. It has no files."""
         owed = self._owed
         if self.stage.process.is_over and not owed.failures and not owed.hangs_at_stop:

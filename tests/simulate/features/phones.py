@@ -275,7 +275,7 @@ class Phones(WatchedFeature):
         self._was_set = self._was_set or abs(step.set) > CLOCK_STEP
         self._loses_power = step.kind == "power loss"
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Record whether the process has saved what it knew. The feature has no files."""
         works = self.stage.process.store.best_effort.takes_writes and not self.host.disk.error
         self._restarts.append((self.host.schedule.mono, works and not self._loses_power))

@@ -122,7 +122,7 @@ class Trial(WatchedFeature):
     def _may_be_over(self) -> bool:
         return self._is_moved or self.host.schedule.mono > self._end - SOON
 
-    def copy_files(self, before: Path, after: Path) -> None:
+    def on_end(self, before: Path, after: Path) -> None:
         """Look at what a process leaves that has stopped. It has no files."""
         if self.stage.process.is_over:
             if self._end < inf and self.host.kernel.has_rules and self._kernel_works:
