@@ -16,7 +16,7 @@ from ringfence.alarm_codes import AlarmCode
 from ringfence.config.converters import Ladder
 from ringfence.config.schema import ClaimedSettings
 from ringfence.errors import FirewallError
-from ringfence.guard.facts import AddressFacts
+from ringfence.guard.facts import AddressFactsReader
 from ringfence.values.attempt import Proof
 from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.friend import Friend, FriendReason
@@ -28,7 +28,7 @@ class Desk:
     def __init__(self, made: Kept) -> None:
         self.kept = made
         made.side.start()
-        self._asking = AddressFacts(made.side)
+        self._asking = AddressFactsReader(made.side)
 
     def ask(self, network: str) -> dict[str, Any]:
         """Return the answer that a command receives."""

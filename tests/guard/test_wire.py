@@ -17,7 +17,7 @@ from ringfence.errors import HostError
 from ringfence.firewall.contract import Opened
 from ringfence.guard import firewall_manager, source_manager
 from ringfence.guard.firewall_manager import find_answer_users
-from ringfence.guard.source_manager import CALM, SocketUsers, WireReader
+from ringfence.guard.source_manager import HURRY_FOR, SocketUsers, WireReader
 from ringfence.host import listening
 from ringfence.host.listening import NamedUsers
 from ringfence.sources.state import WITHOUT_WIRE, Condition, State
@@ -108,7 +108,7 @@ def test_a_log_hurries_if_the_wire_cannot_read_everything(kept: Kept, wire: Wire
     wire.on_exchange()
     wire.check()
     assert wire.hurry.is_set()
-    kept.now += CALM
+    kept.now += HURRY_FOR
     wire.check()
     assert not wire.hurry.is_set()
     wire.source.condition = Condition(State.CONNECTING)

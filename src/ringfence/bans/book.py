@@ -98,9 +98,9 @@ def _adopted(key: int, now: float, left: float) -> Ban:
     return Ban(network, since=now, expires=now + left, rule=rule, reason=reason, origin=origin, scope=scope)
 
 
-def failure_lines(failed: Iterable[Outcome]) -> list[str]:
+def failure_lines(outcomes: Iterable[Outcome]) -> list[str]:
     """Return a line (network and error) for each ban or unban that the kernel refused."""
-    return [f"{outcome.change.network}: {outcome.error}" for outcome in failed]
+    return [f"{one.change.network}: {one.error}" for one in outcomes if one.error is not None]
 
 
 @define
@@ -195,7 +195,7 @@ class Book:
             else:
                 refused.append(f"{ban.network}: {why}")
         outcomes = yield from self.add(wanted, News.NEW, now)
-        return refused + failure_lines(outcome for outcome in outcomes if outcome.error is not None)
+        return refused + failure_lines(outcomes)
 
     def add(self, bans: Sequence[Ban], news: News, now: float) -> Steps[list[Outcome]]:
         """Add bans to the kernel for the time that they have left at ``now`` (epoch seconds).
@@ -263,9 +263,9 @@ class Book:
     def _refuse(self, ban: Ban, error: FirewallError, news: News) -> Steps[None]:
         """Keep a refused ban as pending, unless too many are.
 
-        Otherwise a new ban is forgotten: new attempts lead to a ban. A known ban stays in the ledger: the
-        next comparison misses it in the kernel, and tries it again. But if a set is full, it is forgotten
-        too: in the ledger, it would be the first to make room for others, and make none.
+        If too many are, a new ban is forgotten: new attempts lead to another one. A known ban stays in the
+        ledger: the next comparison misses it in the kernel, and tries it again. A known ban that a full set
+        refuses is forgotten too: it would be the first that is removed to make room, and the kernel lacks it.
         """
         key, full = _key(ban), isinstance(error, SetFullError)
         if news is News.KNOWN and not full and not self.ledger.may_wait(key):
@@ -275,7 +275,7 @@ class Book:
         if earlier is None:
             self.counts.failed += 1
             yield Refused(ban, news, error)
-        elif earlier.news is News.KNOWN is not news:
+        elif earlier.news is News.KNOWN and news is not News.KNOWN:
             yield Over(ban.network, ban.scope, BanEnd.REPLACED)
         if not self.ledger.refuse(ban, news):
             yield Forgotten(ban.network, ban.scope)

@@ -232,7 +232,7 @@ class Enforcer:
         these bans are not counted again: only new attempts can lead to a ban.
         """
         # A clock that was set is followed by :meth:`start`, by what the database has.
-        self.apply(self.book.forget_assumed(self._followed()))
+        self.apply(self.book.forget_assumed(self._ledger_time()))
         self.records.set_switched_off(False)
         if not self.enforcing:
             self.start(recorded=recorded)
@@ -257,15 +257,16 @@ class Enforcer:
         has the length of a first ban. Then the earlier bans of this network are counted in the database,
         which may take longer. If there are any, the ban is made longer. A ban starts at the last attempt.
         """
-        now, adds, asked = self.clock.mono(), [], []
+        now, adds, aged = self.clock.mono(), [], []
         for decision in decisions:
             age = max(0.0, now - decision.at)  # if a log was read after a restart, the ban may be over
             left = (decision.seconds or decision.rule.ban_for(0)) - age
-            asked.append((decision, age, self.enforcing and left > 0))
-            if self.enforcing and left > 0:
+            is_asked = self.enforcing and left > 0
+            aged.append((decision, age, is_asked))
+            if is_asked:
                 adds.append(Add(decision.subject, ceil(min(left, MAX_TIMEOUT)), decision.scope))
         answers = iter(self._exchange(Batch(adds)) if adds else ())
-        for decision, age, is_asked in asked:
+        for decision, age, is_asked in aged:
             self._record_decision(decision, age, next(answers) if is_asked else None)
 
     def _record_decision(self, decision: Decision, age: float, answer: Outcome | None) -> None:
@@ -273,8 +274,8 @@ class Enforcer:
 
         ``answer`` is the kernel's answer to the ban; None if the kernel was not asked yet.
         """
-        now = self.now()
-        if answer is not None and answer.error is None:
+        now, is_accepted = self.now(), answer is not None and answer.error is None
+        if is_accepted:
             self.delays.record(self.clock.mono() - decision.at)
         subject, rule, scope, before = decision.subject, decision.rule, decision.scope, 0
         seconds = first = decision.seconds or rule.ban_for(0)
@@ -288,8 +289,8 @@ class Enforcer:
             self.ledger.assume(subject, scope, expires)
             self._log.warning("ban.not_enforced", address=str(subject), rule=rule.name, why="switched off")
         else:
-            if seconds != first and answer is not None and answer.error is None:
-                answer = None  # the kernel has accepted the ban, but must have it for longer
+            if is_accepted and seconds != first:
+                answer = None  # the kernel must have the ban for longer
             ban = Ban(
                 subject,
                 since=since,
@@ -323,14 +324,19 @@ class Enforcer:
     # -- what the book asks and reports
 
     def apply(self, steps: Steps[T]) -> T:
-        """Carry out ``steps``, which the book yields, and return their result. Never raises.
+        """Carry out ``steps``, such as those of the book; return their result, and raise what they raise.
 
         The kernel's answers go back to the book, and its facts to the store, the listeners and the log.
         """
         try:
             step = next(steps)
             while True:
-                step = steps.send(self._exchange(step) if isinstance(step, Batch) else self.report(step))
+                answers: Sequence[Outcome] = ()
+                if isinstance(step, Batch):
+                    answers = self._exchange(step)
+                else:
+                    self.report(step)
+                step = steps.send(answers)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -338,7 +344,7 @@ class Enforcer:
     def _exchange(self, batch: Batch) -> Sequence[Outcome]:
         """Have the database record which bans end, then return the kernel's answers to the ``batch``."""
         bans = [(change.network, change.scope) for change in batch.changes]
-        when = batch.recorded or self._followed()
+        when = batch.recorded or self._ledger_time()
         if batch.how is not None and not batch.recorded:
             self.records.end(bans, when, batch.how)
         try:
@@ -353,8 +359,8 @@ class Enforcer:
             self._log.info("ban.removed", addresses=removed[:20], number=len(removed))
         return outcomes
 
-    def report(self, fact: Fact) -> Sequence[Outcome]:
-        """Pass a fact, such as a begun ban, to the database, the listeners and the log; return ()."""
+    def report(self, fact: Fact) -> None:
+        """Pass a fact, such as a begun ban, to the database, the listeners and the log."""
         if isinstance(fact, Placed | Adopted):
             self.records.ban(fact.bans)
         for listener in (self.detector, *self._listeners):
@@ -367,7 +373,6 @@ class Enforcer:
         elif isinstance(fact, NotRemoved):
             addresses = sorted(map(str, fact.networks))[:20]
             self._log.error("unban.failed", addresses=addresses, error=str(fact.error))
-        return ()
 
     # -- exemptions and lists
 
@@ -410,8 +415,8 @@ class Enforcer:
             self.report(ClockSet(step))
         return now
 
-    def _followed(self) -> float:
-        """Return the time by the clock that the times of all bans have (epoch seconds)."""
+    def _ledger_time(self) -> float:
+        """Return the time by the ledger's clock (epoch seconds), without updating it as :meth:`now` does."""
         return self.clock.mono() + self.ledger.offset
 
     def tick(self) -> None:

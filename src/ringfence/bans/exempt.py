@@ -15,7 +15,7 @@ ITSELF: Mapping[Network, str] = {
 
 # The probe (``firewall/probe.py``) tests bans with packets of these networks: IPv4 bans with the first one,
 # IPv6 bans with the second one, which is a part of the range for documentation.
-_OF_THIS_HOST = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
+_RESERVED = (ip_network("127.0.0.0/8"), ip_network("2001:db8:5246::/48"))
 PROBED = tuple(map(ip_network, PROBE_NETWORKS.values()))
 """The networks of the probe's addresses, which no list may let pass."""
 
@@ -68,4 +68,4 @@ def without_reserved(network: Network) -> Iterator[Network]:
     The probe bans addresses in these ranges for a moment, and tests whether packets are dropped. If the
     kernel's allow list contained these addresses, no packet would be dropped.
     """
-    return without_all(network, _OF_THIS_HOST)
+    return without_all(network, _RESERVED)

@@ -154,13 +154,13 @@ class Reconciler:
             self._suspects_lists, self._filled = False, now
             enforcer.filler.fill(*network_lists.every())
 
-    def _repair(self, trouble: str) -> None:
+    def _repair(self, damage: str) -> None:
         enforcer = self._enforcer
         if enforcer.reopen(damaged=True) is None:  # `ringfence off` removed the rules: this is no damage
             return
         self.counts.repaired += 1
-        self.last_damage = trouble
-        self._log.error("firewall.repaired", damage=trouble)
+        self.last_damage = damage
+        self._log.error("firewall.repaired", damage=damage)
 
     async def run(self) -> None:
         """Compare the kernel with the ledger every minute and after damage, until cancelled.

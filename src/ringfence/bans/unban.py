@@ -133,14 +133,13 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
     for network in networks:
         async with enforcer.unbanning:
             enforcer.require_enforcing()  # enforcement may be switched off while this function waits
-            found = dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))
-            if not found:
+            keys = [*dict.fromkeys(enforcer.ledger.overlapping(network, enforcer.now()))]
+            if not keys:
                 foreign = foreign if foreign is not None else await _Foreign.read(enforcer)
                 enforcer.require_enforcing()
-                found = dict.fromkeys(foreign.adopt(enforcer, network))
-            if not found:
+                keys = foreign.adopt(enforcer, network)
+            if not keys:
                 not_banned.append(str(network))
-            keys = [*found]
             begun = _CommandTime.now(enforcer, keys)
             for part in in_parts(keys):
                 for key in part:
@@ -302,13 +301,13 @@ def _keep_rest(enforcer: Enforcer, key: int, network: Network) -> tuple[list[str
         failed = _split(enforcer, key, parts)
         pieces = "one part" if len(parts) == 1 else f"{len(parts)} parts"
         rest = f"{banned}: the rest of it stays banned, in {pieces}"
-        return failure_lines(failed), [] if failed else [rest]
+        return failed, [] if failed else [rest]
     whole = banned.prefixlen < network.prefixlen
     return [], [f"{banned}: unbanned as a whole, since one sender has all of it"] if whole else []
 
 
-def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outcome]:
-    """Ban ``parts`` of a banned network for the time that its ban has left; return the refused changes.
+def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[str]:
+    """Ban ``parts`` of a banned network for the time that its ban has left; return a line for each failure.
 
     ``key`` is the key of the ban of the whole network. The caller removes this ban afterwards. If a part
     already has a ban that ends as late or later, this ban stays.
@@ -316,10 +315,9 @@ def _split(enforcer: Enforcer, key: int, parts: Sequence[Network]) -> list[Outco
     now = enforcer.now()
     whole = enforcer.ledger.ban(key)
     bans = [evolve(whole, network=part) for part in parts] if whole is not None else []
-    shorter = []
+    wanted = []
     for ban in bans:
         there = enforcer.ledger.get(key_of(ban.network, ban.scope))
         if there is None or there.expires < ban.expires:
-            shorter.append(ban)
-    added = enforcer.apply(enforcer.book.add(shorter, News.PART, now))
-    return [outcome for outcome in added if outcome.error is not None]
+            wanted.append(ban)
+    return failure_lines(enforcer.apply(enforcer.book.add(wanted, News.PART, now)))

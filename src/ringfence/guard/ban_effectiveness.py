@@ -121,7 +121,7 @@ class BanEffectiveness:
             self._record(attempt, 0.0)
 
     def _on_late(self, attempt: Attempt) -> None:
-        """Count an attempt from a banned address. From the third one after the ban on, there is an alarm."""
+        """Count an attempt from a banned address; the third one after the ban activates an alarm."""
         ledger, now = self._detector.bans, self._clock.wall()
         subject = self._detector.subject_of(attempt.address)
         keys = [key for scope in Scope for key in ledger.covering(subject, scope, now)]

@@ -50,14 +50,14 @@ class _FoundBans:
     def __init__(self, elements: Iterable[Element], ledger: Ledger) -> None:
         self._keys = bytearray()
         self._records: list[Record | None] = []
-        self._since, self._timeouts = array("d"), array("d")
+        self._order, self._timeouts = array("d"), array("d")
         self._packets, self._bytes = array("Q"), array("Q")
         for element in elements:
             key = key_of(element.network, element.scope)
             record = ledger.get(key)
             self._keys += key.to_bytes(_KEY, "big")
             self._records.append(record)
-            self._since.append(-record.since if record else 0.0)
+            self._order.append(-record.since if record else 0.0)  # ascending: the newest ban first
             self._timeouts.append(element.timeout)
             self._packets.append(element.packets)
             self._bytes.append(element.bytes)
@@ -70,7 +70,7 @@ class _FoundBans:
         numbers: Iterable[int] = range(len(self._records))
         if most is not None and most < len(self._records):
             numbers = islice(_sorted(numbers, [-self._end(at, now) for at in numbers]), most)
-        return _sorted(numbers, self._since)
+        return _sorted(numbers, self._order)
 
     def _end(self, at: int, now: float) -> float:
         """Return the end of the ban with the number ``at``; it and ``now`` are in seconds since the epoch."""

@@ -113,10 +113,7 @@ PURGE_EVERY = 3_600.0
 
 
 class Daemon:
-    """The running daemon. The firewall is in place when :meth:`serve` begins.
-
-    There are eight parameters because :func:`build_daemon` constructs the parts and passes each of them.
-    """
+    """The running daemon. The firewall is in place when :meth:`serve` begins."""
 
     def __init__(
         self,
@@ -158,7 +155,7 @@ class Daemon:
             release_freed_memory()
             self._log.info("daemon.ready", firewall=self._side.kernel.backend.name)
             await self._stopped.wait()
-            process.stopping()
+            process.report_stopping()
             for feature in self.features.all:
                 await feature.stop()
             for task in tasks:
@@ -217,13 +214,9 @@ class Daemon:
         return asdict(self._reloader.reload())
 
     def _handlers(self) -> Mapping[str, control_server.Handler]:
-        handlers = {
-            **self._answers,
-            "reload": self._reload,
-        }
         side, admins = self._side, self._reloader.settings.control.admins
         return RequestGate(
-            handlers,
+            {**self._answers, "reload": self._reload},
             Rights(os.geteuid(), frozenset(admins)),
             side.exempt.friends.friends,
             side.common.listeners,
@@ -278,10 +271,8 @@ def build_daemon(
         kernel = side.kernel
         rules, haste = kernel.wanted_rules, kernel.haste
         wire = WireReader(pipeline, side.detector, kernel.enforcer, clock, rules, haste)
-    positions, watchdog = (
-        LogPositions(side.common.store.state, side.common.store.best_effort),
-        SourceWatchdog(side.common.alarms),
-    )
+    positions = LogPositions(side.common.store.state, side.common.store.best_effort)
+    watchdog = SourceWatchdog(side.common.alarms)
     sources = SourceManager(pipeline, side.exempt.friends, positions, watchdog, wire, clock)
     reloader = Reloader(path, settings, pipeline, side, sources)
     status = StatusCollector(side, sources, wire, reloader, connections, features.all)

@@ -1,4 +1,4 @@
-"""The facts that a running daemon knows about one account, and about the bans that have ended."""
+"""The facts that a running daemon knows about one account or one address, and the bans that have ended."""
 
 import asyncio
 from collections import OrderedDict
@@ -63,7 +63,7 @@ MOST_KNOWN = 8_192
 MOST_UNKNOWN = 2_048
 MOST_ADDRESSES = 16
 
-_Here = OrderedDict[Address, Failures]
+_ByAddress = OrderedDict[Address, Failures]
 
 
 @define(eq=False)
@@ -74,22 +74,22 @@ class _Table:
     """
 
     most: int
-    accounts: OrderedDict[str, _Here] = Factory(OrderedDict)
+    accounts: OrderedDict[str, _ByAddress] = Factory(OrderedDict)
     size: int = 0
 
-    def pop(self, account: str) -> _Here:
+    def pop(self, account: str) -> _ByAddress:
         """Remove an account and return its failures by address; empty if the table lacks the account."""
-        here = self.accounts.pop(account, None) or OrderedDict()
-        self.size -= len(here)
-        return here
+        failures = self.accounts.pop(account, None) or OrderedDict()
+        self.size -= len(failures)
+        return failures
 
-    def add(self, account: str, here: _Here) -> None:
+    def add(self, account: str, failures: _ByAddress) -> None:
         """Add an account that the table lacks, with its failures by address, as the latest one.
 
         While the table is too large, discard the first account.
         """
-        self.accounts[account] = here
-        self.size += len(here)
+        self.accounts[account] = failures
+        self.size += len(failures)
         while self.size > self.most:
             _, removed = self.accounts.popitem(last=False)
             self.size -= len(removed)
@@ -118,20 +118,20 @@ class FailureMemory:
             table, other = other, table
         # If the account began or ceased to work since its last failure, the other table has its failures.
         earlier = other.pop(account)
-        here = table.pop(account) or earlier
-        before = here.pop(attempt.address, None)
+        failures = table.pop(account) or earlier
+        before = failures.pop(attempt.address, None)
         first, times = (before.first, before.times) if before is not None else (attempt.time, 0)
-        here[attempt.address] = Failures(attempt, first, times + 1)
-        if len(here) > MOST_ADDRESSES:
-            strange = (one for one in here if not self._friends.worked_at(account, one))
-            del here[next(strange, next(iter(here)))]
-        table.add(account, here)
+        failures[attempt.address] = Failures(attempt, first, times + 1)
+        if len(failures) > MOST_ADDRESSES:
+            strange = (one for one in failures if not self._friends.worked_at(account, one))
+            del failures[next(strange, next(iter(failures)))]
+        table.add(account, failures)
 
     def failures_of(self, account: str) -> list[Failures]:
         """Return the failed attempts on ``account``, one entry for each address, the latest one last."""
         account = short_account(account)
-        here = self._known.accounts.get(account) or self._unknown.accounts.get(account)
-        return list(here.values()) if here else []
+        failures = self._known.accounts.get(account) or self._unknown.accounts.get(account)
+        return list(failures.values()) if failures else []
 
 
 class AccountFactsReader:
@@ -162,7 +162,7 @@ class AccountFactsReader:
         failed_at = [one.last.address for one in failures]
         locations = await side.common.locator.of(failed_at)
         homes = dict.fromkeys(friend.address for friend in (*friends, *former))
-        addresses = dict.fromkeys([*homes, *(one.last.address for one in failures)])
+        addresses = dict.fromkeys([*homes, *failed_at])
         return AccountFacts(
             account,
             now,
@@ -241,7 +241,7 @@ def _as_json(one: RecordedBan) -> dict[str, Any]:
 # past bans and the lists are read in threads, so that a request delays no ban.
 
 
-class AddressFacts:
+class AddressFactsReader:
     """Handles the request ``{"do": "why", "network": "198.51.100.7"}`` with the facts of a running daemon."""
 
     def __init__(self, side: FirewallSide) -> None:

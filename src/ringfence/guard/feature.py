@@ -159,8 +159,9 @@ class Features:
         self.all: list[Feature] = []
         self._alarms = alarms
         self._failed: set[str] = set()
-        self._judging: list[Feature] = []  # those that use judgements: there are too many to call the others
-        self._hearing: list[Feature] = []  # those that use logins, for the same reason
+        # Only features that use judgements or logins are called with them: there are too many to call all.
+        self._for_judgements: list[Feature] = []
+        self._for_logins: list[Feature] = []
 
     def build(self, given: Given) -> None:
         """Build each feature of this installation; ``given.others`` is :attr:`all`.
@@ -172,9 +173,9 @@ class Features:
             if feature is not None:
                 self.all.append(feature)
                 if type(feature).on_judgement is not Feature.on_judgement:
-                    self._judging.append(feature)
+                    self._for_judgements.append(feature)
                 if type(feature).on_login is not Feature.on_login:
-                    self._hearing.append(feature)
+                    self._for_logins.append(feature)
         given.side.common.listeners.append(self)
 
     def handlers(self) -> dict[str, Handler]:
@@ -183,7 +184,7 @@ class Features:
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Pass a judged attempt on to each feature that handles judgements."""
-        for feature in self._judging:
+        for feature in self._for_judgements:
             try:
                 feature.on_judgement(judgement)
             except Exception as error:  # noqa: BLE001 - it becomes an alarm
@@ -191,7 +192,7 @@ class Features:
 
     def on_login(self, login: Login) -> None:
         """Pass a login of a phone on to each feature that handles logins."""
-        for feature in self._hearing:
+        for feature in self._for_logins:
             try:
                 feature.on_login(login)
             except Exception as error:  # noqa: BLE001 - it becomes an alarm

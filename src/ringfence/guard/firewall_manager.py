@@ -274,7 +274,7 @@ class RuleUpdates:
             self._alarms.clear(AlarmCode.PROXY_UNNAMED, "")
         if found.proxies:  # else keep the last ones: a proxy that starts again has the same sockets
             self._detector.set_proxy_sockets(found.proxies)
-        if self._misses_proxy(found):
+        if self._wanted.settings.proxies() and not found.proxies:
             self._alarms.activate(AlarmCode.PROXY_MISSING, "", "no Kamailio or OpenSIPS listens here")
         else:
             self._alarms.clear(AlarmCode.PROXY_MISSING, "")
@@ -289,9 +289,6 @@ class RuleUpdates:
             self._wanted.containers = addresses
             self._log.info("asterisk.containers", addresses=sorted(map(str, addresses)))
             self.update()
-
-    def _misses_proxy(self, found: SipSockets) -> bool:
-        return bool(self._wanted.settings.proxies()) and not found.proxies
 
     def _with_absent(self, found: Ports, *, starting: bool) -> Ports:
         """Return ``found`` with the ports that were there lately, or with all that were there before a start.

@@ -327,14 +327,12 @@ def build_firewall_side(
     common = _common(settings, store, clock)
     backend, alarms = chosen.backend, common.alarms
     protected, names = ProtectedNetworks(settings.proxies()), Names(store.names.load())
-    passing = Passing(detector.friends)
+    known, passing = detector.friends, Passing(detector.friends)
     kernel_lists = KernelLists(passing, detector.bans, settings.firewall.max_bans)
     enforcer = Enforcer(backend, store.records, detector, clock, kernel_lists, common.listeners)
     parts: list[RulePart] = []
     friends = FriendRegistry(
-        *(detector.friends, store.friends, store.best_effort, enforcer.now, names),
-        protected.own_addresses,
-        parts,
+        known, store.friends, store.best_effort, enforcer.now, names, protected.own_addresses, parts
     )
     common.listeners.append(friends)
     wanted = WantedRules(settings, friends.startup, parts)

@@ -172,12 +172,12 @@ class Followers:
 
     # -- requests of commands
 
-    def latest(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[dict[str, object]]:
-        """Return the latest entries of these kinds as JSON values, oldest first; at most ``most`` of each."""
-        return [entry.row() for entry in self._latest_of(kinds, most)]
+    def latest(self, kinds: Collection[str]) -> list[dict[str, object]]:
+        """Return the latest entries of these kinds, at most MOST_LATEST each, as JSON, oldest first."""
+        return [entry.row() for entry in self._latest_of(kinds)]
 
-    def _latest_of(self, kinds: Collection[str], most: int = MOST_LATEST) -> list[_Entry]:
-        found = (list(entries)[-most:] for kind, entries in self._latest.items() if kind in kinds)
+    def _latest_of(self, kinds: Collection[str]) -> list[_Entry]:
+        found = (entries for kind, entries in self._latest.items() if kind in kinds)
         return sorted(chain.from_iterable(found), key=attrgetter("number"))
 
     def handlers(self) -> dict[str, Handler]:

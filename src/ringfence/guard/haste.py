@@ -16,7 +16,7 @@ longer for each answer that it may miss (``DIVERTED_SILENCE``, and ``SLOW`` by T
 HURRY = 1.0
 """Seconds without a rest after an attempt of a sender whose answers the kernel does not limit."""
 
-_OTHERS = AttemptKind.PROBE, AttemptKind.MANAGER
+_NOT_REFUSED = AttemptKind.PROBE, AttemptKind.MANAGER
 """The kinds of attempts that Asterisk answers without a refusal at the SIP ports."""
 
 
@@ -48,13 +48,13 @@ class Haste:
         Also hurry during an attack of many senders on one account: each stays below the kernel's limit.
         """
         disposition, attempt, decision = judgement.disposition, judgement.attempt, judgement.decision
-        other = (
-            attempt.kind in _OTHERS
+        unlimited = (
+            attempt.kind in _NOT_REFUSED
             or attempt.service is Service.IAX2
             or attempt.transport in {Transport.WS, Transport.WSS}
         )
         many = decision is not None and decision.rule.by is By.ACCOUNT
-        if many or disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and other):
+        if many or disposition is Disposition.FRIEND or (disposition is Disposition.COUNTED and unlimited):
             self.hurry()
 
     @property

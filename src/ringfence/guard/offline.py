@@ -65,7 +65,7 @@ from ringfence.values.network import Network, overlap, parse_network
 # long the daemon takes to start.
 
 
-def restore_bans(settings: Settings) -> str:
+def restore_at_boot(settings: Settings) -> str:
     """Restore rules, lists and bans in the kernel. Return a summary as text for people.
 
     Do nothing if ringfence is switched off, or if a feature keeps it off (``keeps_off``). No test packet is
@@ -83,7 +83,7 @@ def restore_bans(settings: Settings) -> str:
         chosen = choose(settings)
         stack.callback(chosen.backend.close)
         if chosen.backend.enforces:
-            stack.enter_context(claim_sets(settings.control.socket.parent))
+            stack.enter_context(claim_sets(runtime))
         side = build_firewall_side(settings, store, Detector(()), chosen, Clock())
         stack.enter_context(collector_paused())
         side.start(verified=False)

@@ -162,7 +162,7 @@ class EffectHandler:
                     self._change_alarm(effect)
 
     def _on_login(self, login: Login) -> None:
-        """Pass a login on to the listeners, and add its sender to the friends, unless it becomes none."""
+        """Pass a login on to the listeners. If it makes its sender a friend, record that and unban it."""
         for listener in self._logins:
             listener.on_login(login)
         if login.befriends:

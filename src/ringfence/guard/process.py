@@ -161,7 +161,9 @@ class LogStream:
         if self.lost > self._reported:
             lost = self.lost
             structlog.get_logger().warning("log.lines_lost", number=lost - self._reported)
-            self._reported, self.lost = (self._reported, lost) if self.error else (lost, lost)
+            self.lost = lost  # the line above does not count, even if it was lost too
+            if not self.error:
+                self._reported = lost
 
     def _write(self, line: bytes) -> None:
         """Write ``line`` in pieces so small that a descriptor that is ready takes each without waiting.
@@ -431,7 +433,7 @@ async def report_ready(environ: Mapping[str, str] = os.environ) -> None:
             return
 
 
-def stopping(environ: Mapping[str, str] = os.environ) -> None:
+def report_stopping(environ: Mapping[str, str] = os.environ) -> None:
     """Report to systemd that the daemon is stopping; errors are ignored."""
     with suppress(OSError):
         report_state("STOPPING=1", environ, socket.MSG_DONTWAIT)

@@ -186,10 +186,10 @@ _MOST_LOGGED = 500  # characters of the fields of a request in a log line
 
 
 class RequestGate:
-    """Handlers of requests that check each request, and log each change and pass it on to ``listeners``.
+    """Checks each request before its handler gets it; logs each change, and passes it on to ``listeners``.
 
-    They pass valid requests to ``handlers``. ``best_effort`` runs the writes to the database. A person relies
-    on the answer to a change, so the answer comes only when the database has the change.
+    ``handlers`` has the handlers by the request's name. ``best_effort`` runs the writes to the database. A
+    person relies on the answer to a change, so the answer comes only when the database has the change.
     """
 
     def __init__(

@@ -10,7 +10,6 @@ from typing import Any
 
 from attrs import asdict
 
-from ringfence import control_server
 from ringfence.alarms import Alarms
 from ringfence.bans.book import in_parts
 from ringfence.bans.listing import listed
@@ -21,7 +20,7 @@ from ringfence.control_server import PEER, Encoded, Handler, encoded_rows
 from ringfence.errors import ControlError
 from ringfence.friends.exchange import FriendRequests
 from ringfence.guard.ban_list import bans_report
-from ringfence.guard.facts import AccountFactsReader, AddressFacts, FailureMemory, past_bans, since_from
+from ringfence.guard.facts import AccountFactsReader, AddressFactsReader, FailureMemory, past_bans, since_from
 from ringfence.guard.firewall_side import FirewallSide, KeptAlarms
 from ringfence.guard.status import StatusCollector, status_report
 from ringfence.ledger import key_of
@@ -55,7 +54,7 @@ class RequestHandlers:
         self._offs = 0  # the number of requests `off`
         self._friend_requests = FriendRequests(side.exempt.friends, side.common.clock)
 
-    def handlers(self) -> dict[str, control_server.Handler]:
+    def handlers(self) -> dict[str, Handler]:
         """Return the handler of each of these requests, by the request's name."""
         side = self._side
         return {
@@ -72,8 +71,8 @@ class RequestHandlers:
             **side.common.followers.handlers(),
             **AlarmRequests(side.common.alarms, side.common.kept_alarms, self._store, self._clock).handlers(),
             "locations": self._locations,
-            "why": AddressFacts(self._side).answer,
-            "why_account": AccountFactsReader(self._side, self._failures).answer,
+            "why": AddressFactsReader(side).answer,
+            "why_account": AccountFactsReader(side, self._failures).answer,
         }
 
     def _bans(self, request: Mapping[str, Any]) -> Encoded:

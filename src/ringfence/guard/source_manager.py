@@ -143,7 +143,7 @@ class SocketUsers:
         return user in self.users if self.users else None
 
 
-CALM = 60.0
+HURRY_FOR = 60.0
 """Seconds after a stranger got an answer by TLS in which every new line of a log is read at once."""
 
 
@@ -215,13 +215,13 @@ class WireReader(WireHost):
         before, self._rebuilt_at = self._rebuilt_at, self._enforcer.rebuilt_at
         if before is not None and before != self._rebuilt_at:
             self.source.on_gap(self._clock.mono())
-        if self.sees_all and self._clock.mono() - self._exchanged_at >= CALM:
+        if self.sees_all and self._clock.mono() - self._exchanged_at >= HURRY_FOR:
             self.hurry.clear()
         else:
             self.hurry.set()
 
     def on_exchange(self) -> None:
-        """Make logs be read at once for ``CALM`` seconds (a minute): a stranger gets an answer by TLS."""
+        """Make logs be read at once for ``HURRY_FOR`` seconds: a stranger gets an answer by TLS."""
         self._exchanged_at = self._clock.mono()
         self.hurry.set()
 
@@ -270,7 +270,7 @@ class WireReader(WireHost):
             found.append(Alarm(AlarmCode.WIRE_BLIND, "", f"the wire is not seen: {why}; {WITHOUT_WIRE}"))
         return found
 
-    def set_asterisks(self, amis: "Sequence[AmiSource | None]") -> None:
+    def set_asterisks(self, amis: Sequence[AmiSource | None]) -> None:
         """Use ``amis`` as the AMI sources of all Asterisks from now on; None for one without AMI."""
         self._amis = amis
 
@@ -411,7 +411,7 @@ class SourceManager(AmiListener):
         friends: FriendRegistry,
         positions: LogPositions,
         watchdog: SourceWatchdog,
-        wire: "WireReader | None",
+        wire: WireReader | None,
         clock: Clock,
     ) -> None:
         self._pipeline = pipeline

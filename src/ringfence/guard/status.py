@@ -20,13 +20,12 @@ from ringfence.guard import process
 from ringfence.guard.feature import Feature
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.reload import Reloader
-from ringfence.guard.source_manager import SourceManager
+from ringfence.guard.source_manager import SourceManager, WireReader
 from ringfence.host.connections import ConnectionTable
 from ringfence.values.network import Network, format_network
 from ringfence.values.text import printable, rfc3339
 
 if TYPE_CHECKING:
-    from ringfence.guard.source_manager import WireReader
     from ringfence.sources.ami import AmiSource
     from ringfence.sources.logs import LogSource
     from ringfence.sources.nflog import NflogSource
@@ -180,7 +179,7 @@ class StatusCollector:
         self,
         side: FirewallSide,
         sources: SourceManager,
-        wire: "WireReader | None",
+        wire: WireReader | None,
         reloader: Reloader,
         connections: ConnectionTable,
         features: Sequence[Feature] = (),

@@ -31,7 +31,7 @@ from ringfence.firewall.contract import Opened, Remembered
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.friends.startup import SourceReadiness
-from ringfence.guard.facts import AddressFacts
+from ringfence.guard.facts import AddressFactsReader
 from ringfence.host.names import ResolvedNames
 from ringfence.values.friend import FriendReason
 
@@ -663,7 +663,7 @@ def test_why_has_the_fence_and_what_it_dropped(tmp_path: Path) -> None:
         made.side.start()
 
         def ask(network: str) -> Any:  # noqa: ANN401 - the JSON of an answer
-            return asyncio.run(AddressFacts(made.side).answer({"network": network}))["fence"]
+            return asyncio.run(AddressFactsReader(made.side).answer({"network": network}))["fence"]
 
         assert ask("192.0.2.1") is None
         made.side.configure(fenced(LimitMode.OBSERVE))
