@@ -47,7 +47,7 @@ def test_a_defect_is_logged_and_stops_nothing() -> None:
 
 def test_the_end_does_not_wait_for_every_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writes that the disk has no time for are cancelled at the end, and are no defects."""
-    monkeypatch.setattr("ringfence.store.writer.LAST", 0.0)
+    monkeypatch.setattr("ringfence.store.writer.WAIT_AT_END", 0.0)
     begun, slow, done = threading.Event(), threading.Event(), list[str]()
 
     def run() -> bool:

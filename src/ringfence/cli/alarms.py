@@ -83,7 +83,7 @@ def alarms_dismiss(
         raise typer.Exit(Exit.PROBLEM)
 
 
-def _print(rows: Rows, to: "Screen", *, past: bool) -> None:
+def _print(rows: Rows, to: Screen, *, past: bool) -> None:
     if not rows:
         none = "There are no alarms. To check everything: ringfence check"
         to.show("No alarm cleared in this time." if past else none)

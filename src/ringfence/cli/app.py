@@ -110,7 +110,7 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper) and isinstance(sys.stderr, TextIOWrapper):
         sys.stdout, sys.stderr = checked(sys.stdout), checked(sys.stderr)
     for argument in sys.argv[1:]:
-        if not (argument.isascii() and argument.isprintable()) and _has_invisible(argument):
+        if printable(argument) != argument:
             echo_stderr(f"{argument} contains an invisible character; fix: type it again")
             sys.exit(Exit.USAGE)
     try:
@@ -119,8 +119,3 @@ def main() -> None:
         with suppress(OutputError):
             echo_stderr(str(error))
         sys.exit(Exit.PROBLEM)
-
-
-def _has_invisible(argument: str) -> bool:
-
-    return printable(argument) != argument

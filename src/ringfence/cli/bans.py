@@ -53,9 +53,9 @@ from ringfence.values.network import Network, format_network, parse_network
 REFRESH = 1.0  # seconds between two updates of the live list
 WITHOUT_DAEMON = "the daemon does not answer: removed from the kernel directly"
 _RIGHT = ("PROVEN", "BAN", "LEFT", "PACKETS")
-_MORE = {key: column.title.upper() for key, column in COLUMNS.items()}
-_OPTIONAL = ("SINCE", *_MORE.values(), "PACKETS", "PROVEN")
-_OPTIONAL_PAST = (*_MORE.values(), "AFTER", "SINCE")
+_DETAIL_HEADS = {key: column.title.upper() for key, column in COLUMNS.items()}
+_OPTIONAL = ("SINCE", *_DETAIL_HEADS.values(), "PACKETS", "PROVEN")
+_OPTIONAL_PAST = (*_DETAIL_HEADS.values(), "AFTER", "SINCE")
 """Columns that are left out one after the other, in this order, until the table fits the screen."""
 _OTHER_LINES = 4
 """Lines of the live list that show no ban: two headers, the number of further bans, and the cursor's line."""
@@ -240,11 +240,6 @@ def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
         return encoded, note
 
 
-def _rows(path: Path, wanted: list[str] | None) -> tuple[Rows, str]:
-    encoded, note = _encoded(path, wanted)
-    return json.loads(encoded), note
-
-
 def _no_bans_text(wanted: Sequence[str] | None) -> str:
     """Return the text for an empty list; it names the requested addresses, if any."""
     if not wanted:
@@ -258,7 +253,7 @@ def _columns(rows: Rows) -> dict[str, list[str]]:
         "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [_account(row) for row in rows],
         "PROVEN": [_proven(row) for row in rows],
-        **_more(rows),
+        **_detail_columns(rows),
         output.head("SINCE"): [short_time(row["since"]) for row in rows],
         "LEFT": [time_left(row["expires"]) for row in rows],
         "PACKETS": [str(row["packets"]) for row in rows],
@@ -282,9 +277,9 @@ def _proven(row: dict[str, Any]) -> str:
     return "?" if attempts is None else proven
 
 
-def _more(rows: Rows) -> dict[str, list[str]]:
-    """Return the table columns for further fields of the bans in ``rows``: cells by head."""
-    return {head: [cell_of(row, key) for row in rows] for key, head in _MORE.items()}
+def _detail_columns(rows: Rows) -> dict[str, list[str]]:
+    """Return the table columns for the details (``COLUMNS``) of the bans in ``rows``: cells by head."""
+    return {head: [cell_of(row, key) for row in rows] for key, head in _DETAIL_HEADS.items()}
 
 
 def _fitting(rows: Rows, to: Screen) -> Table:
@@ -326,7 +321,7 @@ def _past_columns(rows: Rows) -> dict[str, list[str]]:
         "ADDRESS": [row["address"] for row in rows],
         "RULE": [rule_cell(row) for row in rows],
         "ACCOUNT": [account_cell(row) for row in rows],
-        **_more(rows),
+        **_detail_columns(rows),
         "SINCE": [short_time(row["since"]) for row in rows],
         output.head("ENDED"): [short_time(row["ended"]) for row in rows],
         "AFTER": [_lasted(row) for row in rows],
@@ -343,7 +338,8 @@ def _watch(path: Path, wanted: list[str] | None) -> None:
     to = Screen()
 
     def frame() -> Group:
-        rows, note = _rows(path, wanted)
+        encoded, note = _encoded(path, wanted)
+        rows: Rows = json.loads(encoded)
         source = f"the daemon does not answer{note}" if note else "live"
         head = escaped_text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
         room = max(1, to.height - _OTHER_LINES)

@@ -47,18 +47,16 @@ def denied_trunks(
     """
     for trunk in trunks_from(console):
         if trunk.network.prefixlen and not _is_in(trunk.network, allowed) and denied(trunk.network):
-            words = [
-                "ringfence",
-                "allow",
-                "add",
-                format_network(trunk.network),
-                "--note",
-                printable(trunk.name),
-            ]
             name = (
                 f"{format_network(trunk.network)} is a trunk ({printable(trunk.name)}) known by its address"
             )
-            yield f"{name}: denied unless it becomes a friend; to allow it: {shlex.join(words)}"
+            command = _allow_command([trunk.network], trunk.name)
+            yield f"{name}: denied unless it becomes a friend; to allow it: {command}"
+
+
+def _allow_command(networks: Iterable[Network], name: str) -> str:
+    words = ["ringfence", "allow", "add", *map(format_network, networks), "--note", printable(name)]
+    return shlex.join(words)
 
 
 def trunk_findings(console: Console, allowed: Sequence[Network]) -> Iterator[Finding]:
@@ -78,9 +76,9 @@ def trunk_findings(console: Console, allowed: Sequence[Network]) -> Iterator[Fin
         elif not _is_in(trunk.network, allowed):
             offered.setdefault(trunk.name, []).append(trunk.network)
     for name, networks in offered.items():
-        words = ["ringfence", "allow", "add", *map(format_network, networks), "--note", printable(name)]
         why = "is known by its address, which no event shows, so forged packets may get it banned"
-        yield Finding(None, f"trunk {printable(name)}", f"{why}; if it is yours: {shlex.join(words)}")
+        fix = f"if it is yours: {_allow_command(networks, name)}"
+        yield Finding(None, f"trunk {printable(name)}", f"{why}; {fix}")
     if not offered:
         seen = (
             "all trunks known by their address are allowed, or friends"
@@ -112,11 +110,11 @@ def allowed_of(
 ) -> list[Network]:
     """Return the networks that `check` need not suggest to allow.
 
-    These are the allowed ones, and the trunks at which this PBX registers.
+    These are the allowed ones, and the trunks at which this PBX registers: the friends of kind "trunk".
+    Entries that are no networks are left out.
 
     ``rows`` is the daemon's allow list. If it is None, the allow list of the configuration is used.
-    ``friends`` are the daemon's friends, None if they are unknown. Only the friends of kind "trunk" are used:
-    these are the trunks at which this PBX registers. Entries that are no networks are left out.
+    ``friends`` are the daemon's friends, None if they are unknown.
     """
     if rows is None:
         entries = [entry.value for entry in settings.lists().entries if entry.kind is ListKind.ALLOW]

@@ -18,6 +18,7 @@ from attrs import frozen
 from ringfence.config.schema import AsteriskSettings, CustomSettings
 from ringfence.file_rights import as_user
 from ringfence.findings import Finding
+from ringfence.guard.process import USER
 from ringfence.host.asterisk_logging import DUMPING, Asterisk
 from ringfence.host.conf_reader import Unread
 from ringfence.host.console import Console
@@ -28,8 +29,6 @@ from ringfence.sources.journal import PROGRAM, UNITS, user_number
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
 from ringfence.sources.state import CHAN_SIP_TLS, WITHOUT_LOG
 
-USER = "ringfence"
-"""The user that the daemon runs as, by its systemd unit."""
 TAIL = 256 * 1024
 """The number of bytes at the end of a log in which levels are searched."""
 
@@ -80,13 +79,13 @@ def log_findings(
             continue
         log = _levels_of(path, channels)
         if channels is None or log.sure:
-            yield _one(pbx.name, log)
+            yield _read_finding(pbx.name, log)
         else:
-            yield _orphan(pbx.name, log)
+            yield _unwritten_finding(pbx.name, log)
         logs.append(log)
     if logs and asterisk is not None and all(log.sure for log in logs) and not pbx.logs.journal:
         seen = frozenset(level for log in logs for level in log.levels)
-        yield from _in_none(pbx.name, seen, pbx.logs.custom, security=asterisk.security)
+        yield from _missing_levels(pbx.name, seen, pbx.logs.custom, security=asterisk.security)
 
 
 def _files(
@@ -197,7 +196,7 @@ def _levels_in(path: Path) -> frozenset[str]:
     return frozenset(prefix.level.decode().lower() for prefix in prefixes if prefix is not None)
 
 
-def _one(name: str, log: _Log) -> Finding:
+def _read_finding(name: str, log: _Log) -> Finding:
     """Return the finding that a log is read, with its levels. ``name`` is the name of the PBX.
 
     Some levels (DUMPING) are reported as a weakness. Their lines may contain text of callers unchanged, so
@@ -217,7 +216,7 @@ def _one(name: str, log: _Log) -> Finding:
     )
 
 
-def _orphan(name: str, log: _Log) -> Finding:
+def _unwritten_finding(name: str, log: _Log) -> Finding:
     """Return the finding about a log that Asterisk no longer writes: no channel of logger.conf names it.
 
     For ringfence's own log this is an error, because ringfence reads no other log if this one exists.
@@ -228,7 +227,7 @@ def _orphan(name: str, log: _Log) -> Finding:
     return Finding(False if log.path in OWN else None, f"{name}: log {log.path}", lack)
 
 
-def _in_none(
+def _missing_levels(
     name: str, seen: frozenset[str], customs: Sequence[CustomSettings], *, security: bool
 ) -> Iterator[Finding]:
     """Yield findings about needed levels in no log: SECURITY, NOTICE, and those of the own patterns.

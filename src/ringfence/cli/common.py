@@ -34,8 +34,6 @@ from ringfence.values.network import Network, parse_network
 _MAX_FRIENDS = 5
 _MAX_ACCOUNT = 12  # characters of an account in a table of bans
 _AT_ONCE = 64  # the maximum number of networks in one request
-PATIENCE = 30.0
-"""Seconds that a command waits for the daemon's answer while the daemon works on it."""
 _KNOWN_TO_HANG = 10.0
 """Seconds for which a command that has met a daemon that hangs does not ask it again."""
 _hangs: dict[Path, tuple[float, HangingError]] = {}
@@ -189,7 +187,7 @@ def ask_daemon(
     is raised.
     """
     with _settings_to_ask(path, quietly=quietly) as settings:
-        return ask(settings, do, patience=PATIENCE, **arguments)
+        return ask(settings, do, patience=control.ANSWER_TIMEOUT, **arguments)
 
 
 def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
@@ -227,7 +225,7 @@ def ask(
     settings: Settings,
     do: str,
     *,
-    patience: float = PATIENCE,
+    patience: float = control.ANSWER_TIMEOUT,
     **arguments: object,
 ) -> Any:  # noqa: ANN401 - any JSON value
     """Send the request ``do`` to the daemon of these settings; return its answer.

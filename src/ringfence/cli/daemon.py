@@ -14,7 +14,7 @@ from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, setti
 from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import echo, echo_stderr, errors_reported
 from ringfence.errors import ConfigError
-from ringfence.guard.offline import restore_bans
+from ringfence.guard.offline import restore_at_boot
 from ringfence.guard.process import configure_logging
 
 
@@ -49,4 +49,4 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
     with errors_reported():
         settings = settings_from(config)
         configure_logging(logging.WARNING)
-        echo(restore_bans(settings))
+        echo(restore_at_boot(settings))

@@ -1,6 +1,5 @@
 """``ringfence events``: show events, attempts, bans and alarms, one line each, also as they happen."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,20 +46,16 @@ def events(
 
 
 def _follow(path: Path, kinds: list[str], *, as_json: bool) -> None:
+    """Show the daemon's latest attempts, bans and alarms, and then each new one as it happens, until Ctrl-C.
+
+    ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. The daemon keeps no rows of the kind "event",
+    so only new ones are shown. Raise DaemonUnreachableError when the daemon ends.
+    """
     try:
-        for row in followed(path, kinds):
+        for row in control.follow(settings_or_defaults(path).control.socket, "follow", kinds=kinds):
             _show(row, as_json=as_json)
     except KeyboardInterrupt:
         return
-
-
-def followed(path: Path, kinds: list[str]) -> Iterator[Row]:
-    """Yield the daemon's latest attempts, bans and alarms as rows, and then each new one as it happens.
-
-    ``kinds`` are the wanted kinds of rows, some of LINE_KINDS. The daemon keeps no rows of the kind "event",
-    so only new ones are yielded. Raise DaemonUnreachableError when the daemon ends.
-    """
-    yield from control.follow(settings_or_defaults(path).control.socket, "follow", kinds=kinds)
 
 
 def _show(row: Row, *, as_json: bool) -> None:

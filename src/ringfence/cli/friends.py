@@ -30,7 +30,7 @@ from ringfence.friends.exchange import as_json, lines_of, parse_document
 from ringfence.plurals import counted
 from ringfence.values.network import format_network, is_single
 
-RECORDED_ONLY = "The daemon does not answer: this list comes from its database."
+_FROM_DATABASE = "The daemon does not answer: this list comes from its database."
 _BATCH = 200  # friends in one request, some 50 kB
 _MAX_FAULTS = 20
 _SHOWN_ACCOUNTS = 3
@@ -59,7 +59,7 @@ def friends_list(
         else:
             _print(grouped)
         if absent:
-            echo_stderr(RECORDED_ONLY)
+            echo_stderr(_FROM_DATABASE)
 
 
 @friends.command("export")
@@ -73,7 +73,7 @@ def friends_export(file: FileArgument = "-", config: ConfigOption = DEFAULT_CONF
         else:
             _write(Path(file), "\n".join(lines) + "\n")
         if absent:
-            echo_stderr(RECORDED_ONLY)
+            echo_stderr(_FROM_DATABASE)
 
 
 @friends.command("import")

@@ -161,12 +161,12 @@ def _print_added(
     side: str,
     answer: Any,  # noqa: ANN401 - the daemon's JSON
     absent: str,
-    time: str = "",
+    lasting: str = "",
 ) -> None:
     """Print the ``answer`` to a request to add entries. ``absent`` is why no daemon gave it, or ""."""
     if not absent:
         _warn_about_entries(path, side, answer["done"])
-    _print_outcome(f"on the {side} list{time}", answer, absent)
+    _print_outcome(f"on the {side} list{lasting}", answer, absent)
 
 
 def _warn_about_entries(path: Path, side: str, done: Sequence[str]) -> None:
@@ -253,18 +253,15 @@ def _print(rows: Rows, side: str, *, absent: bool) -> None:
             break
         shown.pop(optional, None)
         widths.pop(optional, None)
-    to.print(_table(shown))
+    to.print(_table(shown, widths))
 
 
-def _table(columns: Mapping[str, list[str]]) -> Table:
-    """Return the table of a list. ``columns`` has the cells of each column, by its head.
+def _table(columns: Mapping[str, list[str]], widths: Mapping[str, int]) -> Table:
+    """Return the table of a list. ``columns`` has the cells of each column by its head, ``widths`` its width.
 
     Only notes and columns with very long texts are wrapped, so that all other texts can be copied.
     """
-    longest = {
-        head: max(len(line) for cell in cells for line in cell.split("\n")) for head, cells in columns.items()
-    }
-    wrapped = [head for head, width in longest.items() if head == "NOTE" or width > _MAX_UNBROKEN]
+    wrapped = [head for head, width in widths.items() if head == "NOTE" or width > _MAX_UNBROKEN]
     cells = {head: [escaped_text(*cell.split("\n")) for cell in column] for head, column in columns.items()}
     return table_of(cells, right=["NETWORKS"], wrapped=wrapped)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ringfence.control import ANSWER_TIMEOUT, ask
+from ringfence.control import ask
 from ringfence.errors import DaemonUnreachableError, WebError
 
 DEFAULT_LOGINS = Path("/run/ringfence-web/login.sock")
@@ -20,7 +20,7 @@ LoginsOption = Annotated[
 def ask_page(logins: Path, do: str, /, **arguments: Any) -> Any:  # noqa: ANN401 - any JSON value
     """Send the request ``do`` to the live page's socket ``logins``; return the result, or raise WebError."""
     try:
-        return ask(logins, do, timeout=ANSWER_TIMEOUT, **arguments)
+        return ask(logins, do, **arguments)
     except DaemonUnreachableError as error:
         raise WebError(_unreachable(logins, str(error))) from None
 

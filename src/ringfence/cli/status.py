@@ -72,7 +72,7 @@ def _print(report: dict[str, Any]) -> None:
         f"evasion   {report['tampered']} tampered, {report['hidden']} hidden, {report['forged']} forged",
         indent=_LABEL,
     )
-    _print_firewall(screen, report)
+    _print_counts(screen, report)
     if report["watched"]:
         screen.show()
         screen.print(_watched(report["watched"], screen.width))
@@ -109,7 +109,7 @@ def _untested(checks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"probe     IPv{version} {' and '.join(directions_of_ban)} banned addresses: {why}"
 
 
-def _print_firewall(screen: Screen, report: dict[str, Any]) -> None:
+def _print_counts(screen: Screen, report: dict[str, Any]) -> None:
     firewall = report["firewall"]
     short = report["enforced"] < report["expected"]
     verb = "would be in force" if firewall["backend"] == "memory" else "in force"

@@ -1,8 +1,6 @@
 """``ringfence why``: show everything known about an address or an account, and advice."""
 
-import time
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +11,7 @@ from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_or_read, networks_from
 from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, fitting, show_facts, show_list, table_of
-from ringfence.clock import format_duration
+from ringfence.clock import format_duration, time_left
 from ringfence.errors import Exit
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
@@ -284,10 +282,6 @@ def _rules(rules: list[Document]) -> Table:
         ],
         "PROVEN": [str(rule["proven"]) for rule in rules],
         "WITHIN": [format_duration(rule["window"]) for rule in rules],
-        "ONE LESS IN": [_time_left(rule["ends"]) for rule in rules],
+        "ONE LESS IN": [time_left(rule["ends"]) if rule["ends"] else "" for rule in rules],
     }
     return table_of(columns, right=("COUNTED", "PROVEN"), wrapped=columns)
-
-
-def _time_left(end: str | None) -> str:
-    return format_duration(datetime.fromisoformat(end).timestamp() - time.time()) if end else ""

@@ -363,12 +363,12 @@ def account_offline(settings: Settings, account: str, now: float) -> AccountFact
         return AccountFacts(account, now, live=False)
     try:
         with Store.open(path, owner=False) as store:
-            return _known(store, account, now, Locator(files_of(settings)))
+            return _facts_from(store, account, now, Locator(files_of(settings)))
     except StoreError as error:
         return AccountFacts(account, now, live=False, problems=(str(error),))
 
 
-def _known(store: Store, account: str, now: float, known_locations: Locator) -> AccountFacts:
+def _facts_from(store: Store, account: str, now: float, locator: Locator) -> AccountFacts:
     kept = short_account(account)
     friends = latest_of(one for one in store.friends.current(now, MOST) if short_account(one.account) == kept)
     former = latest_of(one for one in store.friends.former(now, MOST) if short_account(one.account) == kept)
@@ -384,5 +384,5 @@ def _known(store: Store, account: str, now: float, known_locations: Locator) -> 
         for address in addresses
     }
     failed_at = [one.last.address for one in failures]
-    found = dict(zip(failed_at, known_locations.read(failed_at), strict=True))
+    found = dict(zip(failed_at, locator.read(failed_at), strict=True))
     return AccountFacts(account, now, friends, former, failures, bans, live=False, locations=found)

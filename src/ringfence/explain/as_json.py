@@ -330,7 +330,7 @@ def _of_honest_hosts(attempts: list[Attempt]) -> Iterator[str]:
     """Yield sentences about attempts of browsers for web pages, and about attempts without credentials."""
     bare = sum(not one.credentials and one.trusted for one in attempts)
     pages = sum(one.page and one.trusted for one in attempts)
-    of = counted(len(attempts), "attempt", "attempts")
+    of = counted(len(attempts), "attempt")
     if pages:
         yield (
             f"{pages} of {of} came from a browser, by WebSocket, for a web page of another site: its user may"
@@ -412,10 +412,8 @@ def _kernel_lists(known: NetworkFacts) -> dict[str, bool]:
 
 
 def _running(known: NetworkFacts, one: ActiveBan) -> Document:
-    element = one.element
-    ban = one.ban
-    expires = ban.expires if ban is not None else known.now + (element.timeout if element else 0.0)
-    left = element.timeout if element is not None else 0.0
+    ban, element, left = one.ban, one.element, _left(one)
+    expires = ban.expires if ban is not None else known.now + left
     return {
         "network": format_network(one.network),
         "scope": str(one.scope),

@@ -317,17 +317,16 @@ def facts_offline(settings: Settings, network: Network, now: float) -> NetworkFa
     """
     problems: list[str] = []
     path = settings.store.path
-    if not is_there(path):
-        return _known(settings, network, now, None, problems)
-    try:
-        with Store.open(path, owner=False, runtime=settings.control.socket.parent) as store:
-            return _known(settings, network, now, store, problems)
-    except StoreError as error:
-        problems.append(str(error))
-        return _known(settings, network, now, None, problems)
+    if is_there(path):
+        try:
+            with Store.open(path, owner=False, runtime=settings.control.socket.parent) as store:
+                return _facts_from(settings, network, now, store, problems)
+        except StoreError as error:
+            problems.append(str(error))
+    return _facts_from(settings, network, now, None, problems)
 
 
-def _known(
+def _facts_from(
     settings: Settings, network: Network, now: float, store: Store | None, problems: list[str]
 ) -> NetworkFacts:
     backend = make_backend(settings.firewall.backend)

@@ -168,8 +168,8 @@ def _add_regions(found: _Found, regions: Regions) -> tuple[dict[str, int], froze
     for which, region in found.regions:
         found.networks[which].extend(known[region])
     counts = {region: len(known[region]) for region in sorted(wanted) if not regions.unknown(region)}
-    text, missing = "no database has a network of it", (one for one, number in counts.items() if not number)
-    found.alarms += [Alarm(code_of_unknown(), region, text) for region in missing]
+    text = "no database has a network of it"
+    found.alarms += [Alarm(code_of_unknown(), region, text) for region, size in counts.items() if not size]
     return counts, frozenset(which for which, region in found.regions if not counts.get(region))
 
 

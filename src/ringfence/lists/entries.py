@@ -18,9 +18,8 @@ from ringfence import street
 from ringfence.clock import TEN_YEARS
 from ringfence.errors import ControlError
 from ringfence.firewall.network_lists import NetworkList
-from ringfence.lists.prefixes import code_of, text_of
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import SHORTEST, Network, contains, parse_network
+from ringfence.values.network import SHORTEST, Network, contains, format_network, parse_network
 from ringfence.values.text import printable
 
 COMMAND = "command"
@@ -94,7 +93,7 @@ def parse_entry(text: str) -> EntryValue:
         return _region_or_host(text, error)
     if not network.prefixlen:
         raise ValueError(f"{text}: is the whole internet, which cannot be allowed or denied")
-    return EntryValue(EntryKind.NETWORK, text_of(*code_of(network)), network)
+    return EntryValue(EntryKind.NETWORK, format_network(network), network)
 
 
 def parse_host(text: str) -> EntryValue:
@@ -137,14 +136,14 @@ def protection_refusal(network: Network, protected: Mapping[Network, str]) -> st
     """
     for own, role in protected.items():
         if own.overlaps(network):
-            name = text_of(*code_of(own))
+            name = format_network(own)
             if own == network:
                 relation = "is"
             elif contains(network, own):
                 relation = f"contains {name},"
             else:
                 relation = f"is in {name},"
-            return f"{text_of(*code_of(network))} {relation} {role}"
+            return f"{format_network(network)} {relation} {role}"
     return None
 
 
@@ -254,9 +253,4 @@ def texts_of(request: Mapping[str, Any], key: str) -> list[str]:
 
 def addresses(networks: frozenset[Network]) -> list[str]:
     """Return the addresses of a host name as sorted texts."""
-    return [network_text(n) for n in sorted(networks, key=attrgetter("version", "network_address"))]
-
-
-def network_text(network: Network) -> str:
-    """Return the text of a network; a single address has no prefix length."""
-    return text_of(*code_of(network))
+    return [format_network(n) for n in sorted(networks, key=attrgetter("version", "network_address"))]

@@ -17,14 +17,13 @@ from ringfence.lists.entries import (
     EntryValue,
     addresses,
     entry_refusal,
-    network_text,
     parse_entry,
     texts_of,
 )
 from ringfence.lists.manager import Lists, PresentLists
 from ringfence.store.tables import EntryTable
 from ringfence.values.entry import ListEntry, ListKind
-from ringfence.values.network import Network
+from ringfence.values.network import format_network
 from ringfence.values.text import rfc3339
 
 
@@ -91,10 +90,8 @@ class ListRequests:
         self._table.add(entries)
         notes = []
         for value, until in ending.items():
-            end, this = (
-                ends.get(value, until),
-                f"{value}: this entry of {format_duration(until - now)} replaces",
-            )
+            end = ends.get(value, until)
+            this = f"{value}: this entry of {format_duration(until - now)} replaces"
             if end is None:
                 notes.append(f"{this} one that had no end")
             elif end > until:
@@ -146,7 +143,7 @@ class ListRequests:
                     f"{value.text} is in the configuration, [{kind}]: remove it there, and reload"
                 )
             else:
-                answer.problems.append(_not_there(lists, kind, value.text, value.network))
+                answer.problems.append(_not_there(lists, kind, value))
         return answer
 
 
@@ -167,22 +164,22 @@ def _notes(lists: PresentLists, kind: ListKind, values: Iterable[EntryValue]) ->
             lists.composed.networks.allow.containing(value.network) if value.network is not None else None
         )
         if kind is ListKind.DENY and around is not None:
-            yield f"{value.text} stays allowed: the allow list has {network_text(around)}, and it wins"
+            yield f"{value.text} stays allowed: the allow list has {format_network(around)}, and it wins"
         number = lists.composed.regions.get(value.text)
         if value.kind is EntryKind.REGION and not number:
-            why = "no database has a network of it, so nothing changes"
-            why = "the databases are not read yet" if number is None else why
+            empty = "no database has a network of it, so nothing changes"
+            why = "the databases are not read yet" if number is None else empty
             yield "; ".join([f"{value.text}: {why}", *(alarm.text for alarm in lists.region_alarms)])
 
 
-def _not_there(lists: PresentLists, kind: ListKind, text: str, network: Network | None) -> str:
+def _not_there(lists: PresentLists, kind: ListKind, value: EntryValue) -> str:
     networks = lists.composed.networks
     sets = (networks.allow,) if kind is ListKind.ALLOW else (networks.deny, networks.of(EXTERNAL))
-    found = (one.containing(network) for one in sets if network is not None)
+    found = (one.containing(value.network) for one in sets if value.network is not None)
     around = next((one for one in found if one is not None), None)
     if around is None:
-        return f"{text} is not on the {kind} list"
-    return f"{text} is not on the {kind} list itself, but within {network_text(around)}, which is"
+        return f"{value.text} is not on the {kind} list"
+    return f"{value.text} is not on the {kind} list itself, but within {format_network(around)}, which is"
 
 
 def _row(lists: PresentLists, entry: ListEntry) -> dict[str, Any]:

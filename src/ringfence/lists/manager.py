@@ -187,7 +187,7 @@ class Lists:
         self._protected: Mapping[Network, str] = {}
         self._composed = ComposedLists(ListNetworks())
         self._error = ""
-        self._known = False
+        self._loaded = False
         self._set_by = self._moved_by = 0.0  # seconds by which the clock was set, and the entries' ends moved
         self._stale = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -240,7 +240,7 @@ class Lists:
         except StoreError as error:
             self._error = f"only the configured entries of the lists are in force: {error}"
             self._composed = self._composed_from(self._configured.entries)
-        self._known = True
+        self._loaded = True
         if self._regions.waits or any(other.look_every for other in self.others):
             self._stale.set()  # so run() reads their files now
         self._follow(self._composed.hosts)
@@ -297,7 +297,7 @@ class Lists:
         self._protected = dict(protected)
         # run() then composes the lists and their alarms again, because an alarm may name a protected network.
         self._stale.set()
-        if self._known:
+        if self._loaded:
             networks = evolve(self.networks, guarded=guarded(self._protected, self._composed.forced))
             self._apply(evolve(self._composed, networks=networks))
 
@@ -396,7 +396,7 @@ class Lists:
         return min(look_every, max(0.0, self._composed.ends - self._now()) + 0.01)
 
     def _apply(self, composed: ComposedLists) -> None:
-        before, self._composed, self._known = self._composed, composed, True
+        before, self._composed, self._loaded = self._composed, composed, True
         if composed.ends != before.ends:
             self._stale.set()  # so run() waits for the new earliest end of an entry
         if composed.hosts != before.hosts:

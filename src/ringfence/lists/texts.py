@@ -10,8 +10,8 @@ from ipaddress import ip_network
 from itertools import repeat
 from socket import AF_INET, inet_pton
 
-from ringfence.lists.prefixes import V4_BITS, V6_BITS, Coded, code_of, coded, network_of, summarized
-from ringfence.values.network import overlap
+from ringfence.lists.prefixes import V4_BITS, Coded, code_of, coded, network_of, summarized
+from ringfence.values.network import BITS, overlap
 
 _WHOLE_INTERNET = "is the whole internet"
 
@@ -46,7 +46,7 @@ Each has the whole IPv4 Internet once more, also private networks and the addres
 """
 
 
-def networks_in(text: str) -> "list[Coded]":
+def networks_in(text: str) -> list[Coded]:
     """Parse an address, a network or a range (``a-b``); return networks as codes, or raise ValueError."""
     if "-" not in text:
         one = coded(text)
@@ -55,7 +55,7 @@ def networks_in(text: str) -> "list[Coded]":
         return [one]
     first, _, last = text.partition("-")
     (version, start), (version_of_last, end) = coded(first), coded(last)
-    bits = V4_BITS if version == 4 else V6_BITS  # noqa: PLR2004 - the IP version
+    bits = BITS[version]
     if version != version_of_last or start & 0xFF != bits or end & 0xFF != bits or start > end:
         raise ValueError("is not a range of addresses")
     codes = [(version, code) for code in summarized(start >> 8, end >> 8, bits)]
@@ -64,18 +64,17 @@ def networks_in(text: str) -> "list[Coded]":
     return codes
 
 
-_WIDTHS = {4: V4_BITS, 6: V6_BITS}
-_LOCAL = {
+_RANGES = {
     version: [
-        (code >> 8, code >> 8 | ((1 << (width - (code & 0xFF))) - 1))
+        (code >> 8, code >> 8 | ((1 << (bits - (code & 0xFF))) - 1))
         for of, code in map(code_of, (*LOCAL, *_STANDING_FOR_IPV4))
         if of == version
     ]
-    for version, width in _WIDTHS.items()
+    for version, bits in BITS.items()
 }
 """By IP version, the first and last address of each network that no block list may deny."""
 
-_LOCAL_OCTETS = frozenset(octet for begin, end in _LOCAL[4] for octet in range(begin >> 24, (end >> 24) + 1))
+_LOCAL_OCTETS = frozenset(octet for begin, end in _RANGES[4] for octet in range(begin >> 24, (end >> 24) + 1))
 """First octets of IPv4 networks that no block list may deny. Most lines begin with another octet."""
 
 
@@ -87,8 +86,8 @@ def overlaps_local(version: int, code: int) -> bool:
     first, length = code >> 8, code & 0xFF
     if version == 4 and length >= 8 and first >> 24 not in _LOCAL_OCTETS:  # noqa: PLR2004 - IPv4, an octet
         return False
-    last = first | ((1 << (_WIDTHS[version] - length)) - 1)
-    return any(first <= end and last >= begin for begin, end in _LOCAL[version])
+    last = first | ((1 << (BITS[version] - length)) - 1)
+    return any(first <= end and last >= begin for begin, end in _RANGES[version])
 
 
 def host_codes(texts: Sequence[str]) -> tuple[list[int], list[int]] | None:

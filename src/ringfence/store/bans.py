@@ -107,7 +107,8 @@ def _ban_of(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> Ban:
 def _recorded(row: Sequence[Any], attempts: Iterable[Attempt] = ()) -> RecordedBan:
     """Return the ban of a row of _RECORDED; raise one of INVALID_ROW if it is invalid."""
     _, *columns, removed, how = row
-    times(*(() if removed is None else (removed,)))
+    if removed is not None:
+        times(removed)
     return RecordedBan(_ban_of(columns, attempts), removed, None if how is None else BanEnd(how))
 
 
@@ -486,7 +487,7 @@ class Records:
             self._best_effort.report_unreadable(unreadable)
 
     def _changing(self) -> set[tuple[Network, Scope]]:
-        """Return the bans that a waiting write ends, or records anew."""
+        """Return the network and the scope of each ban that a waiting write ends or records."""
         calls, table = self._best_effort.waiting_calls, self._bans
         ended = {one for bans, *_ in calls(table.end) for one in bans}
         return ended | {(ban.network, ban.scope) for (bans,) in calls(table.record) for ban in bans}

@@ -27,6 +27,7 @@ from ringfence.store.file import (
     connect,
     described,
     errors,
+    files_set_aside,
     lock,
     make,
     make_private,
@@ -35,7 +36,6 @@ from ringfence.store.file import (
     require_readable,
     salvage,
     set_aside,
-    set_aside_before,
     size_of,
     sort_in_memory,
 )
@@ -134,7 +134,7 @@ class Store:
                 try:
                     opened = _checked_connections(path)
                 except StoreDamagedError as error:
-                    opened, kept = _replaced(path)
+                    opened, kept = _replace_damaged(path)
                     damage = f"the database was damaged ({error.__cause__ or error}); {kept}"
             # Only the daemon has a queue. Its event loop must go on, and the queue tries failed writes again.
             in_loop = PATIENCE if later is at_once else MOMENT
@@ -175,7 +175,7 @@ class Store:
         """
         if self.best_effort.damage:
             return self.best_effort.damage
-        aside = set_aside_before(self.connection.path)
+        aside = files_set_aside(self.connection.path)
         if not aside:
             return ""
         names = ", ".join(map(str, aside))
@@ -212,7 +212,7 @@ def _owner(path: Path) -> FileOwner:
         raise cannot_make(path, error) from None
 
 
-def _replaced(path: Path) -> tuple[OpenConnections, str]:
+def _replace_damaged(path: Path) -> tuple[OpenConnections, str]:
     """Rename the damaged database at ``path``, and copy its readable rows into a new one.
 
     Return the connections to the new one, and a text: where the damaged one is, and how many rows could be

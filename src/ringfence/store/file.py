@@ -91,11 +91,8 @@ def errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        sqlite3.Error,
-        ValueError,
-        KeyError,
-    ) as error:  # ValueError, KeyError: an invalid address, kind or service in a row
+    except (sqlite3.Error, ValueError, KeyError) as error:
+        # ValueError and KeyError: an invalid address, kind or service in a row.
         if is_damage(error):
             raise StoreDamagedError(
                 f"{path}: {error}; fix: restart ringfence, which keeps the damaged file aside and goes on "
@@ -431,7 +428,7 @@ def put_back(path: Path, aside: Path) -> None:
                 os.rename(f"{aside}{suffix}", f"{real}{suffix}")  # noqa: PTH104 - a suffix is no path
 
 
-def set_aside_before(path: Path) -> list[Path]:
+def files_set_aside(path: Path) -> list[Path]:
     """Return the paths of all databases that :func:`set_aside` has renamed and that still exist.
 
     Return [] if the folder is unreadable.
@@ -475,9 +472,8 @@ def salvage(path: Path, target: sqlite3.Connection) -> dict[str, int]:
 
 def _opened(path: Path, how: str) -> sqlite3.Connection:
     source = sqlite3.connect(f"{_real(path).as_uri()}?{how}", uri=True, isolation_level=None)
-    source.text_factory = lambda text: text.decode(
-        "utf-8", "replace"
-    )  # otherwise a byte that is not UTF-8 would raise an error, which ends the reading
+    # Otherwise a byte that is not UTF-8 would raise an error, which ends the reading.
+    source.text_factory = lambda text: text.decode("utf-8", "replace")
     return source
 
 
@@ -487,9 +483,9 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) ->
     Read the table from its start. If a row is unreadable, continue from the end of the table backwards, until
     a row is unreadable again.
     """
-    key, columns = _columns(target, table)
+    key, columns = _key_and_columns(target, table)
     with suppress(*_ERRORS):
-        _, there = _columns(source, table)
+        _, there = _key_and_columns(source, table)
         columns = [column for column in columns if column in there] if there else columns
     names = ", ".join(columns)
     insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608 - ours
@@ -521,7 +517,7 @@ def _write(target: sqlite3.Connection, sql: str, row: Sequence[object] = ()) -> 
         raise StoreError(f"the rows of the damaged database cannot be copied: {error}") from error
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], list[str]]:
+def _key_and_columns(connection: sqlite3.Connection, table: str) -> tuple[list[str], list[str]]:
     """Return the columns of a table's primary key (``rowid`` if it has none), and all columns to copy."""
     rows = connection.execute(f"PRAGMA table_info({table})").fetchall()
     columns = [str(row[1]) for row in rows]

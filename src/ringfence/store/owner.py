@@ -51,7 +51,8 @@ class FileOwner:
                 acting.enter_context(acting_as(FileUser(self.uid, self.gid)))
             except PermissionError as error:
                 raise StoreError(
-                    f"root may not take the rights of user {self.uid}, who owns the files (CAP_SETUID)"
+                    f"root may not take the rights of user {self.uid}, who owns the files; "
+                    "fix: give root CAP_SETUID and CAP_SETGID"
                 ) from error
             yield
 
@@ -97,7 +98,7 @@ def _checked(path: Path, owner: int | None) -> os.stat_result:
         if stat.S_ISLNK(found.st_mode):
             links += 1
             if links > _MOST_LINKS:
-                raise StoreError(f"{path}: too many links")
+                raise StoreError(f"{path}: too many links; fix: remove their loop, or name another path")
             target = Path(os.path.normpath(place.parent / place.readlink()))
             place, rest = Path("/"), [*rest, *reversed(target.parts[1:])]
     last = parts[-1][1]

@@ -118,7 +118,7 @@ class SavedState:
 # -- the table of the entries that commands added to the allow list and the deny list
 
 
-_SELECT = "SELECT what, note, added, until, forced FROM entries WHERE side = ?"
+_SELECT_ENTRIES = "SELECT what, note, added, until, forced FROM entries WHERE side = ?"
 
 
 class EntryTable:
@@ -130,7 +130,7 @@ class EntryTable:
     def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
         """Yield the entries of a list that have not ended at ``now`` (epoch), the earliest added first."""
         with self._connection.scanning() as execute:
-            current = f"{_SELECT} AND (until IS NULL OR until > ?) ORDER BY added, what"
+            current = f"{_SELECT_ENTRIES} AND (until IS NULL OR until > ?) ORDER BY added, what"
             for row in execute(current, (str(kind), now)):
                 if (entry := _entry_of(kind, row)) is not None:
                     yield entry
@@ -188,7 +188,7 @@ KEEP_FRIENDS = 30 * 86_400.0
 MOST_FRIENDS = 131_072
 """The maximum number of rows of friends: twice the number of reasons that are valid at a time."""
 
-_COLUMNS = "asterisk, address, account, tie, since, seen, until"
+_FRIEND_COLUMNS = "asterisk, address, account, tie, since, seen, until"
 
 
 class FriendTable:
@@ -205,7 +205,7 @@ class FriendTable:
         return self._latest("until > ?", "seen", now, most)
 
     def former(self, now: float, most: int) -> list[Friend]:
-        """Return the reasons why addresses were friends before ``now`` (epoch), the one ended last last.
+        """Return the reasons why addresses were friends before ``now`` (epoch); the latest end comes last.
 
         If there are more than ``most``, those that ended first are left out.
         """
@@ -217,7 +217,7 @@ class FriendTable:
         ``now`` is its parameter. They are sorted by the time in the column ``order``, the latest last. If
         there are more than ``most``, the earliest are left out. Invalid rows are left out too.
         """
-        latest = f"SELECT {_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
+        latest = f"SELECT {_FRIEND_COLUMNS} FROM friends WHERE {which} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - ours
         found = []
         with self._connection.reading() as execute:
             rows = execute(f"SELECT * FROM ({latest}) ORDER BY {order}", (now, most))  # noqa: S608 - ours
@@ -240,7 +240,7 @@ class FriendTable:
         with self._connection.transaction() as execute:
             for friend in friends:
                 execute(
-                    f"INSERT OR REPLACE INTO friends ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - ours
+                    f"INSERT OR REPLACE INTO friends ({_FRIEND_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - ours
                     (
                         friend.asterisk,
                         str(friend.address),
@@ -326,8 +326,8 @@ _ALARM_COLUMNS = (
     "number, code, subject, text, since, last, until, times, held, cleared, dismissed, dismissed_by"
 )
 
-_INSERT = f"INSERT OR REPLACE INTO alarms ({_ALARM_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - ours
-_DELETE_OLDEST = """
+_INSERT_ALARM = f"INSERT OR REPLACE INTO alarms ({_ALARM_COLUMNS}) VALUES ({', '.join('?' * 12)})"  # noqa: S608 - ours
+_DELETE_OLDEST_ALARMS = """
     DELETE FROM alarms WHERE cleared IS NOT NULL AND number NOT IN
         (SELECT number FROM alarms WHERE cleared IS NOT NULL ORDER BY cleared DESC LIMIT ?)
 """
@@ -344,12 +344,12 @@ class AlarmTable:
         """Record alarms, all or none. An alarm replaces its earlier record with the same number."""
         with self._connection.transaction() as execute:
             for one in records:
-                _write(execute, one)
+                _write_alarm(execute, one)
 
     def active(self) -> list[AlarmRecord]:
         """Return the alarms that have not cleared, oldest first."""
         with self._connection.reading() as execute:
-            return _select(execute, "cleared IS NULL ORDER BY number", ())
+            return _select_alarms(execute, "cleared IS NULL ORDER BY number", ())
 
     def past(self, since: float, most: int) -> list[AlarmRecord]:
         """Return alarms that cleared at ``since`` (seconds since the epoch) or later.
@@ -358,7 +358,7 @@ class AlarmTable:
         """
         latest = "cleared >= ? ORDER BY cleared DESC, number DESC LIMIT ?"
         with self._connection.scanning() as execute:
-            return _select(execute, latest, (since, most))
+            return _select_alarms(execute, latest, (since, most))
 
     def next_number(self) -> int:
         """Return a number for the next alarm: one more than the highest in the table."""
@@ -373,10 +373,10 @@ class AlarmTable:
         """
         with self._connection.transaction() as execute:
             execute("DELETE FROM alarms WHERE cleared < ?", (now - KEEP_ALARMS,))
-            execute(_DELETE_OLDEST, (MOST_ALARMS,))
+            execute(_DELETE_OLDEST_ALARMS, (MOST_ALARMS,))
 
 
-def _select(execute: Execute, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
+def _select_alarms(execute: Execute, which: str, values: tuple[float, ...]) -> list[AlarmRecord]:
     """Return some alarms. ``which`` is the SQL after WHERE, ``values`` are the values of its parameters.
 
     Invalid rows are left out, for example one with an alarm code that only another version of ringfence has.
@@ -384,13 +384,13 @@ def _select(execute: Execute, which: str, values: tuple[float, ...]) -> list[Ala
     found = []
     for row in execute(f"SELECT {_ALARM_COLUMNS} FROM alarms WHERE {which}", values):  # noqa: S608 - ours
         with suppress(*INVALID_ROW):
-            found.append(_record(row))
+            found.append(_alarm_of(row))
     return found
 
 
-def _write(execute: Execute, one: AlarmRecord) -> None:
+def _write_alarm(execute: Execute, one: AlarmRecord) -> None:
     execute(
-        _INSERT,
+        _INSERT_ALARM,
         (
             one.number,
             str(one.code),
@@ -408,9 +408,8 @@ def _write(execute: Execute, one: AlarmRecord) -> None:
     )
 
 
-def _record(row: Sequence[Any]) -> AlarmRecord:
-    number, code, subject, text, since, last, until, count, held, cleared, *marks = row
-    dismissed, dismissed_by = marks
+def _alarm_of(row: Sequence[Any]) -> AlarmRecord:
+    number, code, subject, text, since, last, until, count, held, cleared, dismissed, dismissed_by = row
     times(since, last, *(one for one in (until, cleared, dismissed) if one is not None))
     return AlarmRecord(
         int(number),

@@ -290,7 +290,7 @@ def _may_succeed_later(error: StoreError) -> bool:
     return not isinstance(error, StoreDamagedError) and isinstance(error.__cause__, environment)
 
 
-LAST = 2.0
+WAIT_AT_END = 2.0
 """Seconds to wait for queued writes at the daemon's end. Each write to a locked database takes 5 s."""
 
 
@@ -321,9 +321,9 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait until the queued actions are done. After LAST seconds, wait only for the one that runs."""
+        """Wait for the queued actions; after WAIT_AT_END seconds, wait only for the one that runs."""
         if self._waiting:
-            wait([self.thread.submit(bool)], LAST)
+            wait([self.thread.submit(bool)], WAIT_AT_END)
         self.thread.shutdown(cancel_futures=True)
 
     def _done(self, future: Future[object]) -> None:
