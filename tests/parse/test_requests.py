@@ -18,8 +18,8 @@ from tests.support.network import PBX_IPV4, socket_in
 
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
-from ringfence.values.event import fingerprint, short_session
-from ringfence.values.packet import CopiedRequest, unmatched
+from ringfence.values.event import ambiguous_fingerprint, fingerprint, short_session
+from ringfence.values.packet import CopiedRequest
 
 NONCE = b"1795214124/e553aed184885575fe347bc9a8e5d70e"
 REQUEST = (
@@ -160,7 +160,7 @@ def test_a_request_that_may_have_several_nonces_or_responses_is_ambiguous(old: b
     """AMI shows those of the first header, and is silent if they are not UTF-8. Asterisk checks another."""
     read = observed(REQUEST.replace(old, new, 1))
     assert read.credentials
-    assert read.fingerprint == unmatched(read.digest)
+    assert read.fingerprint == ambiguous_fingerprint(read.digest)
 
 
 def test_a_head_that_is_cut_may_have_other_credentials() -> None:
@@ -171,7 +171,7 @@ def test_a_head_that_is_cut_may_have_other_credentials() -> None:
         read = parse(data)
         assert read is not None
         assert (read.unread, read.account) == (True, account)
-        assert (read.fingerprint == unmatched(read.digest)) == (not account)
+        assert (read.fingerprint == ambiguous_fingerprint(read.digest)) == (not account)
 
 
 @pytest.mark.parametrize("name", [b"maddr", b"MADDR", b"%6daddr", b"%4D%61d%44%72"])

@@ -493,9 +493,14 @@ class Attribution:
         event = evolve(_wire_event(kind, challenge, sender, source, wall), copied=True)
         if not refusal.guess:
             return event
-        account = asked.request.account or event.account
-        event = evolve(event, challenge=asked.nonce, response=asked.request.digest, account=account)
-        return evolve(event, fingerprint=asked.request.fingerprint)
+        request = asked.request
+        return evolve(
+            event,
+            challenge=asked.nonce,
+            response=request.digest,
+            account=request.account or event.account,
+            fingerprint=request.fingerprint,
+        )
 
     def _is_hidden(self, challenge: CopiedAnswer, sender: Address, asterisk: str, now: float) -> bool:
         """Whether a refusal shows an attempt, although the kernel copied no request that it answers.
@@ -753,8 +758,8 @@ class Attribution:
         source = SourceId(self.confirmation.wire_asterisk, WIRE)
         kind = _REFUSED if request.credentials else EventKind.DIVERTED
         event = SecurityEvent(source, kind, service, remote, wall, request.account, request.call_ids[0])
-        event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True)
-        event = evolve(event, fingerprint=request.fingerprint)
+        number = request.fingerprint
+        event = evolve(event, challenge=asked.nonce, response=request.digest, copied=True, fingerprint=number)
         if now - asked.at >= HORIZON:
             # A challenge alone is a report of the question, and not of the guess.
             came = wall - (now - asked.at)

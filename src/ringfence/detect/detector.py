@@ -444,7 +444,7 @@ class Detector:
     ) -> Sequence[Effect]:
         if isinstance(finding, DuplicateReport):
             subject = self._subjects.find(finding.address)
-            known = subject.friend or self.friends.any_known_in(subject.network)
+            known = self.friends.any_known_in(subject.network)
             learned = self._history.add_source(subject.key, finding, now, friend=known)
             forged = finding.forged_address
             alarms = () if forged is None else (forged_by(finding.address, forged),)

@@ -42,10 +42,10 @@ from ringfence.parse.answers import parse_message
 from ringfence.parse.packet import UDP, ip_payload, packed_address
 from ringfence.parse.request_stream import heads_in
 from ringfence.parse.requests import parse_request
-from ringfence.values.event import Endpoint, Transport, short_session
+from ringfence.values.event import Endpoint, Transport, ambiguous_fingerprint, short_session
 from ringfence.values.fast import evolve
 from ringfence.values.network import Address
-from ringfence.values.packet import CopiedAnswer, CopiedRequest, unmatched
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 MOST_CONNECTIONS = 4_096
 MOST_SHARED = 64
@@ -272,7 +272,7 @@ def _request(frame: _Frame, remote: Endpoint, text: bytes, number: int | None) -
         request = evolve(request, digest=digest, unread=unread, credentials=request.credentials or unread)
         if request.credentials:  # they may be those of another request in the payload
             account = "" if unread else request.account
-            request = evolve(request, account=account, fingerprint=unmatched(digest))
+            request = evolve(request, account=account, fingerprint=ambiguous_fingerprint(digest))
     return request
 
 

@@ -56,9 +56,16 @@ from ringfence.parse.packet import (
     udp_datagram,
 )
 from ringfence.parse.request_stream import PAGE, RequestStreams
-from ringfence.values.event import Transport, fingerprint, method_of, short_account, short_session
+from ringfence.values.event import (
+    Transport,
+    ambiguous_fingerprint,
+    fingerprint,
+    method_of,
+    short_account,
+    short_session,
+)
 from ringfence.values.network import Address
-from ringfence.values.packet import CopiedRequest, unmatched
+from ringfence.values.packet import CopiedRequest
 
 _EOL = b"\r\n"
 _DIGEST = 16  # bytes of the hash of a request
@@ -220,7 +227,7 @@ def parse_request(
         whole = not unread or _EOL + _EOL in request.lstrip(_EOL)
         is_certain = whole and not any(map(_has_escaped_name, different))
         account = _account_in((request, by_chan_sip), different) if is_certain else ""
-        number = (_fingerprint_in(different, nonces) if is_certain else 0) or unmatched(digest)
+        number = (_fingerprint_in(different, nonces) if is_certain else 0) or ambiguous_fingerprint(digest)
     return CopiedRequest(
         address,
         port,

@@ -41,7 +41,7 @@ def short_account(account: str) -> str:
 
 
 AMBIGUOUS = 1
-"""The bit of a fingerprint that only ambiguous requests have (``values.packet.unmatched``)."""
+"""The bit of a fingerprint that only ambiguous requests have (:func:`ambiguous_fingerprint`)."""
 
 _FINGERPRINT_BITS = 0xFFFFFFFE  # the history keeps four bytes for each attempt
 
@@ -53,6 +53,11 @@ def fingerprint(challenge: bytes, response: bytes) -> int:
     two guesses with the same number.
     """
     return hash((challenge.lower(), response.lower())) & _FINGERPRINT_BITS or 2
+
+
+def ambiguous_fingerprint(digest: bytes) -> int:
+    """Return the fingerprint of an ambiguous request, which no report of AMI has; ``digest`` is its hash."""
+    return fingerprint(digest, b"") | AMBIGUOUS
 
 
 class Service(fast.KeyEnum):

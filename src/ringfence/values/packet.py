@@ -1,7 +1,7 @@
 """Contents of copied packets: answers that leave, requests of strangers, and streams that cannot be read."""
 
 from ringfence.values import fast
-from ringfence.values.event import AMBIGUOUS, Service, Transport, fingerprint
+from ringfence.values.event import Service, Transport
 from ringfence.values.network import Address
 
 
@@ -66,7 +66,8 @@ class CopiedRequest:
 
     ``fingerprint`` is a number for the nonce and the response in its credentials, 0 without credentials. AMI
     reports both of a wrong password, so its report of this request has the same number. If Asterisk may read
-    several (:func:`unmatched`), no report has the number: of several headers AMI shows the first one, and it
+    several, the request is ambiguous, and no report has the number
+    (:func:`~ringfence.values.event.ambiguous_fingerprint`): of several headers AMI shows the first one, and
     reports nothing if that is not UTF-8. But Asterisk may check another one.
 
     ``unread``: only the beginning of a datagram was copied. ``diverted``: its answer may not reach its
@@ -96,11 +97,6 @@ class CopiedRequest:
     redirected: bool = False
     page: bool = False
     fingerprint: int = 0
-
-
-def unmatched(digest: bytes) -> int:
-    """Return the fingerprint of an ambiguous request, which no report of AMI has; ``digest`` is its hash."""
-    return fingerprint(digest, b"") | AMBIGUOUS
 
 
 @fast.frozen

@@ -13,10 +13,11 @@ from ringfence.values.event import (
     Service,
     SourceId,
     Transport,
+    ambiguous_fingerprint,
     fingerprint,
 )
 from ringfence.values.friend import Friend, FriendReason
-from ringfence.values.packet import CopiedAnswer, CopiedRequest, unmatched
+from ringfence.values.packet import CopiedAnswer, CopiedRequest
 
 ATTACKER, BYSTANDER, PHONE = "192.0.2.7", "203.0.113.9", "198.51.100.4"
 AMI, SECURITY, NOTICE = "ami", "log:full#security", "log:full#notice"
@@ -166,7 +167,9 @@ def copied(
     nonces = (nonce,) if nonce else ()
     digest = b"%d %b" % (sequence, nonce)
     request = CopiedRequest(ip_address(address), 5062, nonces, (call,), (sequence,), bool(nonce), digest)
-    number = unmatched(digest) if response is None else fingerprint(nonce, response) if response else 0
+    number = fingerprint(nonce, response) if response else 0
+    if response is None:
+        number = ambiguous_fingerprint(digest)
     method = "REGISTER" if registers else ""
     return evolve(request, transport=transport, method=method, account=registers, fingerprint=number)
 

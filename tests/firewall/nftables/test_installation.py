@@ -9,6 +9,7 @@ from itertools import chain
 
 import pytest
 from attrs import evolve
+from tests.firewall.nftables.conftest import Losing
 from tests.firewall.nftables.test_backend import BANS, BOTH
 from tests.support.netns import run
 
@@ -24,7 +25,7 @@ from ringfence.firewall.nftables.backend import NftablesBackend
 from ringfence.firewall.nftables.messages import delete_table
 from ringfence.firewall.nftables.ruleset import Ruleset
 from ringfence.firewall.nftables.state import TableState
-from ringfence.netlink.connection import NetlinkConnection, NetlinkError, NetlinkLostError, Refusal
+from ringfence.netlink.connection import NetlinkConnection, NetlinkError, Refusal
 from ringfence.values.ban import Scope
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("netns")]
@@ -143,17 +144,10 @@ def test_a_change_while_a_ban_adds_rules_is_noticed(
 
 
 def test_rules_whose_acknowledgement_is_lost_are_repaired(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch
+    backend: NftablesBackend, losing_answers: Losing
 ) -> None:
     """If the kernel's answer is lost, the bans fail, and the next check finds what the kernel carried out."""
-    real = NetlinkConnection.transact
-
-    def lose(self: NetlinkConnection, *sent: bytes) -> list[Refusal]:
-        real(self, *sent)
-        raise NetlinkLostError("the answer was lost")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(NetlinkConnection, "transact", lose)
+    with losing_answers():
         assert {str(one.error) for one in backend.apply(WITHOUT_SETS)} == {"the answer was lost"}
 
     assert "another program added set" in (backend.health().damage or "")

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from attrs import evolve
 from hypothesis import given
+from tests.firewall.nftables.conftest import Losing
 from tests.support.lists import write_list
 from tests.support.netns import run
 
@@ -478,19 +479,11 @@ def test_a_lost_answer_is_not_sent_again(
 @pytest.mark.kernel
 @pytest.mark.parametrize("uncounted", ["0.0.0.0/0", "255.255.255.255"])
 def test_after_a_lost_answer_an_uncounted_range_is_removed(
-    backend: NftablesBackend, monkeypatch: pytest.MonkeyPatch, uncounted: str
+    backend: NftablesBackend, losing_answers: Losing, uncounted: str
 ) -> None:
     """If the answer to a range that the kernel does not count is lost, an empty list removes the range."""
-    real = NetlinkConnection.transact
-
-    def lose(self: NetlinkConnection, *messages: bytes) -> list[Refusal]:
-        real(self, *messages)
-        raise NetlinkLostError("the answer was lost")
-
-    with monkeypatch.context() as lost:
-        lost.setattr(NetlinkConnection, "transact", lose)
-        with pytest.raises(NetlinkLostError):
-            write_list(backend, network_lists.DENY, nets(uncounted))
+    with losing_answers(), pytest.raises(NetlinkLostError):
+        write_list(backend, network_lists.DENY, nets(uncounted))
     assert denied() != ""
     write_list(backend, network_lists.DENY, [])
     assert denied() == ""
