@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ def rationed(lab: Lab, firewall: dict[str, object], *, guests: bool = False) -> 
     with shared(lab, firewall=firewall, guests=guests, rules={"prefix": {"enabled": False}}) as guard:
         until_rationed(guard)
         yield guard
+
+
+def _is_banned(guard: SharedGuard, source: str) -> bool:
+    return source in guard.banned()
 
 
 def most(result: Result) -> int:
@@ -244,13 +249,20 @@ def test_a_guesser_on_one_connection_gets_four_answers_at_most(
 def test_hidden_guesses_within_segments_get_four_answers_at_most(
     open22: Lab, firewall: dict[str, object]
 ) -> None:
-    """The ration counts bytes: it does not matter where in a segment an answer stands."""
-    source = f"{network_of(firewall)}.14"
+    """The ration counts bytes: it does not matter where in a segment an answer stands.
+
+    A busy Asterisk may read the guesses only after the copies of them have banned their sender. So there are
+    several senders.
+    """
     with rationed(open22, firewall) as guard:
-        begun = time.monotonic()
-        answered = answered_within_segments(open22, source)
-        assert 1 <= answered <= 4 + 2 * (time.monotonic() - begun)
-        until(lambda: source in guard.banned(), "the ban")
+        for last in range(14, 19):
+            source, begun = f"{network_of(firewall)}.{last}", time.monotonic()
+            answered = answered_within_segments(open22, source)
+            assert answered <= 4 + 2 * (time.monotonic() - begun)
+            until(partial(_is_banned, guard, source), "the ban")
+            if answered:
+                return
+    pytest.fail("Asterisk answered none of the senders")
 
 
 @pytest.mark.skipif(bool(why_no_kamailio()), reason=why_no_kamailio() or "Kamailio can be run")

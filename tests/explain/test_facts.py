@@ -71,6 +71,26 @@ def test_an_attempt_whose_reason_came_after_the_ban_is_listed_once() -> None:
     assert [one.attempt.event for one in told] == [named.event]
 
 
+def test_an_attempt_whose_account_came_after_the_ban_is_listed_once() -> None:
+    """The copied packets show another account than the one that AMI names later; the listed copy has that."""
+    named = evolve(attempts(1)[0], sources=("wire", "ami"))
+    by_wire = evolve(named, account="alice%0A", event=EventKind.REFUSED, sources=("wire",))
+    wide = ban("192.0.2.0/24", made=(named,))
+    bans = running(ban(made=(by_wire,))), running(wide)
+    told = known(running=bans, story=story(made=(named,))).attempts()
+
+    assert [one.attempt for one in told] == [named]
+
+
+def test_attempts_at_several_accounts_in_one_moment_stay_as_many() -> None:
+    """A line of the log shows whole seconds: the attempt of a ban may be at another account."""
+    [one] = attempts(1)
+    other = evolve(one, account="other")
+    told = known(running=(running(ban(made=(one,))),), story=story(made=(other,))).attempts()
+
+    assert [each.attempt for each in told] == [one, other]
+
+
 def test_attempts_that_look_the_same_stay_as_many() -> None:
     """Two equal attempts at one moment stay two, in a ban or in memory."""
     [one] = attempts(1)

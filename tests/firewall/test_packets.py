@@ -257,12 +257,16 @@ def test_a_ban_of_sip_over_tcp_leaves_the_rest(backend: Backend, far: str, cable
 
 
 def test_dropped_packets_may_be_logged(backend: Backend, far: str, cable: Cable) -> None:
-    """With a log the bans drop as without it, and count each packet once."""
+    """With a log the bans drop as without it, and count each packet once.
+
+    A packet that an earlier test has caused may count too.
+    """
     plan(backend, FirewallPlan(log=True))
     ban(backend, cable)
-    assert datagram(cable, far, SIP) == (False, "EPERM")
+    assert [datagram(cable, far, SIP) for _ in range(5)] == [(False, "EPERM")] * 5
     packets = {one.name: one.packets for one in backend.counters().rules}
-    assert (packets["from banned addresses"], packets["to banned addresses"]) == (1, 1)
+    for rule in ("from banned addresses", "to banned addresses"):
+        assert 5 <= packets[rule] < 10
 
 
 def test_only_named_interfaces_drop(backend: Backend, far: str) -> None:

@@ -216,21 +216,22 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
     """Yield each attempt of ``bans``, and each one that the detector remembers (``remembered``), once.
 
     If both have an attempt, its two copies are merged. The detector may have got a better proof, more
-    sources, and the reason from AMI since the ban was recorded.
+    sources, and the reason and the account from AMI since the ban was recorded.
     """
     kept: dict[object, list[Attempt]] = {}
     for attempt in remembered:
-        kept.setdefault(_identity(attempt), []).append(attempt)
+        kept.setdefault(_moment(attempt), []).append(attempt)
     seen: Counter[object] = Counter()
     for ban in bans:
         here: Counter[object] = Counter()
         for attempt in ban.attempts:
-            key = _identity(attempt)
+            key = _moment(attempt), attempt.account
             here[key] += 1
             if here[key] <= seen[key]:  # already yielded for another ban, such as that of a wider network
                 continue
-            same = kept.get(key)
-            better = same.pop(0) if same else None
+            better = _take_copy(kept.get(_moment(attempt), []), attempt)
+            if better is not None and better.account != attempt.account:
+                here[_moment(attempt), better.account] += 1
             yield AttemptOutcome(attempt if better is None else _better(attempt, better), ban.since)
         seen |= here
     for left in kept.values():
@@ -238,8 +239,21 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
             yield AttemptOutcome(attempt, None)
 
 
-def _identity(attempt: Attempt) -> object:
-    return attempt.time, attempt.address, attempt.account, attempt.kind
+def _moment(attempt: Attempt) -> object:
+    return attempt.time, attempt.address, attempt.kind
+
+
+def _take_copy(remembered: list[Attempt], recorded: Attempt) -> Attempt | None:
+    """Remove from ``remembered``, attempts of one moment, the copy of ``recorded``; return it, or None.
+
+    A further source may have named another account since the ban was recorded.
+    """
+    same = [one for one in remembered if one.account == recorded.account]
+    renamed = [one for one in remembered if {*one.sources} > {*recorded.sources}]
+    copy = next(iter((*same, *renamed)), None)
+    if copy is not None:
+        remembered.remove(copy)
+    return copy
 
 
 def _better(one: Attempt, other: Attempt) -> Attempt:
