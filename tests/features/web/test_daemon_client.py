@@ -10,7 +10,7 @@ from tests.support.clock import SetClock
 
 from ringfence import control_server
 from ringfence.errors import ControlError, DaemonUnreachableError, NoAnswerError
-from ringfence.features.web.daemon_client import LATELY, DaemonClient
+from ringfence.features.web.daemon_client import OUTDATED_FOR, DaemonClient
 
 
 class _Daemon:
@@ -71,21 +71,34 @@ def test_an_answer_from_before_a_command_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_an_update_does_not_wait(tmp_path: Path) -> None:
-    """An answer that came lately is returned at once, until a command changes something."""
+    """An outdated answer is returned at once for some seconds, until a command changes something."""
     daemon, moment = _Daemon(), [0.0]
 
     async def scenario() -> None:
         async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
             client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: moment[0]))
             assert await client.latest(5.0, "count") == 1
-            moment[0] = LATELY - 1
+            moment[0] = 5.0 + OUTDATED_FOR - 1
             assert await client.latest(5.0, "count") == 1
             assert await client.recent(5.0, "count") == 2
             assert await client.latest(5.0, "count") == 2
             client.forget()
             assert await client.latest(5.0, "count") == 3
-            moment[0] = 3 * LATELY
+            moment[0] += 5.0 + OUTDATED_FOR
             assert await client.latest(5.0, "count") == 4
+
+    asyncio.run(scenario())
+
+
+def test_an_update_does_not_wait_for_a_slow_answer(tmp_path: Path) -> None:
+    """An answer that took so long that it is kept for 20 seconds is still returned at once after that."""
+    daemon, moments = _Daemon(), iter([0.0, 0.4, 20.0 + OUTDATED_FOR - 1])
+
+    async def scenario() -> None:
+        async with control_server.serve(tmp_path / "socket", {"count": daemon.count}):
+            client = DaemonClient(tmp_path / "socket", SetClock(mono=lambda: next(moments)))
+            assert await client.recent(5.0, "count") == 1
+            assert await client.latest(5.0, "count") == 1
 
     asyncio.run(scenario())
 

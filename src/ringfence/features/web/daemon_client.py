@@ -31,8 +31,11 @@ LONGEST_KEPT = 60.0
 
 So a request that takes longer than 1.2 s may take a larger part of the daemon's time than ``MOST_SHARE``.
 """
-LATELY = 20.0
-"""The maximum age (seconds) of the answers that :meth:`DaemonClient.latest` returns at once."""
+OUTDATED_FOR = 10.0
+"""The seconds for which :meth:`DaemonClient.latest` still returns an answer that is no longer kept.
+
+An open page is updated more often, so its updates never wait for a long list.
+"""
 
 UNRECORDED: ContextVar[list[str]] = ContextVar("UNRECORDED")
 """The reasons why changes of the present command are not recorded. The caller that runs a command sets it."""
@@ -42,13 +45,9 @@ _Key = tuple[object, ...]
 
 @frozen
 class _Kept:
-    """An answer that is kept.
-
-    It came at ``came``, and :meth:`DaemonClient.recent` returns it until ``until`` (monotonic seconds).
-    """
+    """An answer that :meth:`DaemonClient.recent` returns until ``until`` (monotonic seconds)."""
 
     answer: Any
-    came: float
     until: float
 
 
@@ -131,20 +130,20 @@ class DaemonClient:
         changes = self._changes
         answer = await self.ask(do, **arguments)
         if changes == self._changes:  # otherwise a command ran meanwhile: the answer may not show its effect
-            came = self._clock.mono()
-            kept_for = max(kept_for, min(LONGEST_KEPT, (came - now) / MOST_SHARE))
-            self._kept[key] = _Kept(answer, came, now + kept_for)
+            took = self._clock.mono() - now
+            kept_for = max(kept_for, min(LONGEST_KEPT, took / MOST_SHARE))
+            self._kept[key] = _Kept(answer, now + kept_for)
         return answer
 
     async def latest(self, kept_for: float, do: str, /, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        """Return at once an answer that came within the last LATELY seconds, even if it is outdated.
+        """Return at once a kept answer, even if it should have been renewed in the last OUTDATED_FOR seconds.
 
         So an update of a page does not wait for a long list. Without such an answer, do the same as
         :meth:`recent`. The caller must call :meth:`recent` afterwards, so that the next update has a newer
         answer.
         """
         kept = self._kept.get((do, *sorted(arguments.items())))
-        if kept is not None and self._clock.mono() < kept.came + LATELY:
+        if kept is not None and self._clock.mono() < kept.until + OUTDATED_FOR:
             return kept.answer
         return await self.recent(kept_for, do, **arguments)
 
