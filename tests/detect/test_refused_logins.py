@@ -57,6 +57,22 @@ def test_what_refuses_no_login(steps: Iterable[object]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("steps", "is_friend"),
+    [
+        ([at(0, FORBIDDEN), at(3, login(late=3.0))], False),
+        ([at(0, FORBIDDEN), at(3, FORBIDDEN), at(5, login(late=5.0))], False),
+        ([at(5, login(late=5.0)), at(6, FORBIDDEN)], True),
+    ],
+    ids=["late", "refused again", "a call that the callee rejects"],
+)
+def test_a_login_and_its_refusal_have_their_own_times(steps: Iterable[object], *, is_friend: bool) -> None:
+    """A busy machine reads a login some seconds late: when it happened decides, and not when it is read."""
+    guard = Player()
+    guard.play(*steps)  # type: ignore[arg-type]
+    assert guard.is_friend(PHONE) is is_friend
+
+
+@pytest.mark.parametrize(
     "other",
     [
         event(EventKind.REQUEST_NOT_SUPPORTED, source=NOTICES),

@@ -102,6 +102,16 @@ def test_an_attempt_has_the_values_of_the_event() -> None:
     )
 
 
+def test_reports_of_a_discarded_session_are_not_compared() -> None:
+    """A session may be discarded while a line waits: then nothing shows that its attempt has counted."""
+    senders = Senders()
+    line = event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES)
+    senders.leave_out(line)
+
+    assert not senders.others_report_as_many(line, 0.0)
+    assert senders.evicted == 0
+
+
 def test_chan_sips_notices_of_one_request_have_its_port_in_common() -> None:
     """Two notices of a peer's ACL are one attempt if they share the port, and two if they do not."""
     senders = Senders()

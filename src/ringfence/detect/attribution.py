@@ -19,7 +19,8 @@ listed, but leads to no ban. If the wire would have seen the challenge of a true
 report is a forgery and is not listed.
 
 A busy machine may read a report so late that its attempt cannot be found any more. Such a report is left
-out if a faster source has reported the attempt (``Confirmation.take_overdue``). So no attempt counts twice.
+out if a faster source has reported the attempt (``Confirmation.take_overdue``; for a line about a connection
+``Confirmation.is_retold``). So no attempt counts twice.
 
 A log line about a request by UDP needs no confirmation while neither AMI nor the wire reports its Asterisk:
 then the line counts as a claim. A NOTICE of chan_sip counts so whenever the wire does not report: AMI cannot
@@ -93,8 +94,6 @@ MOST_UNREPORTED = 20
 
 UNREAD_FOR = 7_200.0
 """Seconds after ringfence failed to read a sender's TCP connection, in which refusals count as guesses."""
-
-_REGISTERED_WITHIN = 5.0  # AMI reports a registration at most this late (seconds); the wire is read before it
 
 # Module-level aliases: enum member lookups are slow in the per-event hot path.
 _FAILED, _HIDDEN, _REFUSED = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.HIDDEN, EventKind.REFUSED
@@ -340,10 +339,7 @@ class Attribution:
                 return self._duplicate(attempt, event, tag)
         confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is not None:
-            # A connection confirms attempts that nothing else reports. An answer by UDP is a report itself.
-            if confirmed.transport is _UDP and self.confirmation.take_overdue(event, now):
-                return ()
-            return (*self._confirm_others(event.remote, now), *self._if_first(confirmed, event, now))
+            return (*self._confirm_others(event.remote, now), *self._if_in_time(confirmed, event, now))
         unconfirmed = evolve(attempt, trusted=False)
         if source.asterisk not in self._several:
             return (AttributedAttempt(unconfirmed, now),)
@@ -358,11 +354,12 @@ class Attribution:
         if event.service is not _PJSIP:
             return self._if_first(self.confirmation.with_proof(attempt, event, now), event, now)
         # Most reports of PJSIP are duplicates, which need no proof. A proof is looked up only for the others.
-        tag = self._senders.record_report(event, attempt.address, now, attempt.session)
+        tag = self._senders.match_report(event, attempt.address, now)
         if tag is not None:
             return self._duplicate(attempt, event, tag)
         if self.confirmation.take_overdue(event, now):
             return ()
+        self._senders.record_report(event, attempt.address, now, attempt.session)
         return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
 
     def observe_answers(
@@ -409,19 +406,20 @@ class Attribution:
         if asked.request.method == _REGISTER and asked.request.credentials:
             known = self._senders.sender_at(sender, now)
             known.registered = now, asked.request.account
-            known.keep(now + _REGISTERED_WITHIN)
+            known.keep(now + SESSION_LIFE)
 
     def has_registered(self, event: SecurityEvent, now: float) -> bool:
-        """Whether the kernel has just copied the registration that AMI's ``event`` of chan_sip reports.
+        """Whether the kernel has lately copied the registration that AMI's ``event`` of chan_sip reports.
 
         The registration repeated a nonce that was sent to this address alone, and Asterisk accepted it. So
-        both are true: AMI reports a right password, and the copied packets show where it came from.
+        both are true: AMI reports a right password, and the copied packets show where it came from. On a busy
+        machine AMI reports it some seconds later.
         """
         sender = self._senders.find(event.remote.address)
         if sender is None:
             return False
         at, account = sender.registered
-        return now - at < _REGISTERED_WITHIN and account == event.account
+        return now - at < SESSION_LIFE and account == event.account
 
     def _on_refusal_by_asterisk(
         self, challenge: CopiedAnswer, now: float, wall: float, asterisk: str
@@ -605,7 +603,7 @@ class Attribution:
             for report in self._waiting.settle(sender, challenge.call_id, question=question):
                 self._backing.forgive(report.event.remote, now)
                 seen = evolve(report.attempt, trusted=True, transport=_UDP, proof=_CLAIMED)
-                yield from self._if_first(seen, report.event, report.at)
+                yield from self._if_in_time(seen, report.event, report.at)
         yield from self._on_refusal(refusal, challenge, sender, source, now, wall)
 
     def observe_requests(
@@ -782,9 +780,21 @@ class Attribution:
                 return
             report.settled = True
             self._backing.forgive(remote, now)
-            yield from self._if_first(confirmed, report.event, report.at)
+            yield from self._if_in_time(confirmed, report.event, report.at)
 
     # -- deduplication and proofs -----------------------------------------------------------------------
+
+    def _if_in_time(self, confirmed: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+        """Return the findings about a report, which arrived at ``now``, whose address is confirmed.
+
+        Return () if it came too late to be matched, and its attempt has counted. An answer by UDP that
+        confirms it is itself a report. A connection also confirms attempts that nothing else reports.
+        """
+        if confirmed.transport is _UDP:
+            late = self.confirmation.take_overdue(event, now)
+        else:
+            late = self.confirmation.is_retold(event, confirmed, now)
+        return () if late else self._if_first(confirmed, event, now)
 
     def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
         """Record that ``event`` reports a confirmed attempt; return the attempt if this report is the first.
@@ -839,7 +849,7 @@ class Attribution:
             confirmed = evolve(attempt, trusted=True)
         if confirmed is not None:
             self._backing.forgive(event.remote, now)
-            return self._if_first(confirmed, event, at)
+            return self._if_in_time(confirmed, event, at)
         if self.confirmation.take_overdue(event, now):
             return ()
         line = event.service is _PJSIP and event.source.text and event.session

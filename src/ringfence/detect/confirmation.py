@@ -564,13 +564,13 @@ class Confirmation:
     def take_overdue(self, event: SecurityEvent, now: float) -> bool:
         """Return whether a report comes too late to be matched with the same attempt of a faster source.
 
-        An attempt of this sender that only other sources have reported then counts as reported by AMI too.
-        A report is too late after ``HORIZON`` seconds, or if its sender's sessions of that time were
-        discarded early. Copied packets are faster than AMI, and AMI is faster than the log. In addition, one
-        of these must hold. Other sources have reported attempts of this sender that AMI has not (for a report
-        of AMI). The kernel has copied a request of this sender since, so it copies all of them to the
-        wire's Asterisk. AMI was connected at the time of a log line. (AMI does not report every attempt at
-        chan_sip.) A packet, and a call to an unknown extension of PJSIP, never come too late.
+        Such a report is left out. An attempt of this sender that only other sources have reported then counts
+        as reported by AMI too. A report is too late after ``HORIZON`` seconds, or if its sender's sessions of
+        that time were discarded early. Copied packets are faster than AMI, and AMI is faster than the log. In
+        addition, one of these must hold. Other sources have reported attempts of this sender that AMI has not
+        (for a report of AMI). The kernel has copied a request of this sender since, so it copies all of them
+        to the wire's Asterisk. AMI was connected at the time of a log line. (AMI does not report every
+        attempt at chan_sip.) A packet, and a call to an unknown extension of PJSIP, never come too late.
         """
         happened = event.time - self.ahead
         # Only the log reports a call to an unknown extension of PJSIP, so there is no faster source.
@@ -578,8 +578,15 @@ class Confirmation:
             return False
         if happened > max(now - HORIZON, self._senders.forgotten_until(event.remote.address)):
             return False
-        if event.source.name == AMI and self._senders.take_unreported(event.remote.address, now):
-            return True
+        by_ami = event.source.name == AMI
+        unreported = by_ami and self._senders.take_unreported(event.remote.address, now)
+        overdue = unreported or self._is_for_faster(event, happened)
+        if overdue:
+            self._senders.leave_out(event)
+        return overdue
+
+    def _is_for_faster(self, event: SecurityEvent, happened: float) -> bool:
+        """Whether a faster source reports an attempt that ``happened`` then, if ``event`` is true."""
         on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in DATAGRAMS
         if on_wire and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
@@ -587,6 +594,20 @@ class Confirmation:
                 return True
         since = (self._listening or {}).get(event.source.asterisk)
         return event.source.text and event.service is _PJSIP and since is not None and since < happened
+
+    def is_retold(self, line: SecurityEvent, confirmed: Attempt, now: float) -> bool:
+        """Whether a log line about a connection comes too late to be matched, and its attempt has counted.
+
+        ``confirmed`` is the attempt that the line reports. AMI and the copied packets do not show each guess
+        by a connection. So one of them must have reported as many attempts of this session as the log has,
+        and one of these at the time of the line or later.
+        """
+        of_log = line.source.text and line.service is _PJSIP
+        if not of_log or role_of(line) is Role.PROBE or not self.is_of_stream(confirmed):
+            return False
+        if line.time - self.ahead > now - HORIZON or self._senders.is_reported(line, now):
+            return False
+        return self._senders.others_report_as_many(line, line.time - _SECOND)
 
     def with_proof(self, attempt: Attempt, event: SecurityEvent, now: float) -> Attempt:
         """Return ``attempt``, whose address is reliable, with the best known proof of this address."""

@@ -276,13 +276,20 @@ class Detector:
         if challenged and self.friends.has(event.remote.address):
             self._observation.on_challenge(event, now)
         if event.kind in LATE_REFUSALS and is_refused_login(event):
-            effects += self._on_refusal(event.remote.address, event.session, now)
+            effects += self._on_refusal(event.remote.address, event.session, self._happened(event, now))
         found = self._attribution.observe(event, now)
         if event.remote.transport in STREAMS:
             repeated = any(isinstance(one, DuplicateReport) for one in found)
             befriends = any(isinstance(one, Login) and one.befriends for one in effects)
             self._exchanges.explain(event, now, repeated=repeated, befriends=befriends)
         return [*effects, *self._on_findings(found, now)] if found else effects
+
+    def _happened(self, event: SecurityEvent, now: float) -> float:
+        """Return when an event happened (seconds since the epoch), which arrived at ``now`` (monotonic).
+
+        A sender can write the time in a line of the log, so there the arrival counts.
+        """
+        return now + self._attribution.confirmation.ahead if event.source.text else event.time
 
     def observe_answers(
         self, answers: Iterable[CopiedAnswer], now: float, wall: float, asterisk: str
@@ -295,18 +302,21 @@ class Detector:
         self._friend_attempts.sees_wire = True
         answers = tuple(answers)
         found = self._attribution.observe_answers(answers, now, wall, asterisk)
-        return [*self._on_findings(found, now), *self._observe_friends(answers, now)]
+        return [*self._on_findings(found, now), *self._observe_friends(answers, now, wall)]
 
-    def _observe_friends(self, answers: Iterable[CopiedAnswer], now: float) -> Iterator[Observe | Estranged]:
+    def _observe_friends(
+        self, answers: Iterable[CopiedAnswer], now: float, wall: float
+    ) -> Iterator[Observe | Estranged]:
         """Yield what follows for friends (known phones) whose requests Asterisk refuses by ``answers``.
 
         An Observe: the kernel must copy the packets of this friend from now on. An Estranged: Asterisk has
-        refused the login that made this friend, so it is a friend no longer.
+        refused the login that made this friend, so it is a friend no longer. The answers left at ``now``
+        (monotonic seconds), which is ``wall`` seconds since the epoch.
         """
         for answer in answers:
             sender = sender_of_request(answer)
             if sender is not None and answer.status == _FORBIDDEN:
-                yield from self._on_refusal(sender, answer.call_id, now)
+                yield from self._on_refusal(sender, answer.call_id, wall)
             if sender is None or answer.status not in REFUSALS:
                 continue
             if answer.accepted and answer.status == _FORBIDDEN:
@@ -599,16 +609,16 @@ class Detector:
         # A diverted login may come from another address than the event names.
         diverted = self._attribution.is_diverted(event.remote.address, now)
         # ``tick`` reports an account that makes too many friends.
-        permitted = not diverted and self._refusals.permit(friend, event.session, now)
+        permitted = not diverted and self._refusals.permit(friend, event.session, self._happened(event, now))
         befriends = permitted and self.friends.admit(friend)
         return [*alarms, Login(friend, befriends=befriends, guessed=guessed, proven=not diverted)]
 
-    def _on_refusal(self, address: Address, session: bytes, now: float) -> Sequence[Estranged]:
+    def _on_refusal(self, address: Address, session: bytes, at: float) -> Sequence[Estranged]:
         """Handle that Asterisk refused a request after its login; end the friendship that the login made.
 
-        Return the ended friendship; () if there is none.
+        It was refused ``at`` (seconds since the epoch). Return the ended friendship; () if there is none.
         """
-        friend = self._refusals.refuse(address, session, now)
+        friend = self._refusals.refuse(address, session, at)
         if friend is None:
             return ()
         self.friends.revoke(identity_of(friend))
@@ -888,6 +898,7 @@ class Detector:
         ``wire`` and ``listening`` are as in :meth:`Attribution.tick`.
         """
         self._history.expire(now)
+        self._friend_attempts.ahead = wall - now
         alarms = [distributed_cleared(*account) for account in self._judge.tick(now)]
         alarms += self._friend_attempts.tick(now)
         alarms += [too_many_friends(*account) for account in self.friends.new.take_refused()]

@@ -15,6 +15,9 @@ address, or forges it. This raises an alarm. Also, the friend is *unshielded* fo
 kernel copies its conversation like that of a stranger. Nothing of the friend is dropped, because forged
 datagrams would then end its registration.
 
+A limit counts attempts from when they happened: a busy machine reads AMI some seconds late, and then several
+events at once, and a phone that retries would look like a program.
+
 Bounds: ``MOST`` friends in each table, the oldest are discarded first. Times are monotonic seconds.
 """
 
@@ -35,7 +38,7 @@ from ringfence.detect.sessions import remember
 from ringfence.values.alarm import AlarmChange
 from ringfence.values.attempt import Attempt, AttemptKind
 from ringfence.values.ban import Scope
-from ringfence.values.event import EventKind, SecurityEvent, Service, Transport
+from ringfence.values.event import AMI, WIRE, EventKind, SecurityEvent, Service, Transport
 from ringfence.values.friend import Contact, FriendReason
 from ringfence.values.network import Address, Network, sender_of
 
@@ -47,6 +50,9 @@ UNPROVEN = 4
 
 PROVEN_WITHIN = 2.0
 """Seconds to wait for a proof of a guess's sender. After that, the guess counts as unproven."""
+
+MOST_LATE = 64.0
+"""How long before its report (seconds) an attempt of a friend may have happened, for its limits."""
 
 MOST = 1_024
 _MOST_VALUES = 256
@@ -144,18 +150,21 @@ def _needed(limit: FriendLimit, latest: Iterable[_Failure]) -> int:
     return limit.needed(len({one.account for one in latest} - {None}))
 
 
-def _add(limit: FriendLimit, latest: deque[_Failure], now: float, account: str | None) -> None:
+def _add(limit: FriendLimit, latest: deque[_Failure], at: float, account: str | None) -> None:
     """Add an attempt to ``latest``, the attempts that count for ``limit``; drop those that are too old.
 
     If ``limit`` counts only some attempts at each account, the new one replaces the oldest at ``account``.
+    An attempt that happened before the last one in ``latest`` counts as one of the same moment: another
+    source is faster.
     """
-    while latest and now - latest[0].at >= limit.window:
+    at = max(at, latest[-1].at) if latest else at
+    while latest and at - latest[0].at >= limit.window:
         latest.popleft()
     mine = [one for one in latest if one.account == account] if limit.each and account is not None else []
     replaces = bool(mine) and len(mine) >= limit.each
     if replaces:
         latest.remove(mine[0])
-    latest.append(_Failure(now, account, replaces))
+    latest.append(_Failure(at, account, replaces))
 
 
 class FriendAttempts:
@@ -163,10 +172,12 @@ class FriendAttempts:
 
     ``sees_wire``: packets that the kernel copies can prove an address. Without these, nothing proves the
     address of an attempt by UDP. So an unproven attempt is then treated as really coming from its address.
+    ``ahead``: the wall clock minus the monotonic clock (seconds) at the last tick, -inf before the first one.
     """
 
     def __init__(self, subjects: Subjects, history: History, counts: Counts) -> None:
         self.sees_wire = False
+        self.ahead = -inf
         self._subjects = subjects
         self._friends = subjects.friends
         self._history = history
@@ -336,12 +347,23 @@ class FriendAttempts:
             subject.address, scope_of_ban(attempt.transport), now
         )
         account = None if attempt.event is EventKind.HIDDEN else attempt.account
+        at = self._happened(attempt, now)
         for limit in rule.for_friends:
             most = limit.needed(MOST_ADDING)
             latest = table.setdefault((rule.name, limit), deque(maxlen=most))
-            _add(limit, latest, now, account)
+            _add(limit, latest, at, account)
             full = full or len(latest) >= _needed(limit, latest)
         return full
+
+    def _happened(self, attempt: Attempt, now: float) -> float:
+        """Return when an attempt happened that is judged at ``now``, at most ``MOST_LATE`` seconds earlier.
+
+        A sender can write the time in a line of the log, so there ``now`` counts. A wrong clock moves all
+        attempts alike.
+        """
+        if attempt.tampered or not {*attempt.sources} <= {AMI, WIRE}:
+            return now
+        return min(now, max(attempt.time - self.ahead, now - MOST_LATE))
 
     def _tries_many(self, subject: Subject, rule: Rule, attempt: Attempt, now: float) -> bool:
         """Count a friend's attempt by a rule that counts values of a field, such as accounts.

@@ -8,8 +8,9 @@ with the same Call-ID, or a 403 on the wire, which may be read before the event 
     SuccessfulAuth, then FailedACL registrar_attempt_exceeds_maximum_configured_contacts    no friend
     403 on the wire, then SuccessfulAuth                                                    no friend
 
-A login at an address where the account works anyway is not undone. Bounds: ``MOST`` logins and as many
-refusals, the oldest are forgotten first. Times are monotonic seconds.
+A login at an address where the account works anyway is not undone. A busy machine reads AMI some seconds
+late, so only the times of the events themselves show which refusal belongs to a login. Bounds: ``MOST``
+logins and as many refusals, the oldest are forgotten first. Times are seconds since the epoch.
 """
 
 from collections import OrderedDict
@@ -23,7 +24,7 @@ from ringfence.values.network import Address
 
 MOST = 1_024
 WITHIN = 2.0
-"""Maximum seconds between the reports of a login and of the refusal of its request, in any order."""
+"""Maximum seconds between a login and the refusal of its request."""
 
 LATE_REFUSALS = frozenset({EventKind.FAILED_ACL, EventKind.REQUEST_NOT_SUPPORTED})
 """The kinds of events by which PJSIP may report that it refuses a request with a right password."""
@@ -50,25 +51,26 @@ class RefusedLogins:
         self._logins: OrderedDict[tuple[Address, bytes], tuple[float, Friend]] = OrderedDict()
         self._refused: OrderedDict[tuple[Address, bytes], float] = OrderedDict()
 
-    def permit(self, friend: Friend, session: bytes, now: float) -> bool:
-        """Record a login at ``now`` with the Call-ID ``session``; return whether it may make a friend.
+    def permit(self, friend: Friend, session: bytes, at: float) -> bool:
+        """Record a login at ``at`` with the Call-ID ``session``; return whether it may make a friend.
 
-        It may if its account worked there before, or if no refusal of it came within ``WITHIN`` seconds.
+        It may if its account worked there before, or if the latest refusal was at least ``WITHIN`` seconds
+        before it. Earlier refusals are not remembered. So a login before the latest one makes no friend.
         """
         if self._friends.worked_near(friend.account, friend.address):
             return True
         key = friend.address, session
-        if now - self._refused.get(key, -inf) < WITHIN:
+        if at - self._refused.get(key, -inf) < WITHIN:
             return False
-        remember(self._logins, key, (now, friend), MOST)
+        remember(self._logins, key, (at, friend), MOST)
         return True
 
-    def refuse(self, address: Address, session: bytes, now: float) -> Friend | None:
-        """Record a refusal of a request of ``address`` with the Call-ID ``session``.
+    def refuse(self, address: Address, session: bytes, at: float) -> Friend | None:
+        """Record a refusal, at ``at``, of a request of ``address`` with the Call-ID ``session``.
 
-        Return the friend that a login with both made within the last ``WITHIN`` seconds, or None.
+        Return the friend that a login with both made, less than ``WITHIN`` seconds before, or None.
         """
         key = address, session
-        remember(self._refused, key, now, MOST)
-        at, friend = self._logins.pop(key, (-inf, None))
-        return friend if now - at < WITHIN else None
+        remember(self._refused, key, at, MOST)
+        since, friend = self._logins.pop(key, (-inf, None))
+        return friend if at - since < WITHIN else None

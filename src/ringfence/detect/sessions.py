@@ -54,7 +54,8 @@ the attempt is new and counts at once. So the number of attempts at one Asterisk
 any one source reports within the horizon: no attempt counts twice, and one source can report what another
 misses. Sources that do not name the same session share a session by the kind of failure
 (:func:`shared_session_id`). Two reports match only if both requests came by UDP, or both by a connection
-(TCP, TLS, WebSocket). A report that names no transport matches either.
+(TCP, TLS, WebSocket). At chan_sip, both must be encrypted or neither: it does not report each guess that the
+wire shows, so a failure by TLS must not excuse a guess by TCP. A report that names no transport matches any.
 
 This decides only how many attempts there are: a report may match the attempt of another request. So no report
 of another request decides at which account an attempt counts (:func:`fingerprint_in`). Only a stranger's
@@ -79,6 +80,7 @@ from attrs import Factory, define
 from ringfence.values.attempt import Attempt, AttemptKind, Proof
 from ringfence.values.event import (
     AMI,
+    DATAGRAMS,
     WIRE,
     EventKind,
     SecurityEvent,
@@ -162,7 +164,8 @@ _ROLES: dict[tuple[Service, EventKind, str], Role] = {
 _QUESTION = Role.QUESTION
 _OPENER, _CHALLENGE, _FAILED, _HALF = Role.OPENER, Role.CHALLENGE, Role.FAILED, Role.HALF
 _PROBE, _SUCCESS, _NONE = Role.PROBE, Role.SUCCESS, Role.NONE
-_UDP, _UNKNOWN = Transport.UDP, Transport.UNKNOWN
+_UDP, _TCP, _TLS, _UNKNOWN = Transport.UDP, Transport.TCP, Transport.TLS, Transport.UNKNOWN
+_ENCRYPTED = (Transport.TLS, Transport.WSS)
 _FAILED_ACL, _PJSIP, _SIP, _AMI = EventKind.FAILED_ACL, Service.PJSIP, Service.SIP, Service.AMI
 _WRONG_ANSWER, _INVALID_PASSWORD = EventKind.CHALLENGE_RESPONSE_FAILED, EventKind.INVALID_PASSWORD
 _NAMING = (Service.PJSIP, Service.SIP)  # services whose log lines name the account of the caller
@@ -567,8 +570,8 @@ class Session:
     """The requests of a sender with the session id ``name``, last used at ``used`` (monotonic seconds).
 
     - ``reports``: by Asterisk, source, service and transport.
-    - ``attempts``: by service, by whether they came by a connection (:func:`_way_of`), and by whether they
-      are unconfirmed and so only listed.
+    - ``attempts``: by service, by their way (:func:`_way_of`), and by whether they are unconfirmed and so
+      only listed.
     - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
       forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
@@ -587,7 +590,7 @@ class Session:
     name: bytes
     used: float
     reports: dict[tuple[str, str, Service, Transport], Reports] = Factory(dict)
-    attempts: dict[tuple[Service, bool | None, bool], Attempts] = Factory(dict)
+    attempts: dict[tuple[Service, Transport, bool], Attempts] = Factory(dict)
     unconfirmed: list[UnconfirmedReport] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
@@ -889,8 +892,42 @@ class Senders:
         if session is None:
             return None
         known = _match(session, event, now, listed=False)
-        self._compare(event, address, now, known)
+        if known is not None:
+            self._compare(event, address, now, known)
         return known
+
+    def leave_out(self, event: SecurityEvent) -> None:
+        """Count the attempt that ``event`` has reported as not reported by its source.
+
+        The report is left out, so it must excuse no guess that a copied packet of the session shows later.
+        """
+        _, reports = self._reports_of(event)
+        if reports is not None:
+            reports.n -= 1
+            reports.reported -= 1
+
+    def others_report_as_many(self, line: SecurityEvent, since: float) -> bool:
+        """Whether AMI or the copied packets have reported as many attempts of a session as the log.
+
+        The session is that of ``line``, which the log has just reported. Only the attempts that came by a
+        connection count, and only of a source that has reported since ``since`` (seconds since the epoch).
+        """
+        session, own = self._reports_of(line)
+        if session is None or own is None:
+            return False
+        return any(
+            one.reported >= max(own.reported, 1) and one.seen > since
+            for (asterisk, name, service, transport), one in session.reports.items()
+            if (name == WIRE or (name == AMI and asterisk == line.source.asterisk))
+            and service is line.service
+            and transport not in DATAGRAMS
+        )
+
+    def _reports_of(self, event: SecurityEvent) -> tuple[Session | None, Reports | None]:
+        """Return the session of an event, and what its source has reported of it; None if unknown."""
+        session = self.find_session(event.remote.address, session_id(event))
+        key = event.source.asterisk, event.source.name, event.service, event.remote.transport
+        return session, session.reports.get(key) if session is not None else None
 
     def is_reported(self, event: SecurityEvent, now: float) -> bool:
         """Whether another source has already reported the attempt of an event. Nothing is recorded."""
@@ -1012,15 +1049,21 @@ def _tables(session: Session, event: SecurityEvent, *, listed: bool) -> Iterator
         if (
             service is event.service
             and is_listed == listed
-            and (way is other or way is None or other is None)
+            and (way is other or way is _UNKNOWN or other is _UNKNOWN)
         ):
             yield attempts
 
 
-def _way_of(event: SecurityEvent) -> bool | None:
-    """Return whether the request of ``event`` came by a connection (TCP, TLS, WebSocket); None if unknown."""
+def _way_of(event: SecurityEvent) -> Transport:
+    """Return how the request of ``event`` came: UNKNOWN, UDP, or TCP for any connection.
+
+    It is TLS for an encrypted connection to chan_sip. PJSIP has one name for all WebSockets, encrypted or not
+    (``res/res_pjsip_transport_websocket.c:load_module``), so its events do not tell these apart.
+    """
     transport = event.remote.transport
-    return None if transport is _UNKNOWN else transport is not _UDP
+    if transport is _UNKNOWN or transport is _UDP:
+        return transport
+    return _TLS if transport in _ENCRYPTED and event.service is _SIP else _TCP
 
 
 @lru_cache(maxsize=256)

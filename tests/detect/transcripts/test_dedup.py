@@ -88,6 +88,27 @@ def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool, events: int, 
     assert happened.counted == attempts
 
 
+def test_an_event_that_is_left_out_hides_no_later_guess() -> None:
+    """The wire counts one guess, AMI's event of it is read 12 s late, and the wire sees the next guess."""
+    happened = Player().play(
+        at(0, copied(sequence=1), sent(nonce=b"n", sequence=1)),
+        at(1, copied(nonce=b"n"), sent(nonce=b"m", sequence=2)),
+        *ticks(1.5, 12.5),
+        at(13, failed(nonce=b"n", response=b"r", late=12.0)),
+        at(14, copied(nonce=b"m", sequence=3), sent(nonce=b"o", sequence=3)),
+        *ticks(14.5, 16),
+    )
+    assert happened.counted == 2
+
+
+def test_a_line_that_was_only_listed_leaves_no_late_event_out() -> None:
+    """Nothing confirms the line, so it counts as no attempt. AMI's event of the guess is read 12 s late."""
+    happened = Player(sources=("AMI", "log")).play(
+        at(0, failed(by=NOTICE)), *ticks(0.5, 11.5), at(12, failed(late=12.0))
+    )
+    assert happened.attempts == ["192.0.2.7 unconfirmed, claimed", "192.0.2.7 counted, claimed"]
+
+
 def test_a_late_event_whose_sender_asked_nothing_since_counts() -> None:
     """The kernel copies the requests of others, and AMI's events are read 12 s late: nothing else counted."""
     guard = Player()
@@ -95,14 +116,12 @@ def test_a_late_event_whose_sender_asked_nothing_since_counts() -> None:
     assert happened.counted == 1
 
 
-def test_a_later_challenge_confirms_no_late_line() -> None:
+@pytest.mark.parametrize("later", [0.0, 0.3])
+def test_a_later_challenge_confirms_no_late_line(later: float) -> None:
     """A line is 12 s late, and its sender asks again under the same Call-ID: AMI has reported the guess."""
-    happened = Player().play(
-        at(0, sent(), failed()),
-        *ticks(0.5, 11.5),
-        at(12, sent(), failed(by=NOTICE, late=12.0)),
-        *ticks(12.5, 15),
-    )
+    line = failed(by=NOTICE, late=12.0)
+    again = [at(12, sent(), line)] if not later else [at(12, line), at(12 + later, sent())]
+    happened = Player().play(at(0, sent(), failed()), *ticks(0.5, 11.5), *again, *ticks(12.5, 15))
     assert happened.counted == 1
 
 
@@ -115,6 +134,55 @@ def test_a_late_line_whose_sender_is_connected_counts() -> None:
         *ticks(13.5, 15),
     )
     assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+def by_connection(by: str = AMI, late: float = 0.0, transport: Transport = Transport.TLS) -> SecurityEvent:
+    """Return a report of a guess by TLS, or by TCP; a notice names no transport."""
+    named = Transport.UNKNOWN if by == NOTICE else transport
+    return failed(by=by, nonce=b"" if by == NOTICE else b"n", transport=named, late=late)
+
+
+@pytest.mark.parametrize(("lines", "attempts"), [(1, 1), (2, 2)])
+def test_a_late_line_of_a_connection_whose_guess_ami_reported_is_left_out(lines: int, attempts: int) -> None:
+    """AMI reports one guess by TLS. Of two late lines of its session, one is of a guess that it misses."""
+    guard = Player(connected=[(ATTACKER, 5062)])
+    late = [by_connection(NOTICE, late=10.5)] * lines
+    happened = guard.play(at(0, by_connection()), *ticks(0.5, 9.5), at(10.5, *late), *ticks(11, 13))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * attempts
+
+
+@pytest.mark.parametrize("ami", [9.0, 11.0])
+def test_a_late_line_of_a_copied_guess_by_tcp_is_left_out(ami: float) -> None:
+    """The kernel copies the guess. AMI's event is read too late to be matched, or not, and then the line."""
+    tcp = Transport.TCP
+    guess = copied(nonce=b"n", registers="204", transport=tcp)
+    happened = Player(connected=[(ATTACKER, 5062)]).play(
+        at(0, guess, sent(nonce=b"m", sequence=2, transport=tcp)),
+        *ticks(0.5, 8.5),
+        at(ami, by_connection(late=ami, transport=tcp)),
+        at(ami + 1.5, by_connection(NOTICE, late=ami + 1.5)),
+        *ticks(ami + 2, ami + 4),
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+def test_a_late_line_counts_although_ami_reported_an_older_guess() -> None:
+    """Forty seconds later the log alone reports another guess of the session: its counts began again."""
+    guard = Player(connected=[(ATTACKER, 5062)])
+    guard.play(at(0, by_connection()), at(1, by_connection(NOTICE, late=1.0)), *ticks(1.5, 51))
+    assert guard.play(at(52, by_connection(NOTICE, late=11.0)), *ticks(52.5, 55)).counted == 1
+
+
+def test_a_later_guess_confirms_no_late_line() -> None:
+    """A line is 12 s late and waits, and its sender sends credentials again: AMI has reported the guess."""
+    happened = Player().play(
+        at(0, sent(), failed()),
+        *ticks(0.5, 11.5),
+        at(12, failed(by=NOTICE, late=12.0)),
+        at(12.3, copied(nonce=b"k")),
+        *ticks(12.5, 15),
+    )
+    assert happened.counted == 1
 
 
 def test_a_session_that_was_discarded_early_counts_no_attempt_twice() -> None:

@@ -245,6 +245,24 @@ def test_a_friend_that_guesses_elsewhere_at_full_speed_is_banned(
     assert banned_after(with_friend(), steps) == ((number, [ban]) if at_most else None)
 
 
+@pytest.mark.parametrize(("every", "number"), [(1.5, None), (1.42, 22)], ids=["a phone", "a program"])
+def test_guesses_that_are_read_late_count_from_when_they_were_made(every: float, number: int | None) -> None:
+    """AMI stalls for twelve seconds, and then delivers at once: a phone that retries is no program."""
+    steps = (
+        at(max(12.0, every * n), evolve(fails("777"), time=min(0.0, every * n - 12.0))) for n in range(40)
+    )
+    banned = banned_after(with_friend(), steps)
+    assert (banned[0] if banned is not None else None) == number
+
+
+def test_the_time_in_a_line_of_the_log_slows_no_guess_down() -> None:
+    """A sender can write that time, so 21 lines in ten seconds are a program's pace whatever they say."""
+    guard = with_friend(sources=("log",))
+    lines = [failed(PHONE, b"%d" % n, by=SECURITY, account="x", late=45.0 - 1.5 * n) for n in range(21)]
+    assert guard.play(*(at(1.0 + 0.5 * n, line) for n, line in enumerate(lines))).bans == []
+    assert len(guard.play(at(12, fails("x"))).bans) == 1
+
+
 def test_a_friend_that_tries_twenty_other_accounts_is_banned() -> None:
     """Twenty unknown accounts within ten minutes are a ban, and a repeated account counts once.
 
@@ -1256,6 +1274,22 @@ def test_a_failure_at_chan_sip_excuses_no_guess_that_ami_does_not_report() -> No
         asked = copied(PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=b"guess")
         refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number)
         steps.append(at(number, failure, evolve(asked, method="SUBSCRIBE"), refusal))
+    banned = banned_after(guard, steps)
+    assert banned is not None
+    assert banned[0] == 22
+
+
+def test_a_failure_at_chan_sip_by_tls_excuses_no_guess_by_tcp_with_its_response() -> None:
+    """A sender can put one nonce and one response into both."""
+    guard = with_friend(connected=[(PHONE, 5062)])
+    steps = []
+    for number in range(2, 32):
+        response, tcp = b"%d" % number, Transport.TCP
+        failure = wrong(PHONE, b"0x7f", nonce=b"1f", response=response, transport=Transport.TLS)
+        asked = copied(PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=response)
+        guess = evolve(asked, method="SUBSCRIBE", transport=tcp)
+        refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number, transport=tcp)
+        steps.append(at(number, failure, guess, refusal))
     banned = banned_after(guard, steps)
     assert banned is not None
     assert banned[0] == 22

@@ -621,6 +621,28 @@ def test_a_blind_guess_that_shows_late_counts_once(told: bool) -> None:  # noqa:
     assert Player().play(*steps, *ticks(2, 29), other, *ticks(31, 40)).counted == 1
 
 
+def test_an_event_that_is_read_too_late_excuses_no_blind_guess() -> None:
+    """The event is left out, because copied packets show each guess. They do so when a sender is answered."""
+    question, _ = guessed(1)
+    guess = at(1.1, copied(call=b"call-1", nonce=b"1/n"))
+    event = at(13.1, failed(call=b"call-1", nonce=b"1/n", response=b"r", late=12.0))
+    other = at(30, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    steps = [*ticks(0, 0), question, guess, *ticks(2, 13), event, *ticks(14, 29), other, *ticks(31, 40)]
+    assert Player().play(*steps).counted == 1
+
+
+@pytest.mark.parametrize("ami", [False, True])
+def test_a_line_that_is_read_too_late_excuses_no_blind_guess(*, ami: bool) -> None:
+    """The line is left out too, also if AMI's event of the guess has been left out before."""
+    question, _ = guessed(1)
+    guess = at(1.1, copied(call=b"call-1", nonce=b"1/n"))
+    event = at(13.1, failed(call=b"call-1", nonce=b"1/n", response=b"r", late=12.0))
+    late = [*([event] if ami else []), at(14.1, failed(call=b"call-1", by=NOTICE, late=13.0))]
+    other = at(30, copied(BYSTANDER, sequence=1), sent(BYSTANDER, sequence=1))
+    steps = [*ticks(0, 0), question, guess, *ticks(2, 13), *late, *ticks(15, 29), other, *ticks(31, 40)]
+    assert Player().play(*steps).counted == 1
+
+
 @pytest.mark.parametrize(
     ("reported", "counted"),
     [(Transport.UDP, 1), (Transport.UNKNOWN, 1), (Transport.TLS, 2), (Transport.TCP, 2)],
@@ -665,7 +687,7 @@ def test_a_phone_that_has_just_become_a_friend_makes_no_attempt() -> None:
 
 REGISTRATION = (
     *("seen", "of another account", "no REGISTER", "refused", "not proven", "long ago", "in the log alone"),
-    "not copied",
+    *("not copied", "told late"),
 )
 
 
@@ -683,9 +705,9 @@ def test_a_registration_at_chan_sip_that_the_wire_sees_makes_a_friend(which: str
         at(0.5, sent(BYSTANDER, nonce=b"forged/n", service=Service.SIP)),
         at(1, copied(sequence=1), sent(nonce=b"n", service=Service.SIP, sequence=1)),
         *([] if which == "not copied" else [at(1.1, asked, answer)]),
-        at(12 if which == "long ago" else 1.2, told),
+        at({"told late": 13, "long ago": 66}.get(which, 1.2), told),
     )
-    assert guard.is_friend(ATTACKER) is (which == "seen")
+    assert guard.is_friend(ATTACKER) is (which in ("seen", "told late"))
 
 
 def test_a_phone_of_chan_sip_stays_a_friend() -> None:
