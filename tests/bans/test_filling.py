@@ -115,6 +115,46 @@ def test_a_long_roll_lets_others_go_on(written: Written) -> None:
     assert written.rolls == written.wanted
 
 
+def test_long_friends_do_not_wait_for_a_long_list_that_drops(written: Written) -> None:
+    """Friends that are too many to be written at once are written between the steps of a list that drops."""
+    written.wanted |= {network_lists.EXTERNAL: MANY, network_lists.FRIENDS: MANY}
+
+    async def run() -> None:
+        async with written.running():
+            written.filler.fill(network_lists.EXTERNAL)
+            while len(written.steps) < 3:  # noqa: ASYNC110 - any number of turns
+                await asyncio.sleep(0)
+            written.filler.fill(network_lists.FRIENDS)
+            await written.until_done()
+
+    asyncio.run(run())
+    assert [*written.rolls] == [network_lists.FRIENDS, network_lists.EXTERNAL]
+
+
+def test_friends_that_failed_do_not_wait_for_a_long_list_that_drops(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Friends that could not be written are tried again between the steps of a list that drops."""
+    monkeypatch.setattr(filling, "FIRST_PAUSE", 0.02)
+    written.wanted |= {network_lists.EXTERNAL: MANY, network_lists.FRIENDS: FEW}
+    errors = [FirewallError("no memory")]
+
+    def step() -> None:
+        time.sleep(0.005)  # the long list takes longer than the pause
+        if written.steps[-1] is network_lists.FRIENDS and errors:
+            raise errors.pop()
+
+    written.on_step = step
+
+    async def run() -> None:
+        async with written.running():
+            written.filler.fill(network_lists.FRIENDS, network_lists.EXTERNAL)
+            await written.until_done()
+
+    asyncio.run(run())
+    assert [*written.rolls] == [network_lists.FRIENDS, network_lists.EXTERNAL]
+
+
 def test_networks_that_must_pass_are_written_before_any_is_dropped(written: Written) -> None:
     """After damage, a short deny list waits until a long allow list is complete; others do not wait."""
     written.wanted |= dict.fromkeys(network_lists.every(), FEW) | {network_lists.ALLOW: MANY}

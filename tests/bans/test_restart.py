@@ -308,6 +308,23 @@ def test_a_recorded_unban_is_completed_by_the_next_daemon(world: World) -> None:
     assert (world.in_kernel(), world.in_store()) == ({}, {})
 
 
+def test_a_recorded_unban_that_the_kernel_refuses_is_tried_again(world: World) -> None:
+    """If the kernel refuses to complete a recorded unban at the start, it is reported, and tried again."""
+    world.decide()
+    world.enforcer.records.end([(SUBJECT, Scope.FULL)], world.now)
+    world.now += 1
+    world.backend.refuses[SUBJECT] = FirewallError("no answer")
+    with capture_logs() as logs:
+        world.restart()
+    assert [entry["event"] for entry in logs] == ["unban.failed", "bans.restored"]
+    world.backend.refuses.clear()
+    world.wait(1)
+    asyncio.run(world.reconciler.compare())
+
+    assert (world.in_kernel(), world.in_store()) == ({}, {})
+    assert world.reconciler.counts.adopted == 0
+
+
 def test_a_ban_after_an_unban_outlasts_a_restart_without_its_record(world: World) -> None:
     """A ban after an unban survives a restart without its record, because its end differs."""
     for again in (HOUR, HOUR / 2, 2 * HOUR):

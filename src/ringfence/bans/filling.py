@@ -2,7 +2,8 @@
 
 The kernel takes seconds for 250,000 networks. So :meth:`Filler.run` writes a list of more than ``SHORT``
 networks. It sorts the list and makes the calls to the kernel in a thread, so that the event loop goes on. It
-pauses after each step for as long as the step took, so that bans can go between.
+pauses after each step for as long as the step took, so that bans can go between. So can lists that drop
+nothing, such as that of the friends, if the long list drops.
 If a list cannot be written, :meth:`Filler.run` tries again, after a pause that doubles each time.
 """
 
@@ -102,12 +103,14 @@ class Filler:
         self._has_task = True
         try:
             while True:
-                await self._wait_for_work()
+                if not self._running:
+                    await self._wait_for_work()
                 now = time.monotonic()
                 for target in [target for target, due in self._due.items() if due <= now]:
                     self._write(target)
-                while self._running:
-                    await self._continue(*next(iter(self._running.items())))
+                if self._running:
+                    first = min(self._running, key=lambda one: one.drops is not None)
+                    await self._continue(first, self._running[first])
         finally:
             self._has_task = False
             self.stop()
@@ -161,17 +164,17 @@ class Filler:
         return False
 
     async def _continue(self, target: NetworkList, steps: ListSteps) -> None:
+        """Make the next step of writing a list, with its calls to the kernel, and pause."""
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self.thread, _sort, steps)
             began = time.monotonic()
             while self._running.get(target) is steps:
                 call = next(steps)
-                if call is not None:
-                    await loop.run_in_executor(self.thread, call)
-                else:
+                if call is None:
                     await asyncio.sleep(time.monotonic() - began)
-                    began = time.monotonic()
+                    return
+                await loop.run_in_executor(self.thread, call)
         except StopIteration:
             del self._running[target]
             self._written(target)

@@ -15,12 +15,12 @@ from math import isfinite
 from attrs import evolve
 
 from ringfence.ban_facts import News
-from ringfence.bans.book import CHUNK, CLOCK_STEP, Batch, Book, Steps
+from ringfence.bans.book import CHUNK, CLOCK_STEP, Book, Steps
 from ringfence.bans.listing import listed
 from ringfence.clock import Clock
 from ringfence.errors import StoreError
-from ringfence.firewall.contract import MAX_TIMEOUT, Backend, Remove
-from ringfence.ledger import key_of, network_of
+from ringfence.firewall.contract import MAX_TIMEOUT, Backend
+from ringfence.ledger import key_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
 from ringfence.values.ban import Ban
@@ -39,7 +39,7 @@ def restore_bans(
     """At the daemon's start, add the stored bans that the kernel lacks; adopt those that the store lacks.
 
     If an unban was recorded, but the last daemon ended before the kernel removed the ban, the ban is removed
-    now.
+    now. If the kernel refuses that, it is tried again.
 
     If not all bans and unbans are ``recorded``, restore only the bans that no waiting write changes. What
     else the kernel has stays as it is. If the clock was set, restore none: their times are by the old clock.
@@ -77,7 +77,7 @@ def restore_bans(
     if not recorded:
         return {"kept": inside - len(found), "put_back": put_back, "adopted": 0}
     ended = unbanned_keys(found, records.removed_early(began) if found else (), began, clock.wall())
-    yield from book.ask(Batch([Remove(*network_of(key)) for key in ended]))
+    yield from book.unban_with_retry(ended)
     unknown = {key: left for key, left in found.items() if key not in ended}
     yield from book.adopt(unknown, clock.wall())
     return {"kept": inside - len(unknown), "put_back": put_back, "adopted": len(unknown)}
@@ -89,7 +89,19 @@ def _is_set(records: Records, offset: float) -> bool:
     ``offset`` is the wall clock minus the monotonic clock.
     """
     known, _ = records.clock()
-    return known is None or abs(offset - known) > CLOCK_STEP
+    step = _step(known, offset)
+    return step is None or bool(step)
+
+
+def _step(known: float | None, offset: float) -> float | None:
+    """Return by how many seconds the clock was set between the offsets ``known`` and ``offset``; 0.0 if not.
+
+    Both are the wall clock minus the monotonic clock. None if ``known`` is None.
+    """
+    if known is None:
+        return None
+    step = offset - known
+    return step if abs(step) > CLOCK_STEP else 0.0
 
 
 def set_since_last_run(records: Records, clock: Clock) -> float:
@@ -101,8 +113,8 @@ def set_since_last_run(records: Records, clock: Clock) -> float:
         known, booted = records.clock()
     except StoreError:  # it was reported
         return 0.0
-    step = clock.wall() - clock.mono() - known if known is not None else 0.0
-    return step if abs(step) > CLOCK_STEP and booted and booted == clock.boot() else 0.0
+    step = _step(known, clock.wall() - clock.mono()) or 0.0
+    return step if booted and booted == clock.boot() else 0.0
 
 
 def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:
@@ -152,9 +164,9 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
     Raise StoreError if the database cannot be read; then nothing is recorded.
     """
     known, booted = records.clock()
-    step = offset - known if known is not None else 0.0
+    step = _step(known, offset) or 0.0
     same_boot = bool(boot) and boot == booted
-    confirmed = abs(step) > CLOCK_STEP and (
+    confirmed = bool(step) and (
         same_boot
         or any(
             abs(now + left - step - expires) <= CLOCK_STEP

@@ -46,6 +46,25 @@ def test_a_64_in_another_set_is_found_and_removed() -> None:
     backend.close()
 
 
+def test_a_64_whose_removal_is_not_acknowledged_in_each_set_is_an_error(
+    backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A /64 is removed from both of its sets; if one answer is missing, the removal is an error."""
+    network = ip_network("2001:db8:7::/64")
+    run("ipset", "add", "ringfence6", str(network), "timeout", "60")
+
+    def silent(_connection: NetlinkConnection, _message: bytes) -> list[bytes]:
+        monkeypatch.undo()  # the next request is answered
+        raise NetlinkLostError("the kernel did not answer")
+
+    monkeypatch.setattr(NetlinkConnection, "request", silent)
+    [outcome] = backend.apply([Remove(network)])
+    assert isinstance(outcome.error, NetlinkLostError)
+    assert backend.find(network) is not None
+    assert backend.apply([Remove(network)]) == [Outcome(Remove(network))]
+    assert backend.find(network) is None
+
+
 def test_an_unacknowledged_change_is_an_error(backend: IpsetBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the kernel stops answering, all unacknowledged changes are errors, after one timeout."""
     real, requests = NetlinkConnection.request, 0

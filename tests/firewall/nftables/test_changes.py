@@ -182,6 +182,23 @@ def test_a_full_set_renews_and_removes_its_elements(changes: Kind, kernel: Netli
     assert [one.error is None for one in apply(changes, (SMALL, adds(120)[95:]))] == [True] * 5 + [False] * 20
 
 
+def test_a_full_set_confirms_no_removal_of_a_ban_that_stays(
+    changes: Kind, kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If no query is answered while a set is full, each removal that is confirmed was carried out."""
+    apply(changes, (SMALL, adds(100)))
+
+    def lost(_message: bytes) -> list[bytes]:
+        raise NetlinkLostError("the kernel did not answer")
+
+    monkeypatch.setattr(kernel, "request", lost)
+    outcomes = apply(changes, (SMALL, removes(101)[:98:-1]))
+
+    confirmed = {one.change.network for one in outcomes if one.error is None}
+    assert removes(100)[99].network in confirmed
+    assert not confirmed & {element.network for element in listed(kernel, SMALL)}
+
+
 def test_a_removal_makes_room_in_its_batch(changes: Kind, kernel: NetlinkConnection) -> None:
     """A removal makes room for a later ban of the same batch."""
     apply(changes, (SMALL, adds(100)))

@@ -202,19 +202,44 @@ def test_damage_of_several_lists_is_reported_until_open(backend: NftablesBackend
     assert backend.health() == Health(elements=0)
 
 
-@pytest.mark.kernel
-@pytest.mark.parametrize("by_others", [False, True])
-def test_without_counts_a_foreign_change_causes_a_refill(
-    backend: NftablesBackend,
-    sent: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-    by_others: bool,  # noqa: FBT001 - a parameter of the test
-) -> None:
-    """On a kernel without counts a list is refilled only after a foreign change."""
+@pytest.fixture
+def without_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernel count no elements of sets."""
     for module in (nft_backend, static_sets):
         monkeypatch.setattr(
             module, "read_sets", lambda kernel: [evolve(head, elements=None) for head in read_sets(kernel)]
         )
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("without_counts")
+def test_without_counts_a_foreign_change_between_two_transactions_causes_a_refill(
+    backend: NftablesBackend,
+) -> None:
+    """A long list that another program empties while it is written is written again as a whole."""
+    steps, call = first_call(backend)
+    call()
+    assert next(steps) is None
+    run("nft", "flush set inet ringfence deny4")
+    assert backend.health().changed
+    for rest in steps:
+        if rest is not None:
+            rest()
+    assert not in_use(backend, MANY[0])
+    write_list(backend, network_lists.DENY, MANY)
+    assert in_use(backend, MANY[0])
+    assert in_use(backend, MANY[-1])
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("without_counts")
+@pytest.mark.parametrize("by_others", [False, True])
+def test_without_counts_a_foreign_change_causes_a_refill(
+    backend: NftablesBackend,
+    sent: list[int],
+    by_others: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    """On a kernel without counts a list is refilled only after a foreign change."""
     contents = nets("10.0.0.0/24", "192.0.2.0/24")
     write_list(backend, network_lists.DENY, contents)
     if by_others:
@@ -488,6 +513,21 @@ def test_after_a_lost_answer_an_uncounted_range_is_removed(
     write_list(backend, network_lists.DENY, [])
     assert denied() == ""
     assert backend.health() == Health(elements=0)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("uncounted", ["0.0.0.0/0", "128.0.0.0/1", "255.255.255.255", "8000::/1"])
+def test_after_a_restart_an_uncounted_range_is_removed(backend: NftablesBackend, uncounted: str) -> None:
+    """If a new process writes an empty list, a range that the kernel does not count is removed."""
+    [network] = nets(uncounted)
+    write_list(backend, network_lists.DENY, [network])
+    following = NftablesBackend()
+    assert not following.open().repaired
+    assert denied(network.version) != ""
+    write_list(following, network_lists.DENY, [])
+    assert denied(network.version) == ""
+    assert following.health() == Health(elements=0)
+    following.close()
 
 
 @pytest.mark.kernel

@@ -54,15 +54,15 @@ class SetChanges:
             name = ban_set_name(version, scope, friends_exempt=friends_exempt)
             for part in _runs(batch, indexes):
                 changes = [batch[index] for index in part]
+                if reason is None and lost is None and friends_exempt and isinstance(changes[0], Remove):
+                    # Another program may have added such a ban to the set for bans without exemption of
+                    # friends. So a Remove is carried out in both sets.
+                    _, lost = self._send(ban_set_name(version, scope), changes)
                 if reason is not None:
                     done = _failed(changes, FirewallUnsupportedError(reason))
                 elif lost is not None:  # the connection failed: a further request would only time out again
                     done = _failed(changes, lost)
                 else:
-                    # Another program may have added such a ban to the set for bans without exemption of
-                    # friends. So a Remove is carried out in both sets.
-                    if friends_exempt and isinstance(changes[0], Remove):
-                        self._send(ban_set_name(version, scope), changes)
                     done, lost = self._send(name, changes)
                 for index, outcome in zip(part, done, strict=True):
                     outcomes[index] = outcome

@@ -340,10 +340,13 @@ class Changes:
         return kept
 
     def _contains(self, ban: BanSet, network: Network) -> bool:
+        """Whether a set contains ``network``; True also if the kernel does not answer."""
         try:
             self._kernel.request(elements.query_elements(TABLE, ban.name, network))
+        except NetlinkError as error:
+            return error.code != errno.ENOENT
         except FirewallError:
-            return False
+            return True
         return True
 
     def _confirm(self, groups: Iterable[ChangeGroup]) -> None:

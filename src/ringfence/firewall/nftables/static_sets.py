@@ -31,6 +31,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from ipaddress import ip_network
 from itertools import chain
 
 from attrs import frozen
@@ -313,7 +314,6 @@ class NetworkListSets:
         self._held: dict[str, Ranges] = {}
         self._epochs: dict[str, int] = {}  # by base name: ForeignChanges.epoch when the ranges were stored
         self._changing: set[str] = set()  # the base names of the lists that a transaction changes just now
-        self._uncertain: set[str] = set()  # those of the lists whose last change got no answer
         self._size = _MOST
 
     def forget(self) -> None:
@@ -407,16 +407,28 @@ class NetworkListSets:
         ``counts`` has the kernel's number of elements of each set, None if the kernel does not count.
         """
         count, held = counts.get(self._name(base), -1), self._held.get(base)
-        if held is None:  # if an answer was lost, the set may have a range that does not count (``counted``)
-            return Ranges(int(base[-1]), b"") if count == 0 and base not in self._uncertain else None
+        if held is None:
+            return Ranges(int(base[-1]), b"") if count == 0 and not self._has_last_address(base) else None
         trusted = count is None and self._epochs[base] == self._foreign.epoch
         return held if count == held.counted or trusted else None
+
+    def _has_last_address(self, base: str) -> bool:
+        """Whether the set has the last address: a range up to it is not counted (``counted``)."""
+        last = ip_network((1 << BITS[int(base[-1])]) - 1)
+        try:
+            self._kernel.request(elements.query_elements(TABLE, self._name(base), last))
+        except NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return False
+            raise
+        return True
 
     def _change(self, base: str, name: str, difference: Difference) -> ListSteps:
         """Apply a difference to the set ``name`` of the list ``base`` (``deny4``), one transaction a step.
 
         Stop when the difference is complete, or when the remaining ranges overlap too much to be divided.
         """
+        epoch = self._foreign.epoch  # if another program changes the table now, the ranges are not trusted
         while len(difference):
             change = difference.next_change(self._size)
             if change is None:
@@ -424,7 +436,7 @@ class NetworkListSets:
             requests = partial(change.messages, name, difference.wanted.version)
             held = difference.contents_after(change.last) if name == self._name(base) else None
             try:
-                yield from self._carry_out(base, requests, 2 * len(change), held)
+                yield from self._carry_out(base, requests, 2 * len(change), held, epoch)
             except NetlinkTooLongError:
                 if len(change) <= 1 or self._size <= 1:
                     raise
@@ -445,7 +457,7 @@ class NetworkListSets:
         ]
         self._held.pop(base, None)
         try:
-            yield from self._carry_out(base, lambda: requests, 4 * _SHORT, wanted)
+            yield from self._carry_out(base, lambda: requests, 4 * _SHORT, wanted, self._foreign.epoch)
         except NetlinkTooLongError:
             yield from self._fill_alternate(base, wanted)
             return
@@ -482,19 +494,17 @@ class NetworkListSets:
     def _record(self, base: str, held: Ranges, epoch: int) -> None:
         self._held[base] = held
         self._epochs[base] = epoch
-        self._uncertain.discard(base)
 
     def _carry_out(
-        self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None
+        self, base: str, requests: Callable[[], Sequence[bytes]], size: int, held: Ranges | None, epoch: int
     ) -> ListSteps:
         """Carry out one transaction of ``size`` elements for the list ``base`` (``deny4``).
 
-        ``requests`` builds its messages. ``held`` are the ranges of the list's set afterwards; None if
-        another set is changed. Raise FirewallError, or _Refused. If the caller closes the generator, this
-        waits until the transaction has ended.
+        ``requests`` builds its messages. ``held`` are the ranges of the list's set afterwards, unless another
+        program has changed the table since ``epoch``; None if another set is changed. Raise FirewallError, or
+        _Refused. If the caller closes the generator, this waits until the transaction has ended.
         """
         transaction = Transaction(self._sender, self._sending, requests)
-        epoch = self._foreign.epoch  # if another program changes the table now, the ranges are not trusted
         with self._foreign.unmonitored() if size > elements.CHUNK else nullcontext():
             self._changing.add(base)
             try:
@@ -508,7 +518,6 @@ class NetworkListSets:
                         self._record(base, held, epoch)
                 elif transaction.uncertain:
                     self._held.pop(base, None)
-                    self._uncertain.add(base)
         transaction.raise_error()
 
 
