@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from io import StringIO
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ringfence.features.ration.stage import AskingRation, Ration
 from ringfence.firewall.contract import FirewallPlan
 from ringfence.firewall.limits import LimitMode
 from ringfence.store.bans import RecordedBan
+from ringfence.values.attempt import AttemptKind, Proof
 from ringfence.values.ban import BanEnd
 from ringfence.values.entry import ListKind
 from ringfence.values.friend import FriendReason
@@ -233,6 +234,36 @@ def test_addresses_and_accounts_are_never_cut(monkeypatch: pytest.MonkeyPatch) -
     assert heads[:5] == ["TIME", "(UTC)", "ADDRESS", "REASON", "ACCOUNT"]
     assert sum("192.0.2.101" in line and " 204 " in line and "banned" in line for line in lines) == 1
     assert max(map(len, lines)) <= 80
+
+
+def test_a_long_address_takes_no_room_from_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An IPv6 address for which the table is too narrow takes two lines; accounts and notes stay whole."""
+    one = evolve(proven(1)[0], kind=AttemptKind.PROBE, proof=Proof.HANDSHAKE, account="204")
+    made = tuple(
+        evolve(one, time=NOW + n, address=ip_address(f"2001:db8:1234:5678:9abc:def0:1234:567{n}"))
+        for n in range(2)
+    )
+    lines = shown(monkeypatch, running=(running(ban("2001:db8:1234:5678::/64", made=made)),))
+
+    assert sum(" 204 " in line and line.rstrip().endswith(" banned") for line in lines) == 2
+    assert not any("…" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_cut_account_ends_with_an_ellipsis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its beginning must not look like the whole name."""
+    long = evolve(proven(1)[0], account="a" * 48)
+
+    assert any(f" {'a' * 39}… " in line for line in shown(monkeypatch, 140, story=story(made=(long,))))
+
+
+def test_earlier_bans_that_are_left_out_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latest 20 bans that ended are shown, and the number of the others."""
+    past = tuple(RecordedBan(ban(since=NOW - 9_000 - n), NOW - 8_000 - n, BanEnd.REMOVED) for n in range(21))
+    lines = shown(monkeypatch, past=past)
+
+    assert sum(line.startswith("before    guess") for line in lines) == 20
+    assert "before    1 earlier ban: --json" in lines
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from tests.support.amiserver import Script
 from tests.support.captures import capture
 from tests.support.chromium import PHONE, Window, chromium, why_no_chromium
@@ -255,6 +255,23 @@ def test_the_page_updates_itself(site: Site, alice: Person) -> None:
     assert page.get_by_role("link", name="100.64.7.72", exact=True).count() == 0
     site.guard.ask("unban", networks=["100.64.7.71", "100.64.7.72"])
     assert requests_elsewhere(alice.window, site) == []
+
+
+def test_a_pause_also_ends_the_update_under_way(alice: Person) -> None:
+    """An answer that was requested before the pause neither changes the page nor ends the notice."""
+    page, held = alice.open("/bans").page, list[Route]()
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    with page.expect_request("**/bans"):
+        page.route("**/bans", hold)
+    page.get_by_role("button", name="Pause updates").click()
+    with page.expect_response("**/bans"):
+        held[0].continue_()
+    page.wait_for_timeout(1_000)
+    expect(page.get_by_role("status")).to_contain_text("Updates are paused since")
+    page.unroute("**/bans", hold)
 
 
 def test_bans_are_searched_and_sorted(alice: Person) -> None:

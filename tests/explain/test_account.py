@@ -15,6 +15,7 @@ from ringfence.alarms import AlarmRecord
 from ringfence.config.schema import Settings, StoreSettings
 from ringfence.explain.account import (
     MOST_FRIENDS,
+    MOST_SHOWN,
     AccountFacts,
     account_document,
     account_offline,
@@ -142,6 +143,26 @@ def test_failures_are_counted_by_address() -> None:
     assert (first.last, first.first, first.times) == (HERE, NOW - 99.0, 2)
     assert second.last.address == AWAY
     assert merged([evolve(second, times=7)], [first, second])[1].times == 7
+
+
+STRANGERS = tuple(evolve(THERE, address=AWAY + number, time=NOW - 5.0) for number in range(MOST_SHOWN))
+
+
+def test_strangers_do_not_displace_the_phone_that_fails() -> None:
+    """The daemon remembers the failure where the account works; later ones in the database do not hide it."""
+    found = merged(failures_of([HERE]), failures_of(STRANGERS))
+
+    assert len(found) == MOST_SHOWN
+    assert found[-1].last == HERE
+    assert AccountFacts("204", NOW, (friend(),), failures=found).verdict == "broken"
+
+
+def test_addresses_beyond_the_limit_are_not_counted() -> None:
+    """Failures are kept of a limited number of addresses, so there may be more."""
+    word = f"; at least {MOST_SHOWN} other addresses tried it without success"
+
+    assert word in advice(facts(*STRANGERS, friends=(friend(),)))
+    assert "; 15 other addresses tried it" in advice(facts(*STRANGERS[1:], friends=(friend(),)))
 
 
 def test_alarms_about_an_account() -> None:

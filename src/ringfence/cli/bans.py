@@ -226,15 +226,16 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
         echo_stderr("To ban an address by hand: ringfence ban ADDRESS")
 
 
-def _encoded(path: Path, wanted: list[str] | None) -> tuple[bytes, str]:
+def _encoded(path: Path, wanted: list[str] | None, *, quietly: bool = False) -> tuple[bytes, str]:
     """Return the list of bans as JSON, and a note for the user; the note is "" if the daemon answered.
 
     Without a daemon, the bans are read from the kernel, as the note states. The caller prints the note
     after the words "The daemon does not answer". ``wanted`` are the wanted networks; None for all bans.
+    Mistakes of the configuration are printed, except with ``quietly``.
     """
     arguments: dict[str, object] = {"networks": wanted} if wanted is not None else {}
     try:
-        return ask_daemon_encoded(path, "bans", most=MOST_LISTED, **arguments), ""
+        return ask_daemon_encoded(path, "bans", quietly=quietly, most=MOST_LISTED, **arguments), ""
     except DaemonUnreachableError as error:
         encoded, note = answer_instead(error, settings_from(path), "bans", **arguments)
         return encoded, note
@@ -337,8 +338,8 @@ def _lasted(row: dict[str, Any]) -> str:
 def _watch(path: Path, wanted: list[str] | None) -> None:
     to = Screen()
 
-    def frame() -> Group:
-        encoded, note = _encoded(path, wanted)
+    def frame(*, quietly: bool) -> Group:
+        encoded, note = _encoded(path, wanted, quietly=quietly)
         rows: Rows = json.loads(encoded)
         source = f"the daemon does not answer{note}" if note else "live"
         head = escaped_text(f"{len(rows)} banned ({source}). Ctrl-C ends.", style="dim")
@@ -347,9 +348,9 @@ def _watch(path: Path, wanted: list[str] | None) -> None:
         return Group(head, _fitting(rows[:room], to), *more)
 
     try:
-        with Live(frame(), console=to, auto_refresh=False) as live:
+        with Live(frame(quietly=False), console=to, auto_refresh=False) as live:
             while True:
                 time.sleep(REFRESH)
-                live.update(frame(), refresh=True)
+                live.update(frame(quietly=True), refresh=True)
     except KeyboardInterrupt:
         return

@@ -199,9 +199,9 @@ def ask_about(path: Path, do: str, networks: Sequence[str]) -> Iterator[Any]:
         yield ask_daemon(path, do, quietly=True, networks=networks[at : at + _AT_ONCE])
 
 
-def ask_daemon_encoded(path: Path, do: str, **arguments: object) -> bytes:
+def ask_daemon_encoded(path: Path, do: str, *, quietly: bool = False, **arguments: object) -> bytes:
     """Send the request ``do`` as :func:`ask_daemon` does; return the answer as JSON text, not parsed."""
-    with _settings_to_ask(path) as settings, _once_if_hanging(settings.control.socket):
+    with _settings_to_ask(path, quietly=quietly) as settings, _once_if_hanging(settings.control.socket):
         return control.ask_encoded(settings.control.socket, do, **arguments)
 
 

@@ -1,6 +1,6 @@
 """``ringfence why``: show everything known about an address or an account, and advice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +10,7 @@ from ringfence import street
 from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_line, ask_or_read, networks_from
 from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_reported, short_time
+from ringfence.cli.plain_text import cut
 from ringfence.cli.screen import Screen, fitting, show_facts, show_list, table_of
 from ringfence.clock import format_duration, time_left
 from ringfence.errors import Exit
@@ -17,6 +18,7 @@ from ringfence.explain.headlines import (
     BAD_VERDICTS,
     account_headline,
     address_headline,
+    begun_rules,
     is_account,
 )
 from ringfence.plurals import counted
@@ -90,7 +92,7 @@ def _account_note(one: Document) -> str:
 _MAX_SHOWN = 20
 """The maximum number of rows of attempts that are shown (the latest ones), and of past bans."""
 
-_ACCOUNT = 40  # characters of an account that a table shows
+_ACCOUNT = 40  # columns of an account in a table
 _SOURCES = "ami log notice journal wire"
 _KERNEL_LISTS = {"allow": "never drops it", "deny": "drops all it sends", "friends": "does not limit it"}
 _LEFT_OUT: tuple[frozenset[str], ...] = (
@@ -154,13 +156,9 @@ def _print_tables(screen: Screen, found: Document) -> None:
         more = sum(one["times"] for one in found["groups"][_MAX_SHOWN:])
         if more:
             screen.show(f"{counted(more, 'earlier one')}: --json")
-    # Rules that count by network (prefix) are left out if the network has a friend or an exempt address in
-    # it, because no rule bans such a network.
-    off = "prefix" if found["contains_exempt"] else None
-    reached = [rule for rule in found["rules"] if rule["have"] and rule["by"] != off]
-    if reached:
+    if begun := begun_rules(found):
         screen.show()
-        screen.print(_rules(reached))
+        screen.print(_rules(begun))
 
 
 def _lines(found: Document) -> Iterator[tuple[str, str]]:
@@ -182,6 +180,9 @@ def _lines(found: Document) -> Iterator[tuple[str, str]]:
     for module in street.modules("why"):
         yield from module.lines(found)
     yield from (("before", _past(ban, found)) for ban in found["past"][:_MAX_SHOWN])
+    more = len(found["past"]) - _MAX_SHOWN
+    if more > 0:
+        yield "before", f"{counted(more, 'earlier ban')}: --json"
     yield from (("evidence", sentence) for sentence in found["evidence"])
     yield from (("next", sentence) for sentence in found["forecast"])
 
@@ -252,12 +253,12 @@ def _attempts(groups: list[Document], left_out: frozenset[str]) -> Table:
     left_out |= set() if any(columns["NOTE"]) else {"NOTE"}
     left_out |= set() if any(one["times"] > 1 for one in groups) else {"TIMES", "FIRST"}
     shown = {head: cells for head, cells in columns.items() if head not in left_out}
-    return table_of(shown, right=["TIMES"], wrapped=("ACCOUNT", "NOTE"))
+    return table_of(shown, right=["TIMES"], wrapped=("ADDRESS", "ACCOUNT", "NOTE"))
 
 
 def _account(group: Document) -> str:
     more = f" +{group['accounts'] - 1}" if group["accounts"] > 1 else ""
-    return f"{group['account'][:_ACCOUNT]}{more}"
+    return f"{cut(group['account'], _ACCOUNT)}{more}"
 
 
 def _reported_by(attempt: Document) -> str:
@@ -273,7 +274,7 @@ def _note(attempt: Document) -> str:
     return ", ".join(notes)
 
 
-def _rules(rules: list[Document]) -> Table:
+def _rules(rules: Sequence[Mapping[str, Any]]) -> Table:
     whose = {"prefix": " (of its network)"}
     columns = {
         "RULE": [rule["rule"] + whose.get(rule["by"], "") for rule in rules],

@@ -86,10 +86,10 @@ class AccountFacts:
 
     ``friends`` are the addresses that are friends because of this account, each with its reason; ``former``
     are those that no longer are. Both have only the latest MOST_FRIENDS. ``failures`` has one entry for each
-    address at which the account failed, the latest first. ``bans`` has the active bans of each address in
-    these three. ``denied`` has the addresses in ``friends`` and ``former`` that are on the deny list, and not
-    on the allow list. ``alarms`` are the active alarms about the account. ``outage_mode``: all phones fail at
-    once, so bans of known phones are suspended.
+    address at which the account failed, at most MOST_SHOWN, the latest first. ``bans`` has the active bans of
+    each address in these three. ``denied`` has the addresses in ``friends`` and ``former`` that are on the
+    deny list, and not on the allow list. ``alarms`` are the active alarms about the account. ``outage_mode``:
+    all phones fail at once, so bans of known phones are suspended.
 
     ``live``: the facts are from a daemon. Without a daemon, ``denied`` and ``alarms`` are empty, and
     ``outage_mode`` is False, because they are unknown. ``problems`` has a line for each fact that could not
@@ -211,10 +211,13 @@ def merged(remembered: Iterable[Failures], recorded: Iterable[Failures]) -> tupl
     """Return the failed attempts on an account, an entry for each address, latest first, at most MOST_SHOWN.
 
     ``remembered`` are those in the daemon's memory, ``recorded`` those in the database. If both have failures
-    at one address, the daemon's are returned.
+    at one address, the daemon's are returned. If there are too many addresses, recorded ones are left out
+    first, because the daemon remembers the failures where the account works, however many strangers fail.
     """
-    found = {one.last.address: one for one in (*recorded, *remembered)}
-    return tuple(sorted(found.values(), key=attrgetter("last.time"), reverse=True)[:MOST_SHOWN])
+    known = {one.last.address: one for one in remembered}
+    found = {one.last.address: one for one in recorded} | known
+    kept = nlargest(MOST_SHOWN, found.values(), key=lambda one: (one.last.address in known, one.last.time))
+    return tuple(sorted(kept, key=attrgetter("last.time"), reverse=True))
 
 
 _ADVICE = {
@@ -238,7 +241,8 @@ def advice(known: AccountFacts) -> str:
     if verdict is AccountVerdict.REGISTERED:
         others = len({one.last.address for one in known.failures} - known.homes.keys())
         addresses = counted(others, "other address", "other addresses")
-        tried = f"; {addresses} tried it without success" if others else ""
+        least = "at least " if len(known.failures) >= MOST_SHOWN else ""
+        tried = f"; {least}{addresses} tried it without success" if others else ""
         offline = "no ban blocks it; without the daemon the deny list is not known"
         here = "ringfence does not block it, and the cause is elsewhere" if known.live else offline
         return here + tried + former

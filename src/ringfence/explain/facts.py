@@ -243,13 +243,18 @@ def _moment(attempt: Attempt) -> object:
     return attempt.time, attempt.address, attempt.kind
 
 
+def _request(attempt: Attempt) -> object:
+    return attempt.service, attempt.transport, attempt.trusted
+
+
 def _take_copy(remembered: list[Attempt], recorded: Attempt) -> Attempt | None:
     """Remove from ``remembered``, attempts of one moment, the copy of ``recorded``; return it, or None.
 
     A further source may have named another account since the ban was recorded.
     """
     same = [one for one in remembered if one.account == recorded.account]
-    renamed = [one for one in remembered if {*one.sources} > {*recorded.sources}]
+    request = _request(recorded)
+    renamed = [one for one in remembered if _request(one) == request and {*one.sources} > {*recorded.sources}]
     copy = next(iter((*same, *renamed)), None)
     if copy is not None:
         remembered.remove(copy)

@@ -1,4 +1,4 @@
-"""The first sentence of ``ringfence why``, and the test whether its argument is an address or an account."""
+"""The first sentence of ``why``, the rules that it lists, and the test whether its argument is an account."""
 
 import re
 from collections.abc import Mapping
@@ -58,3 +58,13 @@ def address_headline(found: Mapping[str, Any]) -> str:
             return f"{address} is not banned, but {text}"
     texts = {"friend": "is a friend", "stranger": "is not banned", "protected": "is never banned by a rule"}
     return f"{address} {texts.get(verdict, f'is {verdict}')}"
+
+
+def begun_rules(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rules that count attempts of an address now; ``found`` is as in :func:`address_headline`.
+
+    Rules that count by network (prefix) are left out if the network has a friend or an exempt address in it,
+    because no rule bans such a network.
+    """
+    off = "prefix" if found["contains_exempt"] else None
+    return [rule for rule in found["rules"] if rule["have"] and rule["by"] != off]

@@ -212,6 +212,17 @@ def drawn(shown: dict[str, Any], width: int, height: int) -> list[str]:
     return cropped(lines, width - 1).plain.split("\n")
 
 
+def test_bans_by_address_are_in_the_order_of_the_numbers() -> None:
+    """A lower address comes first, also if it has fewer digits, and IPv4 comes before IPv6."""
+    ban = {"rule": "guess", "scope": "full", "left": 60, "account": "", "accounts": 0}
+    addresses = ["2001:db8::/64", "100.64.0.1", "20.0.0.1", "20.0.0.0/24"]
+    shown = view(alarms=[], senders=[], latest_bans=[ban | {"address": one} for one in addresses])
+    lines = [line for line, _ in frame(shown, COLUMNS, ROWS, {"sort": "address", "paused": ""}, blocks=True)]
+
+    sorted_ones = [line.split()[1] for line in lines if line.endswith(" guess")]
+    assert sorted_ones == ["20.0.0.0/24", "20.0.0.1", "100.64.0.1", "2001:db8::/64"]
+
+
 def test_the_narrowest_display_is_cut() -> None:
     """A terminal of a few columns shows the beginning of each line."""
     assert max(map(len, drawn(view(), 5, 24))) == 4

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ringfence.features.web.pages import ROWS, SORTABLE, Query, page_of, query_from
+from ringfence.features.web.pages import ROWS, SORTABLE, Query, current, page_of, query_from
 
 
 def row(address: str, **changed: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -116,3 +116,10 @@ def test_a_network_is_found_among_ten_thousand_bans(address: str) -> None:
     rows = [row(address.format(*number)) for number in numbers]
     wanted = "10.0.0.0/31" if "." in address else "2001:db8::/64"
     assert 1 <= page_of(rows, Query(wanted)).found <= 2
+
+
+def test_bans_that_have_ended_are_left_out() -> None:
+    """A list of the daemon may be a minute old. A ban without an end stays."""
+    found = current(ROWS_KNOWN, "2026-11-21T03:40:00Z")
+
+    assert [row["address"] for row in found] == ["192.0.2.10", "2001:db8::/64", "10.0.0.0/8"]

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from tests.support.web import ENVIRON, command, web_server
 from typer.testing import CliRunner, Result
 
 from ringfence.cli.app import app
+from ringfence.features.web.command import _checked_url
 
 PLAIN = """
 from importlib.machinery import PathFinder
@@ -93,3 +95,23 @@ def test_login_without_the_page_is_an_error(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith("the live page does not run (")
     assert "systemctl start ringfence-web" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "origin"),
+    [
+        ("https://PBX.Example.com/", "https://pbx.example.com"),
+        ("https://pbx.example.com:443", "https://pbx.example.com"),
+        ("https://pbx.example.com:8443", "https://pbx.example.com:8443"),
+        ("HTTP://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_the_url_is_as_browsers_write_it(typed: str, origin: str) -> None:
+    """Forms must have the URL as their Origin, where browsers write neither capitals nor the usual port."""
+    assert _checked_url(typed) == origin
+
+
+def test_a_port_that_is_no_number_is_a_usage_error() -> None:
+    """The port of --url is checked at the start."""
+    with pytest.raises(typer.BadParameter, match="--url must be an address such as"):
+        _checked_url("https://pbx.example.com:x")

@@ -3,18 +3,24 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from attrs import evolve
+from tests.explain.world import NOW, RULE, ban, count, known, proven, story
 from tests.features.web.conftest import GUESSES, Served
 from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence.control import MOST_ENDED
+from ringfence.explain.as_json import document
 from ringfence.features.web.pages import MOST_BANS
+from ringfence.store.bans import RecordedBan
+from ringfence.values.ban import UNRECORDED, BanEnd
 
 GUESSER = "198.18.1.101"
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
@@ -87,6 +93,41 @@ def test_the_bans(served: Served) -> None:
     assert 'aria-sort="descending"' in answer.text
     assert 'aria-sort="ascending"' in served.browser.get("/bans?sort=address").text
     assert {"/bans?sort=address&order=up", "/bans?sort=packets&order=down"} <= {*answer.links()}
+
+
+def test_what_nobody_recorded_about_a_ban_is_unknown(tmp_path: Path) -> None:
+    """The table shows it as `ringfence bans` does. A ban that ended after the daemon's answer is left out."""
+    known: dict[str, object] = {**UNRECORDED, "scope": "full", "timeout": 60, "packets": 7, "bytes": 1}
+    lasting, ended = known | {"address": "100.64.7.203"}, known | {"address": "100.64.7.204"}
+    rows = [lasting, ended | {"expires": "2020-01-01T00:00:00Z"}]
+    with (
+        daemon_in_thread(tmp_path / "control.sock", {"bans": lambda _: rows}),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/bans").words
+
+    assert "1 of 1 ban" in words
+    assert "100.64.7.203 ? ? ? " in words
+    assert "100.64.7.204" not in words
+
+
+def test_alarms_that_the_overview_leaves_out_are_counted(served: Served, tmp_path: Path) -> None:
+    """It has the most important ones, and a link to all."""
+    alarm = {"number": 1, "code": "evidence.forged", "subject": "192.0.2.1", "text": "x", "times": 1}
+    guard = served.guard
+    handlers = {
+        "status": lambda _: guard.status(),
+        "top": lambda _: guard.ask("top") | {"alarms": [alarm] * 50, "alarm_count": 60},
+        "history": lambda _: guard.ask("history", seconds=86_400),
+    }
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/").words
+
+    assert "and 10 more: all alarms" in words
+    assert "all alarms" not in served.browser.get("/").words
 
 
 def test_a_long_ban_has_its_own_end(tmp_path: Path) -> None:
@@ -162,6 +203,23 @@ def test_why_an_address(served: Served) -> None:
     assert re.search(r"3 [\d-]+ [\d:]+ [\d-]+ [\d:]+ 198\.18\.1\.101 wrong password alice", answer.words)
     assert f"/confirm?do=unban-allow&what={GUESSER}" in answer.links()
     assert "It is not a friend." in answer.words
+
+
+def test_the_rules_and_lists_of_an_address_are_those_of_the_command(tmp_path: Path) -> None:
+    """A rule by network is left out if a friend is in the network; what a list leaves out is counted."""
+    made = tuple(evolve(proven(1)[0], time=NOW + n, address=ip_network("192.0.2.0/24")[n]) for n in range(51))
+    past = tuple(RecordedBan(ban(since=NOW - 9_000), NOW - 8_000, BanEnd.REMOVED) for _ in range(21))
+    counts = story(count(RULE["prefix"], 19, 19), count(RULE["slow"], 3, 3), made=made)
+    found = document(known(story=counts, past=past, contains_exempt=True))
+    with (
+        daemon_in_thread(tmp_path / "control.sock", {"why": lambda _: found}),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/why?about=192.0.2.1").words
+
+    assert "slow 3 of 20 3 1d" in words
+    assert "prefix" not in words
+    assert words.count("and 1 more") == 2
 
 
 def test_why_an_account(served: Served) -> None:

@@ -8,6 +8,7 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from itertools import compress
 from operator import itemgetter
 from pathlib import Path
@@ -300,11 +301,17 @@ def _bans(view: View, sort: str) -> list[_Cells]:
     if sort == "time left":
         rows.sort(key=itemgetter("left"))
     elif sort == "address":
-        rows.sort(key=itemgetter("address"))
+        rows.sort(key=_address_key)
     return [
         (f"{format_duration(row['left']):>8}", row["address"], account_cell(row), rule_cell(row))
         for row in rows
     ]
+
+
+def _address_key(row: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the key by which bans are sorted by address: IP version, address and prefix length."""
+    network = ip_network(row["address"])
+    return network.version, int(network.network_address), network.prefixlen
 
 
 def _aligned(rows: list[_Cells], width: int) -> list[str]:

@@ -23,6 +23,8 @@ DEFAULT_LISTEN = "127.0.0.1:8721"
 DEFAULT_CONTROL = Path("/run/ringfence/control.sock")
 
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+_PORTS = {"http": 80, "https": 443}
+"""The port that browsers leave out of a URL, by scheme."""
 
 web = typer.Typer(cls=HintingGroup, invoke_without_command=True, add_completion=False)
 
@@ -107,10 +109,14 @@ def _loopback(text: str) -> ListenAddress:
 
 
 def _checked_url(text: str) -> str:
+    """Return a URL as browsers write it in the header Origin: in lower case, without the usual port.
+
+    End with a usage error if it is not the URL of a whole site, or if others could read what browsers send.
+    """
     wrong = typer.BadParameter("--url must be an address such as https://pbx.example.com")
     try:
         parts = urlsplit(text)
-        host = parts.hostname
+        host, port = parts.hostname, parts.port
     except ValueError:
         raise wrong from None
     plain = parts.path in {"", "/"} and not (parts.query or parts.fragment or "@" in parts.netloc)
@@ -120,7 +126,8 @@ def _checked_url(text: str) -> str:
         raise typer.BadParameter(
             "--url must begin with https: without it, others could read links and cookies"
         )
-    return f"{parts.scheme}://{parts.netloc}"
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + ("" if port in {None, _PORTS[parts.scheme]} else f":{port}")
 
 
 def _serve(where: ListenAddress | Path, url: str, client_header: str, control: Path, logins: Path) -> None:

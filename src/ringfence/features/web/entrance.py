@@ -33,7 +33,7 @@ LINK_LIFE = 300.0
 SESSION_LIFE = 12 * 3_600.0
 """Seconds after which a session ends, even if it is used."""
 IDLE_LIFE = 3_600.0
-"""Seconds without a request after which a session ends. An open page sends a request every few seconds."""
+"""Seconds without a request after which a session ends. A visible page that updates itself sends many."""
 MOST_LINKS = 32
 MOST_SESSIONS = 64
 MOST_FAILURES = 10

@@ -1,6 +1,7 @@
 """The handlers of the pages: each one asks the daemon, and renders its answer with a template."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,7 @@ from ringfence.explain.headlines import (
     BAD_VERDICTS,
     account_headline,
     address_headline,
+    begun_rules,
     is_account,
 )
 from ringfence.features.web.commands import (
@@ -40,6 +42,7 @@ from ringfence.pages.ticks import Tick
 from ringfence.values.ban import COLUMNS
 from ringfence.values.location import area_of, text_of
 from ringfence.values.network import Network, parse_network
+from ringfence.values.text import rfc3339
 
 # -- the table of bans: searches and sorts the daemon's list, and divides it into pages. No side effects
 
@@ -93,6 +96,11 @@ def query_from(parameters: Mapping[str, str]) -> Query:
         parameters.get("order", "down" if sort in {"", "since"} else "up") == "down",
         int(page) if page.isascii() and page.isdecimal() and len(page) < len("1000000") else 1,
     )
+
+
+def current(rows: Sequence[Row], now: str) -> Sequence[Row]:
+    """Return the rows of the bans that have not ended at ``now`` (RFC 3339): ``rows`` may be a minute old."""
+    return [row for row in rows if row["expires"] is None or row["expires"] > now]
 
 
 def page_of(rows: Sequence[Row], query: Query) -> BanPage:
@@ -223,8 +231,9 @@ class Pages:
         page's next update.
         """
         rows = await self._client.latest(_BANS_FOR, "bans", most=MOST_BANS)
+        query, now = query_from(request.query_params), rfc3339(time.time())
         # In a thread: sorting so many rows takes some 20 ms, in which no other page would be served.
-        shown = await asyncio.to_thread(page_of, rows, query_from(request.query_params))
+        shown = await asyncio.to_thread(lambda: page_of(current(rows, now), query))
         areas = await self._areas(shown.rows)
         response = self._page(request, "bans.html", shown=shown, areas=areas, is_cut=len(rows) >= MOST_BANS)
         response.background = BackgroundTask(self._renew_bans)
@@ -315,7 +324,7 @@ class Pages:
             headline=address_headline(found),
             where=text_of(found["location"]),
             groups=found["groups"][:_MOST_GROUPS],
-            rules=[rule for rule in found["rules"] if rule["have"]],
+            rules=begun_rules(found),
         )
 
     async def confirm(self, request: Request, session: WebSession) -> Response:

@@ -42,9 +42,10 @@
       if (!answer.ok) throw new Error(String(answer.status));
       page = new DOMParser().parseFromString(await answer.text(), "text/html");
     } catch {
-      stale.textContent = `No update since ${updated}: ringfence does not answer.`;
+      if (!paused) stale.textContent = `No update since ${updated}: ringfence does not answer.`;
       return;
     }
+    if (paused) return; // the user paused while the answer was on its way
     for (const part of document.querySelectorAll("[data-live]")) {
       const fresh = page.getElementById(part.id);
       if (fresh && fresh.innerHTML !== part.innerHTML && !isSelecting(part)) replace(part, fresh);
