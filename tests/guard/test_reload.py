@@ -177,8 +177,8 @@ RESTART = {
 }
 """The names in the answer for keys that only a restart changes."""
 
-ONLY_OTHERS = {"display.times", "feeds.every"}
-"""Keys that only the commands or the fetcher of feeds use."""
+ONLY_OTHERS = {"display.times"}
+"""Keys that only the commands use."""
 
 
 def keys(kind: type, path: str = "") -> Iterator[str]:

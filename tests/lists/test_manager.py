@@ -384,3 +384,15 @@ def test_a_database_is_tried_again_after_a_lack_of_memory(
     asyncio.run(script())
     assert (lists.networks.of(EXTERNAL), lists.alarms) == (prefixes("203.0.113.0/24"), [])
     assert len(reads) == 2
+
+
+def test_an_alarm_about_a_database_ends_with_the_last_region(tmp_path: Path) -> None:
+    """While no list has a region, a broken database harms nobody."""
+    database = tmp_path / "geo.mmdb"
+    database.write_bytes(b"broken")
+    at = At(tmp_path, configured((ListKind.DENY, "country DE"), databases=(database,)))
+    assert [alarm.code for alarm in at.lists.alarms] == ["geo.unreadable"]
+
+    at.lists.configure(configured(databases=(database,)))
+    asyncio.run(at.lists.refresh())
+    assert at.lists.alarms == []

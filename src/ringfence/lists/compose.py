@@ -164,7 +164,7 @@ def _add_regions(found: _Found, regions: Regions) -> tuple[dict[str, int], froze
     Return the number of networks of each region whose files were read, and the lists that may lack some.
     """
     wanted = frozenset(region for _, region in found.regions)
-    known = regions.networks(wanted) if wanted else {}
+    known = regions.networks(wanted)
     for which, region in found.regions:
         found.networks[which].extend(known[region])
     counts = {region: len(known[region]) for region in sorted(wanted) if not regions.unknown(region)}

@@ -218,6 +218,16 @@ def test_a_login_is_not_written_each_time(logins: Logins) -> None:
     assert changed == [True, False, True, False, True]
 
 
+def test_guesses_before_a_login_are_written_at_once(logins: Logins) -> None:
+    """A restart within the hour does not forget the grade; further such logins are written once an hour."""
+    logins("203.0.113.1", FR)
+    logins.accounts.take_changed()
+    logins("203.0.113.1", FR, LATER + 1, guessed=True)
+    assert [key for key, _ in logins.accounts.take_changed()] == [ALICE]
+    logins("203.0.113.1", FR, LATER + 2, guessed=True)
+    assert logins.accounts.take_changed() == []
+
+
 def test_a_country_that_is_known_to_be_its_own_later_ends_elsewhere(logins: Logins) -> None:
     """A place was compared with homes whose country nobody knew; by now it is the account's own."""
     place = logins("203.0.113.1", DE, key=BOB)

@@ -73,6 +73,16 @@ def test_a_gap_begins_again(table: HabitTable, later: float) -> None:
     assert table.load(NOW + later) == (NOW + later, [])
 
 
+def test_what_was_recorded_before_a_gap_stays_forgotten(table: HabitTable) -> None:
+    """A second restart after a gap finds only what was recorded since."""
+    table.save(NOW - DAY, NOW, [(ALICE, Habit(bare=NOW, host="198.51.100.9"))])
+    began = NOW + 2 * LOST_AFTER
+    assert table.load(began) == (began, [])
+    bob = Habit(named=began)
+    table.save(began, began + 1, [(BOB, bob)])
+    assert table.load(began + 2) == (began, [(BOB, bob)])
+
+
 def test_old_and_damaged_rows(table: HabitTable, store: Store) -> None:
     """Old rows are removed; an invalid address is left out."""
     table.save(NOW, NOW, [(ALICE, Habit(named=NOW)), (BOB, Habit(named=NOW + 1))])

@@ -30,6 +30,7 @@ from ringfence.lists.entries import Configured
 from ringfence.lists.prefixes import Prefixes
 from ringfence.values.entry import ListKind
 from ringfence.values.network import Network, format_network
+from ringfence.values.text import rfc3339
 
 OWN = ip_network("203.0.113.7/32")
 ROLES = {OWN: "this host", ip_network("192.0.2.0/24"): "the network of the gateway"}
@@ -608,6 +609,26 @@ def test_a_feed_that_is_not_refreshed_expires(tmp_path: Path) -> None:
     assert (at.denied, at.codes) == (["198.51.100.1"], [])
 
 
+def test_a_fetcher_that_does_not_run_is_an_alarm(tmp_path: Path) -> None:
+    """It reports no error. After half of `max_age` this is an alarm, but not before a new list is due."""
+    one = source(tmp_path / "feed.txt", fetched=True, max_age=100.0, due_within=80.0)
+    at = Feed(tmp_path, one)
+    at.write("198.51.100.1", checked=at.now)
+    at.refreshed()
+    found = []
+    for _ in range(3):
+        at.now += 30
+        at.refreshed()
+        found.append(at.codes)
+
+    assert (found, at.denied) == ([[], [], ["feed.failed"]], ["198.51.100.1"])
+    [alarm] = at.reporter.alarms()
+    assert alarm.text == f"it was not fetched since {rfc3339(1_000.0)}"
+    at.report(at.now)
+    at.refreshed()
+    assert at.codes == []
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_list_expires_although_the_clock_was_ahead(tmp_path: Path, *, restart: bool) -> None:
     """A list that was checked at a time that is still to come is as old as the correction of the clock."""
@@ -660,6 +681,22 @@ def test_a_server_that_sends_no_list_any_more_lets_it_expire(tmp_path: Path) -> 
 
     assert at.refreshed()["state"] == "expired"
     assert (at.denied, at.codes) == ([], ["feed.refused", "feed.expired"])
+
+
+def test_a_list_that_has_expired_does_not_stay(tmp_path: Path) -> None:
+    """The alarm about a refused list names the earlier one only while that denies something."""
+    at = Feed(tmp_path, fetched=True, max_age=100.0)
+    at.write("198.51.100.1", checked=at.now)
+    at.refreshed()
+    at.write("<html>", checked=at.now)
+    at.now += 60
+    at.refreshed()
+    [alarm] = at.reporter.alarms()
+    assert alarm.text.endswith("; the list of 1m ago stays")
+
+    at.now += 60
+    at.refreshed()
+    assert ["stays" in alarm.text for alarm in at.reporter.alarms()] == [False, False]
 
 
 def test_a_file_that_has_no_list_any_more_lets_it_expire(tmp_path: Path) -> None:

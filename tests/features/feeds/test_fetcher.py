@@ -34,7 +34,10 @@ END = HttpAnswer(400, {}, b'{"ipaddress":["no new bans"],"ID":"none"}')
 
 @define
 class World:
-    """A fetcher of one list, its clock, and a server that answers as the test wants."""
+    """A fetcher of one list, its clock, and a server that answers as the test wants.
+
+    Each answer takes ``seconds``.
+    """
 
     folder: Path
     format: FeedFormat = FeedFormat.PLAIN
@@ -42,6 +45,7 @@ class World:
     now: float = START
     answers: list[HttpAnswer | FetchError] = Factory(list)
     requests: list[tuple[str, dict[str, str]]] = Factory(list)
+    seconds: float = 0.0
 
     @property
     def path(self) -> Path:
@@ -60,6 +64,7 @@ class World:
 
     def _get(self, url: str, headers: Mapping[str, str], _: ssl.SSLContext) -> HttpAnswer:
         self.requests.append((url, dict(headers)))
+        self.now += self.seconds
         answer = self.answers.pop(0)
         if isinstance(answer, FetchError):
             raise answer
@@ -229,6 +234,19 @@ def test_a_failed_round_of_apiban_counts_for_its_limit(tmp_path: Path) -> None:
     assert world.made().tick() >= APIBAN_PAUSE
 
 
+def test_a_round_of_apiban_that_cannot_be_written_counts_for_its_limit(tmp_path: Path) -> None:
+    """A list that cannot be replaced leads to no second round within two minutes."""
+    world = World(tmp_path, FeedFormat.APIBAN)
+    save_state(world.path, FeedState(identity=world.feed.identity))
+    world.path.mkdir()
+    world.answers = [page("200", "198.51.100.1"), END]
+    fetcher = world.made()
+
+    assert fetcher.tick() >= APIBAN_PAUSE
+    assert "cannot be written" in fetcher.states["one"].error
+    assert len(world.requests) == 2
+
+
 def test_an_administrator_can_ask_for_a_list_now(tmp_path: Path) -> None:
     """A reload makes a list due, but not within a minute of its last request."""
     world = World(tmp_path)
@@ -324,6 +342,21 @@ def test_apiban_is_asked_at_most_eleven_times_in_two_minutes(tmp_path: Path) -> 
     world.now += pause + 1
     fetcher.tick()
     assert world.requests[APIBAN_PAGES][0].endswith(f"/banned/{APIBAN_PAGES}")
+
+
+@pytest.mark.parametrize("last", [page("10", "198.51.100.10"), FetchError("reset")], ids=["whole", "failed"])
+def test_the_pause_of_apiban_begins_after_the_last_page(
+    tmp_path: Path, last: HttpAnswer | FetchError
+) -> None:
+    """Pages that come slowly lead to no more requests in two minutes, also if an administrator asks."""
+    world = World(tmp_path, FeedFormat.APIBAN, seconds=12.0)
+    world.answers = [*(page(str(n), f"198.51.100.{n}") for n in range(1, APIBAN_PAGES)), last]
+    fetcher = world.made()
+
+    assert fetcher.tick() >= APIBAN_PAUSE
+    fetcher.hurry()
+    assert fetcher.tick() >= APIBAN_PAUSE
+    assert len(world.requests) == APIBAN_PAGES
 
 
 def test_apiban_has_a_maximum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

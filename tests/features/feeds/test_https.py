@@ -45,6 +45,12 @@ def test_any_status_is_an_answer(tmp_path: Path) -> None:
         assert fetched(server, "/x").status == 404
 
 
+def test_blanks_around_the_value_of_a_header_are_left_out(tmp_path: Path) -> None:
+    """They do not belong to the value: a server may send one behind the seconds of Retry-After."""
+    with publisher(tmp_path, list=Reply(503, headers={"Retry-After": "120 \t"})) as server:
+        assert fetched(server).headers["retry-after"] == "120"
+
+
 @pytest.mark.parametrize(
     ("reply", "error"),
     [

@@ -106,6 +106,7 @@ def test_a_list_may_be_little_older_than_the_pause_between_two_requests() -> Non
     """A feed that every request confirms never expires; a file has no requests."""
     [feed] = read("[[feeds]]\nname = 'one'\nurl = 'https://x/'\nevery = '10h'\nmax_age = '12h'\n")
     assert feed.max_age == 12 * 3_600.0
+    assert feed.source.due_within == pytest.approx(12 * 3_600.0)
     [feed] = read("[[feeds]]\nname = 'one'\nfile = '/x'\nmax_age = '2m'\n")
     assert feed.max_age == 120.0
 

@@ -162,6 +162,7 @@ def test_wrong_credentials(server: FakeApi) -> None:
     ("fault", "text", "pause"),
     [
         (Fault(status=429, pause="7"), "status 429: too many requests", 7.0),
+        (Fault(status=429, pause="7 \t"), "status 429: too many requests", 7.0),
         (Fault(status=503, pause="soon"), "status 503: Service Unavailable", 0.0),
         (Fault(status=500), "status 500: Internal Server Error", 0.0),
         (Fault(status=502), "status 502: Bad Gateway", 0.0),

@@ -207,6 +207,17 @@ def test_a_name_of_somebody_else_is_never_taken(place: Place, group: str) -> Non
     assert place.registered() == taken
 
 
+@pytest.mark.parametrize(("there", "wanted"), [("/", ""), ("", "/")])
+def test_a_slash_at_the_end_names_no_other_api(tmp_path: Path, there: str, wanted: str) -> None:
+    """The configuration uses the API already; another port is another API."""
+    config, url = tmp_path / "ringfence.toml", "http://127.0.0.1:8080"
+    config.write_text(f'[crowdsec]\nurl = "{url}{there}"\nmachine = "{NAME}"\n', "utf-8")
+
+    assert not Joining(f"{url}{wanted}", NAME).plan(config, tmp_path, (), asks=False)
+    with pytest.raises(SetupError, match=f"whose url is {url}"):
+        Joining("http://127.0.0.1:8081", NAME).plan(config, tmp_path, (), asks=False)
+
+
 @pytest.mark.parametrize("step", ["machine", "bouncer", "proof"])
 @pytest.mark.parametrize("then", ["setup", "undo"])
 def test_a_killed_run_can_be_continued_and_undone(place: Place, step: str, then: str) -> None:

@@ -186,6 +186,22 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert read(databases, PLACES)["country FR"] == prefixes("203.0.113.0/24")
 
 
+def test_no_file_is_read_for_regions_that_left_the_lists(tmp_path: Path) -> None:
+    """The alarm about the file ends, and its changes count no more, until a region is listed again."""
+    path = tmp_path / "test.mmdb"
+    path.write_bytes(b"broken")
+    databases = GeoDatabases([path])
+    read(databases, frozenset({"country DE"}))
+    assert len(databases.alarms) == 1
+
+    assert databases.networks(frozenset()) == {}
+    _replace(path, b"broken again")
+    assert (databases.alarms, databases.changed(), databases.waits) == ([], False, False)
+
+    _replace(path, write(tmp_path / "good.mmdb", [("192.0.2.0/24", DE)]).read_bytes())
+    assert read(databases, frozenset({"country DE"})) == {"country DE": prefixes("192.0.2.0/24")}
+
+
 def _replace(path: Path, content: bytes) -> None:
     new = path.with_suffix(".new")
     new.write_bytes(content)

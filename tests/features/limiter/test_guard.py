@@ -89,6 +89,16 @@ def test_a_limiter_without_room_is_an_alarm(kept: Kept) -> None:
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("limiter.full", 2)]
 
 
+def test_packets_from_before_the_start_are_no_alarm(kept: Kept) -> None:
+    """The rules outlast the daemon, so its first reading may have the packets of a flood that is over."""
+    limiter = Flooded(kept)
+    kept.side.start()
+    limiter.full = 5
+    for _ in range(2):
+        asyncio.run(kept.side.kernel.counters.read())
+    assert kept.alarms.active == []
+
+
 def test_the_status_has_the_drops(kept: Kept) -> None:
     """The status has the packets over the limit, 0 if nothing is known, and whether the limiter waits."""
     limiter = Flooded(kept).limiter

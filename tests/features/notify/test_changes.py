@@ -69,7 +69,8 @@ def test_only_an_unban_that_ended_something_is_news(desk: Desk) -> None:
     desk.ask("unban", networks=["192.0.2.9"])
     desk.ask("unban", networks=["192.0.2.1"])
     desk.ask("unban", networks=["203.0.113.1"])
-    desk.ask("unban", all=True)
+    for _ in range(2):
+        desk.ask("unban", all=True)
 
     assert desk.recorded() == [
         ("unban", "", "192.0.2.1", ""),

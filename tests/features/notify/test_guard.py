@@ -83,7 +83,7 @@ class Desk:
 
     async def until(self, number: int) -> None:
         """Wait for a number of messages."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.sent) < number:  # noqa: ASYNC110 - the sender has no event
                 await asyncio.sleep(0.005)
 

@@ -18,7 +18,8 @@ def test_a_full_ration_is_an_alarm(kept: Kept) -> None:
     """Refusals without room in the ration are an alarm of their own."""
     kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
-    read(kept, Counters(counted={"ration_full": 9}))
+    for full in (0, 9):
+        read(kept, Counters(counted={"ration_full": full}))
     assert [alarm.code for alarm in kept.alarms.active] == ["ration.full"]
 
 
@@ -26,9 +27,18 @@ def test_a_full_ration_of_questions_is_an_alarm(kept: Kept) -> None:
     """So is what strangers asked without room in the ration of questions, each time that more came."""
     kept.side.common.listeners.append(Rations(kept.side))
     kept.side.start()
-    for full in (9, 9, 12):
+    for full in (0, 9, 9, 12):
         read(kept, Counters(counted={"asked_full": full}))
     assert [(alarm.code, alarm.times) for alarm in kept.alarms.active] == [("asking.full", 2)]
+
+
+def test_packets_from_before_the_start_are_no_alarm(kept: Kept) -> None:
+    """The rules outlast the daemon, so its first reading may have the packets of a flood that is over."""
+    kept.side.common.listeners.append(Rations(kept.side))
+    kept.side.start()
+    for _ in range(2):
+        read(kept, Counters(counted={"ration_full": 9, "asked_full": 9}))
+    assert kept.alarms.active == []
 
 
 def test_the_status_has_the_packets_over_the_rations(kept: Kept) -> None:

@@ -161,6 +161,19 @@ def test_the_configured_time_zone(tmp_path: Path, paths: str, *, counts: bool) -
     assert one["time"] == (1795138522.0 if counts else here)
 
 
+@pytest.mark.parametrize("name", ["log.1", "log-20261121", "log.2.gz"])
+def test_the_configured_time_zone_of_a_rotated_log(tmp_path: Path, name: str) -> None:
+    """A part that logrotate has renamed, and perhaps compressed, has the zone of its log."""
+    config, text = tmp_path / "ringfence.toml", "[2026-11-20 07:05:22] " + GUESS.partition("] ")[2]
+    packed = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+    (tmp_path / name).write_bytes(packed)
+    logs = f"timezone = 'Asia/Kolkata'\npaths = ['{tmp_path / 'log'}']\n"
+    config.write_text(f"[[asterisk]]\n[asterisk.logs]\n{logs}")
+
+    [one] = objects("--config", str(config), str(tmp_path / name))
+    assert one["time"] == 1795138522.0
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     """The error has the name and the reason."""
     code, out, err = parse(str(tmp_path / "absent"))

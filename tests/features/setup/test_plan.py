@@ -285,6 +285,15 @@ def test_an_existing_manager_user_and_channel_are_used(host: Host) -> None:
     assert [*files_of(host)] == ["etc/ringfence/ringfence.toml"]
 
 
+def test_an_existing_channel_may_have_a_relative_name(host: Host) -> None:
+    """Asterisk writes such a log below the folder of its logs, where the log of a container is."""
+    channel = "[general]\n[logfiles]\nringfence/ringfence => notice,security\n"
+    (host.etc / "logger.conf").write_text(channel, "utf-8")
+    planned = files_of(host, in_container(host.found()))
+
+    assert not {"etc/asterisk/logger.conf", "etc/asterisk/ringfence.logger.conf"} & planned.keys()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "shown"),
     [

@@ -45,7 +45,10 @@ MOST_PLACES = 100_000
 MOST_COUNTRIES = 32
 MOST_FIRST = 4_096
 SAVE_AFTER = 3_600.0
-"""Seconds after which a later login at a place is written to the database again, unless it is a new day."""
+"""Seconds after which a later login at a place is written to the database again.
+
+One on a new day, or one that changes the grade or makes the place a home, is written at once.
+"""
 
 _PREFIX_BITS = {4: 8, 6: 80}
 _WIDE_BITS = {4: 16, 6: 96}
@@ -208,12 +211,15 @@ class Accounts:
         self._accounts.move_to_end(key)
         account.places.move_to_end(number)
         place.address = address
+        before = place.grade, place.home
         if guessed:
             place.grade = Grade.AFTER_GUESSES
         elif place.grade is Grade.ELSEWHERE and (
             account.is_own(place.country) or self._is_shared(place.address, place.country)
         ):
             self._settle(place)
+        if (place.grade, place.home) != before:
+            place.saved = 0.0  # the database has the earlier values
         self._record(key, account, place, now)
         return place
 

@@ -31,7 +31,7 @@ class HabitTable:
                 execute("INSERT OR REPLACE INTO bare_address_friends VALUES (?, ?, ?, ?)", row)
 
     def load(self, now: float) -> tuple[float, list[tuple[Address, Habit]]]:
-        """Return since when friends are watched, and their habits of the last ``WATCH_FOR`` seconds.
+        """Return since when friends are watched, and their habits since then, at most ``WATCH_FOR`` old.
 
         That is ``now``, without habits, if nobody has watched them for ``LOST_AFTER`` seconds. A row with an
         invalid address is left out.
@@ -40,7 +40,8 @@ class HabitTable:
             watched = [*execute("SELECT began, ended FROM bare_address_watch")]
             if not watched or not now - LOST_AFTER <= watched[0][1] <= now or watched[0][0] > now:
                 return now, []
-            return watched[0][0], [*_parsed(execute(_LATEST, (now - WATCH_FOR, MOST)))]
+            began = watched[0][0]
+            return began, [*_parsed(execute(_LATEST, (max(began, now - WATCH_FOR), MOST)))]
 
     def purge(self, now: float) -> None:
         """Remove the habits of addresses that asked for nothing within ``WATCH_FOR``."""

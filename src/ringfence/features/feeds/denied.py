@@ -386,7 +386,8 @@ class ListFeed:
         """Yield the alarms about this feed at ``now`` (seconds since the epoch)."""
         name, limit = self.source.name, self.source.max_age
         if self.refused:
-            rest = f"the list of {format_duration(now - self.taken.taken)} ago stays" if self.taken else ""
+            taken = None if self.expired(now) else self.taken
+            rest = f"the list of {format_duration(now - taken.taken)} ago stays" if taken else ""
             text = "; ".join(filter(None, [self.refused, rest]))
             yield Alarm(FeedAlarmCode.FEED_REFUSED, name, text)
         if self.expired(now):
@@ -396,10 +397,23 @@ class ListFeed:
         elif self.checked is None and not self.refused:
             text = self.error or f"{self.source.path}: there is no list yet"
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, text)
-        elif self.error and (limit is None or now - (self.checked or 0.0) > limit / 2):
-            yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.error)
+        elif late := self._why_late(now):
+            yield Alarm(FeedAlarmCode.FEED_FAILED, name, late)
         elif self.unkept:
             yield Alarm(FeedAlarmCode.FEED_FAILED, name, self.unkept)
+
+    def _why_late(self, now: float) -> str:
+        """Return why the list was not confirmed within half of its ``max_age``; "" if it was.
+
+        Without ``max_age``, return any error of its source. A fetcher that does not run reports none.
+        """
+        source, checked = self.source, self.checked or 0.0
+        if source.max_age is not None and now - checked <= source.max_age / 2:
+            return ""
+        if self.error or self.refused or source.max_age is None or not source.fetched:
+            return self.error
+        is_late = now - checked > source.due_within
+        return f"it was not fetched since {rfc3339(checked)}" if is_late else ""
 
 
 def _judged(

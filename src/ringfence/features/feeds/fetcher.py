@@ -48,7 +48,7 @@ LEAST_PAUSE = 60.0
 MAX_RETRY_AFTER = 86_400.0
 APIBAN_PAGES = 10
 APIBAN_PAUSE = 130.0
-"""Seconds between two rounds of ``APIBAN_PAGES`` requests: APIBAN permits 11 in two minutes."""
+"""Seconds after a round of ``APIBAN_PAGES`` requests until the next one: APIBAN permits 11 in two minutes."""
 APIBAN_KEEPS = 7 * 86_400.0
 APIBAN_MOST = 500_000
 """The maximum number of addresses that are kept. They take some 60 MB of memory."""
@@ -179,18 +179,20 @@ class Fetcher:
             self.states[feed.name] = evolve(state, due=min(state.due, max(earliest, self._wall())))
 
     def _fetch(self, feed: PlannedFeed) -> None:
-        state, now = self.states[feed.name], self._wall()
+        state = self.states[feed.name]
+        least = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else 0.0
         try:
             if state.identity != feed.identity:
                 state = _begun(feed)
             found = self._pages(feed, state) if feed.format is FeedFormat.APIBAN else self._list(feed, state)
-            state = evolve(found, error="", failures=0, tried=now)
+            state = evolve(found, error="", failures=0, tried=self._wall())
         except FetchError as error:
-            least = APIBAN_PAUSE if feed.format is FeedFormat.APIBAN else 0.0
-            asked = _seconds_of(error.after, self._wall()) if isinstance(error, _LaterError) else 0.0
+            now = self._wall()
+            asked = _seconds_of(error.after, now) if isinstance(error, _LaterError) else 0.0
             state = self._failed(evolve(state, wait=now + asked), now, str(error), max(least, asked))
         except OSError as error:
-            state = self._failed(state, now, f"{feed.path}: cannot be written: {error.strerror}", 0.0)
+            why = f"{feed.path}: cannot be written: {error.strerror}"
+            state = self._failed(state, self._wall(), why, least)
         self.states[feed.name] = state
         if state.error:
             self._log.warning("feed.failed", feed=feed.name, error=state.error)
@@ -254,7 +256,8 @@ class Fetcher:
             more, cursor = page.cursor != cursor, page.cursor
         write(feed.path, "".join(f"{address} # {last:.0f}\n" for address, last in seen.items()).encode())
         pause = APIBAN_PAUSE if more else max(feed.every, APIBAN_PAUSE)
-        return evolve(state, checked=now, cursor=cursor, due=now + self._about(pause))
+        # Pages may come slowly. The limit is kept because the pause begins after the last one.
+        return evolve(state, checked=now, cursor=cursor, due=self._wall() + self._about(pause))
 
 
 def _known(feed: PlannedFeed) -> FeedState:

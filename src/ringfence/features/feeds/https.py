@@ -131,7 +131,7 @@ def _request(
             )
             # After `Connection: close`, only closing the answer closes the socket.
             with connection.getresponse() as response:
-                found = {name.lower(): value for name, value in response.getheaders()}
+                found = {name.lower(): value.strip() for name, value in response.getheaders()}
                 redirects = response.status in _REDIRECTS
                 body = b"" if redirects else _body(response, found, limits.size)
                 return HttpAnswer(response.status, found, body)

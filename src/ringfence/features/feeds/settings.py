@@ -52,7 +52,8 @@ class FeedSource:
     program does. ``shown`` is the URL, with keys masked, or the path. ``requested`` identifies what the
     fetcher requests (``formats.identity_of``), "" for a file. After ``max_age`` seconds without a new or a
     confirmed list, the feed expires; None: never. ``keyed``: the server knows this host by a key, which
-    an error page instead of a list may repeat. So no line of such a list is shown.
+    an error page instead of a list may repeat. So no line of such a list is shown. ``due_within``: a fetcher
+    that works confirms a list of it at least once in so many seconds.
     """
 
     name: str
@@ -63,6 +64,7 @@ class FeedSource:
     shown: str = ""
     requested: str = ""
     keyed: bool = False
+    due_within: float = 0.0
 
     @property
     def identity(self) -> str:
@@ -105,6 +107,7 @@ class FeedSettings:
             str(self.path if self.url is None else self.url),
             "" if self.url is None else identity_of(self.url.reveal(), self.format),
             self.key_file is not None or (self.url is not None and self.url.has_key),
+            _LEAST_AGE * self.every,
         )
 
 

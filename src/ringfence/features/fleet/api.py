@@ -220,7 +220,7 @@ def _body_of(response: http.client.HTTPResponse) -> bytes:
 
 def _pause_of(response: Any) -> float:  # noqa: ANN401 - a response of http.client
     """Return how many seconds the answer's Retry-After asks to wait; 0 if it has no valid one."""
-    text = response.getheader("Retry-After") or ""
+    text = (response.getheader("Retry-After") or "").strip()
     return float(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0.0  # noqa: PLR2004 - digits
 
 

@@ -106,7 +106,8 @@ class Joining:
         self.config, self.etc = config, etc
         if table := _table(config):
             for key, text in (("url", self.url), ("machine", self.machine)):
-                if table.get(key) != text:
+                # A slash at the end of a URL makes no difference, and a machine's name cannot have one.
+                if str(table.get(key)).rstrip("/") != text.rstrip("/"):
                     raise SetupError(
                         f"{config} has a table [crowdsec] already, whose {key} is "
                         f"{printable(str(table.get(key)))}, not {text}; fix: remove that table"

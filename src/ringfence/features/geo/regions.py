@@ -68,9 +68,13 @@ class GeoDatabases(Regions):
         """Return the networks of each of ``regions`` (``country DE``, ``AS64496``), as far as they are known.
 
         This reads no database, but the next :meth:`read` reads those for ``regions``. If some were not read,
-        the networks are those that the file ``kept`` has.
+        the networks are those that the file ``kept`` has. Without ``regions``, there is no alarm, and no
+        change of a file counts.
         """
         self._wanted = regions
+        if not regions:
+            self.alarms, self.failed = [], False
+            self._seen.clear()
         return {region: self._known(region) for region in regions}
 
     def unknown(self, region: str) -> bool:

@@ -131,7 +131,8 @@ class Notifier(Feature):
             what, entries = do.replace("_", " "), _first(result["done"])
             self._add(notifications.of_list_change(what, entries, change.who, self._clock.wall()))
         elif do == "unban" and request.get("all") is True:
-            self.on_unban(["all"], f"{counted(result, 'ban')} ended")
+            if result:
+                self.on_unban(["all"], f"{counted(result, 'ban')} ended")
         elif do == "unban":
             names = [format_network(parse_network(name)) for name in request["networks"]]
             # ``allowed``: the command has added the networks to the allow list just before, and this has

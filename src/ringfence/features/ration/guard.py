@@ -31,7 +31,7 @@ class Rations(Feature):
 
     def __init__(self, side: FirewallSide) -> None:
         self._side = side
-        self._before = Counters()  # by the last reading
+        self._before: Counters | None = None  # by the last reading
 
     def section(self) -> Section:
         """Return the packet counters of both limits, and whether one only counts until friends are known."""
@@ -41,7 +41,9 @@ class Rations(Feature):
     def on_fact(self, fact: Fact) -> None:
         """If the fact is new packet counters, activate an alarm for each limit whose table was full again."""
         if isinstance(fact, Counters):
-            before, self._before, activate = self._before, fact, self._side.common.alarms.activate
+            # The first reading also counts packets from before this start: the rules outlast the daemon.
+            before = fact if self._before is None else self._before
+            self._before, activate = fact, self._side.common.alarms.activate
             if fact.of(RATION_FULL) > before.of(RATION_FULL):
                 activate(RationAlarmCode.RATION_FULL, "", _FULL)
             if fact.of(ASKED_FULL) > before.of(ASKED_FULL):

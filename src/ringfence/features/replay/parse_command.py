@@ -15,7 +15,7 @@ import typer
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, settings_from, zone_from
 from ringfence.cli.output import JsonOption, echo, echo_stderr, errors_reported
 from ringfence.errors import Exit, SourceError
-from ringfence.features.replay.files import TRUNCATED, open_file
+from ringfence.features.replay.files import TRUNCATED, open_file, original
 from ringfence.host.owned_files import exists
 from ringfence.parse.custom import Custom
 from ringfence.parse.line_result import NOT_UNDERSTOOD, LineResult, Reason
@@ -162,15 +162,16 @@ def _custom(pattern: str) -> Custom:
 def _configured_zone(config: Path, log: Path) -> tzinfo | None:
     """Return the time zone that the configuration sets for ``log``; None for this host's time zone.
 
-    If no log paths are configured for the only PBX, ``log`` is taken for one of its logs.
+    A rotated log has the time zone of the log that it was. If no log paths are configured for the only PBX,
+    ``log`` is taken for one of its logs.
     """
     if not exists(config):
         return None
     with errors_reported():
         configured = [pbx.logs for pbx in settings_from(config).asterisk_with_logs()]
-    return next(
-        (logs.timezone for logs in configured if logs.paths is None or log.absolute() in logs.paths), None
-    )
+    names = {log.absolute(), original(log.absolute())[0]}
+    zones = (one.timezone for one in configured if one.paths is None or not names.isdisjoint(one.paths))
+    return next(zones, None)
 
 
 @contextmanager

@@ -105,14 +105,18 @@ def read_manager(files: AsteriskFiles, reader: Server | None = None) -> ManagerC
 
 
 def require_effect(
-    files: AsteriskFiles, log: Path | None, reader: Server | None = None, address: str | None = None
+    files: AsteriskFiles,
+    log: Path | None,
+    logs: Path,
+    reader: Server | None = None,
+    address: str | None = None,
 ) -> None:
     """Raise SetupError unless Asterisk accepts the planned files, and reads from them what setup adds.
 
     An error in an included file, for example, hides all that is added after it. ``files`` have the contents
-    after setup's changes. ``log`` is ringfence's log, None without one. For ``reader`` see
-    :func:`read_manager`. ``address`` is the one at which setup lets AMI listen; None if it did not change
-    that.
+    after setup's changes. ``log`` is ringfence's log, None without one, and ``logs`` the folder of Asterisk's
+    logs; both as Asterisk names them. For ``reader`` see :func:`read_manager`. ``address`` is the one at
+    which setup lets AMI listen; None if it did not change that.
     """
     with _acting_as(reader):
         users = files.read(MANAGER, every_option, lambda _, name: name == "secret")
@@ -134,7 +138,7 @@ def require_effect(
         "the log channel": (
             logger,
             channels,
-            log is None or str(log) in [name for name, _ in channels.section("logfiles").options],
+            log is None or log in [logs / name for name, _ in channels.section("logfiles").options],
         ),
     }
     for what, (path, conf, works) in lost.items():

@@ -112,6 +112,7 @@ def plan(found: Found, paths: HostPaths, written: Mapping[Path, FileState] | Non
     require_effect(
         evolve(asterisk.files, planned=planner.planned()),
         log.inside if log else None,
+        asterisk.logs_inside,
         asterisk.reader,
         planner.bound,
     )
