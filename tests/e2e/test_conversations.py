@@ -48,10 +48,10 @@ def test_a_phone_whose_lamps_and_calls_are_refused_makes_no_attempt(tmp_path: Pa
         for number, (method, transport) in enumerate(cases):
             source, other = f"198.19.{60 + number}.1", f"198.19.{70 + number}.1"
             with calling(lab, source, transport) as caller:
-                statuses = [caller.guess(request_of(method, b"lamp"), PASSWORD, 2.0) for _ in range(8)]
+                statuses = [caller.guess(request_of(method, b"lamp"), PASSWORD) for _ in range(8)]
             assert statuses == [403] * 8, (method, transport)
             with calling(lab, other, transport) as caller:
-                assert caller.guess(request_of(method, b"lamp"), "wrong", 2.0) in (401, 403)
+                assert caller.guess(request_of(method, b"lamp"), "wrong") in (401, 403)
             until(lambda other=other: guard.attempts_of(other), "the guess")  # type: ignore[misc]
             assert guard.attempts_of(source) == [], (method, transport)
         assert guard.banned() == set()
@@ -134,7 +134,7 @@ def test_an_urgent_byte_hides_no_guess(open22: Lab) -> None:
                 if challenge is None:
                     break  # the ban
                 caller.send_urgent(request.answering(challenge, "wrong"), b"Authorization")
-                statuses.append(status_of(caller.answer(2.0) or b""))
+                statuses.append(status_of(caller.answer() or b""))
                 guard.take_turn()
         until(lambda: guard.scopes() == {source: "sip"}, "the ban")
         assert statuses[0] == 401

@@ -40,7 +40,11 @@ def _pbx(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, SharedGuard]]:
 def answered(
     lab: Lab, guard: SharedGuard, addresses: Iterable[str], request: Raw, host: str = PBX_IPV4
 ) -> int:
-    """Guess once from each address; return the number of answered guesses."""
+    """Guess once from each address; return the number of answered guesses.
+
+    The attacker does not give up before a ban: a busy Asterisk is silent too.
+    """
+    before = narrow_bans(guard)
     came = silent = 0
     for address in addresses:
         with calling(lab, address, host=host) as caller:
@@ -48,7 +52,7 @@ def answered(
         time.sleep(_PAUSE)
         guard.take_turn()
         came, silent = came + bool(status), 0 if status else silent + 1
-        if silent == _SILENT:
+        if silent >= _SILENT and narrow_bans(guard) - before:
             break
     return came
 

@@ -70,7 +70,7 @@ def test_reported_guesses_count_once(lab: Lab, transport: str, host: int) -> Non
     source = f"198.19.98.{host}"
     with shared(lab, logs=NO_LOGS, hep=HEP) as guard:
         with calling(lab, source, transport) as caller:
-            assert guesses(caller, Raw(), 3, pause=PAUSE) == [401] * 3
+            assert guesses(caller, Raw(), 3, seconds=10.0, pause=PAUSE) == [401] * 3
         until(lambda: len(guard.attempts_of(source)) >= 3, "the attempts")
         assert len(guard.attempts_of(source)) == 3
         assert {attempt["proof"] for attempt in guard.attempts_of(source)} == {"handshake"}
@@ -87,6 +87,7 @@ def test_an_exported_guess_is_not_unexplained_too(lab: Lab, transport: str, host
             for number in range(3):
                 request = Raw(call_id=HIDDEN).answering(challenge, f"wrong-{number}")
                 assert status_of(caller.ask(request) or b"") == 401
+        until(lambda: len(guard.attempts_of(source)) >= 3, "the attempts")
         time.sleep(2.0)
         kinds = [attempt["kind"] for attempt in guard.attempts_of(source)]
         assert kinds == ["guess"] * 3

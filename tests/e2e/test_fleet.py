@@ -28,10 +28,8 @@ def test_a_proven_ban_is_in_the_kernel_of_another_host(tmp_path: Path) -> None:
     with far_end() as far, hosts(tmp_path) as made:
         made.pbx.send(CLAIMED.replace(b"198.18.1.101", b"198.18.1.102"))
         until(lambda: "198.18.1.102" in made.one.banned(), "a claimed ban")
-        began = time.monotonic()
         made.pbx.send(guesses(CABLE.banned))
         until(lambda: CABLE.banned in denied(), "the ban at the other host")
-        took = time.monotonic() - began
 
         assert datagram(CABLE, far, SIP)[0] is False
         assert datagram(CABLE, far, OTHER) == (True, True)
@@ -40,7 +38,6 @@ def test_a_proven_ban_is_in_the_kernel_of_another_host(tmp_path: Path) -> None:
         assert made.two.bans() == []
         until(lambda: made.one.ask("fleet")["decisions"] == 1, "its own decision")
         assert made.one.ask("fleet")["in_force"] == 0
-        assert took < 10
 
         made.one.must("unban", CABLE.banned)
         until(lambda: CABLE.banned not in denied(), "the end at the other host")

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.asterisk
 
 FLOOD = ("flood", "--method", "OPTIONS", "--rate", "400", "--window", "10000")
 # No burst after a pause of the client: Asterisk's socket would overflow.
-STEADY = (*FLOOD, "--window", "50")
+STEADY = (*FLOOD, "--window", "50", "--timeout", "5")
+ONE_GUESS = ("guess", "--number", "1", "--timeout", "5")
 FEW, MANY = "400", "8000"  # one second of it, and more than the limiter passes
 
 
@@ -41,7 +42,7 @@ def test_only_the_sender_of_a_flood_is_stopped(asterisk22: Lab, tmp_path: Path, 
         assert (row["rule"], row["scope"], row["attempts"], row["offence"]) == ("flood", "sip-udp", 2, 1)
         assert asterisk22.attack("register", "--sources", flooder).challenges_answered == 0
         # Not with a right password: a login makes the address a friend, and ends claimed bans of it.
-        by_tcp = asterisk22.attack("guess", "--number", "1", "--sources", flooder, "--transport", "TCP")
+        by_tcp = asterisk22.attack(*ONE_GUESS, "--sources", flooder, "--transport", "TCP")
         assert by_tcp.answered == 1
         dropped = guard.ask("status")["limiter_drops"]
 
@@ -85,7 +86,7 @@ def test_a_flood_by_tcp_is_banned_by_tcp(asterisk22: Lab, tmp_path: Path, backen
             flood.stop()
         [row] = guard.bans()
         assert (row["rule"], row["scope"], row["attempts"], row["offence"]) == ("flood", "sip-tcp", 2, 1)
-        assert asterisk22.attack("guess", "--number", "1", "--sources", flooder).answered == 1
+        assert asterisk22.attack(*ONE_GUESS, "--sources", flooder).answered == 1
         by_tcp = ("guess", "--number", "1", "--sources", flooder, "--transport", "TCP")
         assert asterisk22.attack(*by_tcp).answered == 0
         asterisk22.hang_up(flooder)  # its answers, sent again after the ban, would be news to the next daemon

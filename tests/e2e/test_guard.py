@@ -19,6 +19,7 @@ from tests.support.captures import FORGED
 from tests.support.daemon import Guard, until
 from tests.support.guarded import NO_LOGS, NO_WIRE, guarded, shared
 from tests.support.lab import Lab
+from tests.support.sip import Result
 
 from ringfence.alarm_codes import is_about_setup
 from ringfence.detect.confirmation import PATIENCE
@@ -43,6 +44,15 @@ def source_of(request: pytest.FixtureRequest) -> str:
     """Return a source that no other test has, made from the test's name."""
     number = zlib.crc32(request.node.name.encode())
     return f"198.19.{128 + number % 100}.{1 + number // 100 % 250}"
+
+
+def attacked(lab: Lab, guard: Guard, *options: str) -> Result:
+    """Guess until there is silence, and again if no ban caused it: a busy Asterisk is silent too."""
+    result = lab.attack("guess", *ENDLESS, *options)
+    for _ in range(2):
+        if result.stopped == "silence" and not guard.bans():
+            result = lab.attack("guess", *ENDLESS, *options)
+    return result
 
 
 def alarms(guard: Guard) -> list[tuple[str, str]]:
@@ -75,7 +85,7 @@ def test_a_guesser_is_stopped_and_banned(
 ) -> None:
     """Each kind of guessing ends in silence, and only the guesser is banned, for five attempts."""
     with shared(asterisk22, **ALLOWED) as guard:
-        result = asterisk22.attack("guess", *ENDLESS, "--sources", source, *options)
+        result = attacked(asterisk22, guard, "--sources", source, *options)
 
         assert result.stopped == "silence"
         until(guard.bans, "the ban")
@@ -110,7 +120,7 @@ def test_a_forged_header_counts_for_its_sender(asterisk22: Lab, account: str) ->
     source = f"198.19.{len(account)}.11"
     with shared(asterisk22, **ALLOWED) as guard:
         before = guard.status()["tampered"]
-        result = asterisk22.attack("guess", *ENDLESS, "--sources", source, "--account", account)
+        result = attacked(asterisk22, guard, "--sources", source, "--account", account)
 
         assert result.stopped == "silence"
         until(lambda: guard.banned() == {source}, "the ban")
@@ -125,7 +135,7 @@ def test_a_phone_is_left_alone(asterisk22: Lab) -> None:
     with shared(asterisk22, **ALLOWED) as guard:
         statuses = [
             asterisk22.attack("register", *phone).statuses,
-            asterisk22.attack("guess", "--number", "2", *phone).statuses,
+            asterisk22.attack("guess", "--number", "2", *phone, *PATIENT).statuses,
             asterisk22.attack("register", *phone).statuses,
         ]
 
@@ -175,7 +185,7 @@ def test_no_guess_is_hidden_and_no_other_address_is_banned(
     """Only the sender is banned, even if AMI and the log are silent or the log names a stranger."""
     source = source_of(request)
     with shared(asterisk22, **ALLOWED) as guard:
-        result = asterisk22.attack("guess", *ENDLESS, "--sources", source, *options)
+        result = attacked(asterisk22, guard, "--sources", source, *options)
 
         assert result.stopped == "silence"
         until(lambda: guard.banned() == {source}, "the ban")
@@ -210,7 +220,7 @@ def test_a_restart_leaves_no_gap(asterisk22: Lab, end: str) -> None:
     source = {"stop": "198.19.17.1", "kill": "198.19.17.2"}[end]
     attack = ("guess", "--number", "1", "--sources", source)
     with shared(asterisk22, **ALLOWED) as guard:
-        asterisk22.attack("guess", *ENDLESS, "--sources", source)
+        attacked(asterisk22, guard, "--sources", source)
         until(guard.bans, "the ban")
         before = guard.bans()[0]
 
@@ -233,15 +243,15 @@ def test_off_ends_all_bans_and_on_restores_them(asterisk22: Lab) -> None:
     """`off` ends enforcement at once and survives a restart; `on` restores the bans that have time left."""
     attack = ("guess", "--number", "2", "--sources", "198.19.18.1")
     with shared(asterisk22, **ALLOWED) as guard:
-        asterisk22.attack("guess", *ENDLESS, "--sources", "198.19.18.1")
+        attacked(asterisk22, guard, "--sources", "198.19.18.1")
         until(guard.bans, "the ban")
 
-        assert guard.command("off").returncode == 0
-        assert asterisk22.attack(*attack).answered == 2
+        guard.must("off")
+        assert asterisk22.attack(*attack, *PATIENT).answered == 2
         guard.stop()
         guard.start()
-        assert asterisk22.attack(*attack).answered == 2
-        assert guard.command("on").returncode == 0
+        assert asterisk22.attack(*attack, *PATIENT).answered == 2
+        guard.must("on")
         assert asterisk22.attack(*attack).answered == 0
 
 
@@ -250,12 +260,12 @@ def test_unban_ends_one_ban(asterisk22: Lab) -> None:
     sources = ["198.19.19.1", "198.19.19.2"]
     with shared(asterisk22, **ALLOWED) as guard:
         for source in sources:
-            asterisk22.attack("guess", *ENDLESS, "--sources", source)
+            attacked(asterisk22, guard, "--sources", source)
         until(lambda: guard.banned() == {*sources}, "the bans")
 
-        assert guard.command("unban", sources[0]).returncode == 0
+        guard.must("unban", sources[0])
         assert {sources[1]} == guard.banned()
-        assert asterisk22.attack("guess", "--number", "4", "--sources", sources[0]).answered == 4
+        assert asterisk22.attack("guess", "--number", "4", "--sources", sources[0], *PATIENT).answered == 4
         assert {sources[1]} == guard.banned()
 
 
@@ -263,7 +273,7 @@ def test_a_manual_ban_works_and_expires(asterisk22: Lab) -> None:
     """`ban --for 8s` blocks an address, and the kernel ends that ban after eight seconds."""
     attack = ("register", "--sources", "198.19.20.1")
     with shared(asterisk22, **ALLOWED) as guard:
-        assert guard.command("ban", "198.19.20.1", "--for", "8s", "--reason", "a test").returncode == 0
+        guard.must("ban", "198.19.20.1", "--for", "8s", "--reason", "a test")
         assert asterisk22.attack(*attack).answered == 0
         until(lambda: not guard.bans(), "the end of the ban", pause=0.1)
         assert asterisk22.attack(*attack).statuses == {"200": 1}
@@ -277,7 +287,7 @@ def test_a_restarted_asterisk_is_read_again(asterisk22: Lab) -> None:
         asterisk22.asterisk.start()
         until(lambda: guard.ami_is("listening"), "the return", 60, pause=0.1)
 
-        asterisk22.attack("guess", *ENDLESS, "--sources", "198.19.22.1")
+        attacked(asterisk22, guard, "--sources", "198.19.22.1")
 
         until(lambda: guard.banned() == {"198.19.22.1"}, "the ban")
 
@@ -320,7 +330,7 @@ def test_the_wire_shows_the_guesser_at_chan_sip(
     """With AMI and the wire only the sender is banned, whatever address its Via contains."""
     source = source_of(request)
     with shared(asterisk16, logs=NO_LOGS) as guard:
-        result = asterisk16.attack("guess", *ENDLESS, "--sources", source, *options, "--via", via)
+        result = attacked(asterisk16, guard, "--sources", source, *options, "--via", via)
 
         assert result.stopped == "silence"
         until(lambda: guard.banned() == {source}, "the ban")
@@ -367,7 +377,7 @@ def test_with_the_log_alone_a_via_with_another_address_causes_no_ban_of_it(
         until(lambda: "listening" in guard.states().values(), "the log")
         asterisk16.attack(
             *("guess", "--number", "20", "--sources", source, "--account", "bob", "--method", method),
-            *("--via", AIMED, *(PATIENT if method == "INVITE" else ("--timeout", "0.3", "--silences", "3"))),
+            *("--via", AIMED, *(PATIENT if method == "INVITE" else ("--timeout", "0.3", "--silences", "9"))),
         )
         until(lambda: guard.status()["attempts"] >= 5, "the attempts")
         time.sleep(2 * PATIENCE)
@@ -393,7 +403,7 @@ def test_the_log_continues_without_ami(asterisk22: Lab, tmp_path: Path) -> None:
     """Without the manager interface, the security lines of the log stop a guesser as well."""
     with guarded(asterisk22, tmp_path, ami={"port": 1}, wire=NO_WIRE, listening=False) as guard:
         until(lambda: "listening" in guard.states().values(), "the log")
-        result = asterisk22.attack("guess", *ENDLESS, "--sources", "198.19.25.1")
+        result = attacked(asterisk22, guard, "--sources", "198.19.25.1")
 
         assert result.stopped == "silence"
         until(lambda: guard.banned() == {"198.19.25.1"}, "the ban")
@@ -401,7 +411,7 @@ def test_the_log_continues_without_ami(asterisk22: Lab, tmp_path: Path) -> None:
 
 def test_ami_may_go_and_come_back(asterisk22: Lab, tmp_path: Path) -> None:
     """While AMI is away the log counts, and attempts that both report count once."""
-    lab, guess = asterisk22, ("guess", "--sources", "198.19.25.7", "--number")
+    lab, guess = asterisk22, ("guess", *PATIENT, "--sources", "198.19.25.7", "--number")
     with guarded(lab, tmp_path, wire=NO_WIRE) as guard:
         lab.attack(*guess, "2")
         until(lambda: guard.status()["attempts"] == 2, "two attempts")
@@ -438,7 +448,7 @@ def test_the_log_alone_guards(asterisk22: Lab, tmp_path: Path) -> None:
     """Without a manager user, the log and the wire stop a guesser, also one that the log does not show."""
     with guarded(asterisk22, tmp_path, ami={"enabled": False}) as guard:
         for source, call_id in (("198.19.25.5", "{}"), ("198.19.25.6", r"\xff{}")):
-            result = asterisk22.attack("guess", *ENDLESS, "--sources", source, "--call-id", call_id)
+            result = attacked(asterisk22, guard, "--sources", source, "--call-id", call_id)
             assert result.stopped == "silence"
 
         until(lambda: guard.banned() == {"198.19.25.5", "198.19.25.6"}, "both bans")
@@ -470,7 +480,7 @@ def test_events_arrive_over_tls(asterisk22: Lab, tmp_path: Path) -> None:
     """Over TLS, with a check of the server's certificate, attempts arrive as over TCP."""
     ami = {"port": 5039, "tls": True, "tls_ca": str(asterisk22.asterisk.certificate)}
     with guarded(asterisk22, tmp_path, ami=ami) as guard:
-        asterisk22.attack("guess", *ENDLESS, "--sources", "198.19.21.1")
+        attacked(asterisk22, guard, "--sources", "198.19.21.1")
 
         until(lambda: guard.banned() == {"198.19.21.1"}, "the ban")
 

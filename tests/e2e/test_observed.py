@@ -46,7 +46,7 @@ def test_hidden_guesses_of_a_friend_end_with_a_ban(open22: Lab, tmp_path: Path, 
     with guarded(open22, tmp_path, firewall={"backend": backend}, logs=NO_LOGS) as guard:
         with friend_at(open22, guard, source, "phone5"), calling(open22, source) as caller:
             hidden = Raw(from_user=b"phone6", digest=Digest(before=OTHER_REALM))
-            statuses = guesses(caller, hidden, 300, pause=PAUSE, between=guard.take_turn)
+            statuses = guesses(caller, hidden, 300, pause=PAUSE, between=guard.take_turn, over=guard.bans)
         assert len(statuses) <= UNCOUNTED + FRIEND + 20  # some are under way; the machine may be busy
         until(lambda: source in guard.banned(), "the ban")
         print("answered", len(statuses))
@@ -58,7 +58,7 @@ def test_a_login_after_each_hidden_guess_hides_none(open22: Lab, tmp_path: Path)
     with guarded(open22, tmp_path, logs=NO_LOGS) as guard, calling(open22, source) as caller:
         own = Raw(from_user=b"phone5", call_id=b"one-call")
         hidden = Raw(from_user=b"phone6", call_id=b"one-call", digest=Digest(before=OTHER_REALM))
-        assert caller.guess(own, PASSWORD, 2.0) == 200
+        assert caller.guess(own, PASSWORD) == 200
         until(lambda: source in guard.friends(), "the friend")
         start_a_week_later(guard)
         while answered < 150 and source not in guard.banned():
@@ -77,14 +77,14 @@ def test_a_phone_that_logs_in_often_is_not_observed(
     """AMI reports as many challenges as the kernel copies, with one Call-ID or with another each time."""
     lab, source = request.getfixturevalue(release), "198.19.78.6"
     with guarded(lab, tmp_path) as guard, calling(lab, source) as caller:
-        assert caller.guess(Raw(from_user=b"phone5"), PASSWORD, 2.0) == 200
+        assert caller.guess(Raw(from_user=b"phone5"), PASSWORD) == 200
         until(lambda: source in guard.friends(), "the friend")
         start_a_week_later(guard)
         before = reported_by_ami(guard)
         for number in range(40):
             call_id = b"always" if number % 2 else b"once-%d" % number
             again = Raw(from_user=b"phone5", call_id=call_id, cseq=10 + 2 * number)
-            assert caller.guess(again, PASSWORD, 2.0) == 200
+            assert caller.guess(again, PASSWORD) == 200
             so_far = before + 2 * (number + 1)  # each is a challenge and a success
             until(lambda so_far=so_far: reported_by_ami(guard) >= so_far, "AMI's events")  # type: ignore[misc]
         time.sleep(2.0)  # the kernel's lists are written
@@ -108,7 +108,7 @@ def test_a_phone_with_a_hundred_lamps_makes_no_attempt(open16: Lab, tmp_path: Pa
     with guarded(open16, tmp_path) as guard, friend_at(open16, guard, source, "phone5"):
         with calling(open16, source) as caller:
             lamp = request_of(b"SUBSCRIBE", b"phone5")
-            statuses = [caller.guess(lamp, PASSWORD, 2.0) for _ in range(100)]
+            statuses = [caller.guess(lamp, PASSWORD) for _ in range(100)]
         assert set(statuses) == {489}, set(statuses)
         until(lambda: source in listed(open16, network_lists.OBSERVED), "the observed phone")
         time.sleep(2.0)

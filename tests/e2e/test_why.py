@@ -14,6 +14,7 @@ from ringfence.detect.rules import RULES
 pytestmark = pytest.mark.asterisk
 
 MANY = "20000"
+PATIENT = ("--timeout", "5")  # for attacks that get every answer
 _GUESS = next(rule for rule in RULES if rule.name == "guess")
 
 
@@ -27,7 +28,7 @@ def test_a_stranger_from_its_first_guesses_to_its_ban(asterisk22: Lab) -> None:
     """Three guesses are listed with AMI, log and wire, and are proven; then come the ban and its drops."""
     source = "198.19.27.1"
     with shared(asterisk22) as guard:
-        asterisk22.attack("guess", "--number", "3", "--sources", source)
+        asterisk22.attack("guess", "--number", "3", "--sources", source, *PATIENT)
         until(lambda: _has_all_sources(why(guard, source)), "every source of three attempts")
         answer = why(guard, source)
 
@@ -76,7 +77,7 @@ def test_why_explains_an_unconfirmed_attempt(asterisk22: Lab, tmp_path: Path) ->
     """Without the wire nothing confirms the notice of a hidden guess: no rule counts it, as why explains."""
     source = "198.19.27.3"
     with guarded(asterisk22, tmp_path, wire=NO_WIRE) as guard:
-        asterisk22.attack("guess", "--number", "2", "--sources", source, "--call-id", r"\xff{}")
+        asterisk22.attack("guess", "--number", "2", "--sources", source, "--call-id", r"\xff{}", *PATIENT)
         until(lambda: len(why(guard, source)["attempts"]) == 2, "two attempts")
         answer = why(guard, source)
 

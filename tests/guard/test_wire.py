@@ -192,7 +192,7 @@ def test_names_that_are_slow_to_look_up_stop_no_packet(kept: Kept, monkeypatch: 
 
     def slow(_name: str) -> int:
         looking.set()
-        answered.wait(5.0)
+        answered.wait(60.0)
         return 8
 
     monkeypatch.setattr(listening, "_user", slow)
@@ -217,7 +217,7 @@ def test_names_that_are_slow_to_look_up_stop_no_packet(kept: Kept, monkeypatch: 
 
     began = time.monotonic()
     asyncio.run(play())
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 50.0
 
 
 def test_an_unknown_user_of_asterisk_is_an_alarm(kept: Kept) -> None:

@@ -291,19 +291,22 @@ def guesses(
     seconds: float = 2.0,
     pause: float = 0.0,
     between: Callable[[], object] = lambda: None,
+    over: Callable[[], object] = lambda: True,
 ) -> list[int]:
-    """Guess until one is not answered or ``most`` are; return the statuses of the answers.
+    """Guess ``most`` times, or until one is not answered; return the statuses of the answers.
 
     Call ``between`` after each pause: :meth:`Guard.take_turn`, if a limit depends on the daemon's speed.
+    A guess without an answer ends it only if it is ``over``, as by a ban: a busy Asterisk is silent too.
     """
     statuses: list[int] = []
     for number in range(most):
         status = caller.guess(request, f"wrong-{number}", seconds)
-        if not status:
+        if status:
+            statuses.append(status)
+            time.sleep(pause)
+            between()
+        elif over():
             break
-        statuses.append(status)
-        time.sleep(pause)
-        between()
     return statuses
 
 
@@ -318,21 +321,34 @@ def guess_until(caller: Caller, request: Raw, over: Callable[[], object], what: 
     until(guess, what, pause=0.1)
 
 
-def on_new_connections(lab: Lab, source: str, transport: str, request: Raw, most: int) -> int:
-    """Guess at full speed, on a new connection each time; return the number of answered guesses."""
+def on_new_connections(
+    lab: Lab,
+    source: str,
+    transport: str,
+    request: Raw,
+    most: int,
+    over: Callable[[], object] = lambda: True,
+) -> int:
+    """Guess at full speed, on a new connection each time; return the number of answered guesses.
+
+    As in :func:`guesses`, one without an answer ends it only if it is ``over``.
+    """
     with calling(lab, source, transport) as caller:
         challenge = caller.challenged(request)
     assert challenge is not None
+    answered = 0
     for number in range(most):
         try:
             with calling(lab, source, transport) as caller:
                 answer = caller.ask(request.answering(challenge, f"wrong-{number}"), 2.0)
         except ConnectionError:  # the ban came before the answer to the request for a WebSocket
             answer = None
-        if answer is None:
-            return number
-        challenge = challenge_of(answer) or challenge
-    return most
+        if answer is not None:
+            answered += 1
+            challenge = challenge_of(answer) or challenge
+        elif over():
+            break
+    return answered
 
 
 def rotation(
@@ -341,14 +357,18 @@ def rotation(
     request: Raw,
     pause: float = 0.05,
     between: Callable[[], object] = lambda: None,
+    over: Callable[[], object] = lambda: True,
 ) -> int:
-    """Make four guesses from each of forty addresses by UDP, and return the number of answered guesses."""
+    """Make four guesses from each of forty addresses by UDP, and return the number of answered guesses.
+
+    Three addresses in a row without an answer end it only if it is ``over``, as in :func:`guesses`.
+    """
     answered = silent = 0
     for host in range(1, 41):
         with calling(lab, f"{network}{host}") as caller:
             came = guesses(caller, request, 4, 0.2, pause, between)
         answered, silent = answered + len(came), 0 if came else silent + 1
-        if silent == 3:
+        if silent >= 3 and over():
             break
     return answered
 

@@ -153,12 +153,13 @@ def behind_garbage(lab: Lab, source: str, most: int) -> int:
         return len(guesses(caller, BEHIND_GARBAGE, most, pause=_PAUSE))
 
 
-def rotate_behind_garbage(lab: Lab) -> int:
+def rotate_behind_garbage(lab: Lab, over: Callable[[], object] = lambda: True) -> int:
     """Guess like this from many addresses of one /24, and from eight others once.
 
-    Then guess three times from another one, and then right. Return the answers to the /24.
+    Then guess three times from another one, and then right. Return the answers to the /24. ``over`` is that
+    of :func:`rotation`.
     """
-    answered = rotation(lab, "198.19.200.", BEHIND_GARBAGE, _PAUSE)
+    answered = rotation(lab, "198.19.200.", BEHIND_GARBAGE, _PAUSE, over=over)
     for number in range(201, 209):
         with calling(lab, f"198.19.{number}.1") as caller:
             caller.guess(BEHIND_GARBAGE, "wrong")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.cable import CABLES, arrives, far_end
+from tests.support.daemon import until
 from tests.support.flavours import FLAVOURS, command, finder, tools_of
 from tests.support.lists import write_list
 from tests.support.netns import run
@@ -76,10 +77,10 @@ def test_a_ban_expires(backend: IpsetBackend, far: str) -> None:
     cable = CABLES["IPv4"]
     with ExitStack() as stack:
         here, there = map(stack.enter_context, cable.pair(far, cable.banned))
-        backend.apply([Add(ip_network(cable.network), 1)])
+        backend.apply([Add(ip_network(cable.network), 60)])
         assert not arrives(there, here)
-        time.sleep(1.2)
-        assert arrives(there, here)
+        backend.apply([Add(ip_network(cable.network), 1)])
+        until(lambda: arrives(there, here), "a packet after the ban", 30.0)
 
 
 def test_flush_removes_only_our_own() -> None:
@@ -446,7 +447,7 @@ def test_a_set_that_another_program_lists_stays(backend: IpsetBackend) -> None:
         with pytest.raises(FirewallError, match="another program is listing it; fix: end that `ipset list`"):
             backend.flush()
         took = time.monotonic() - began
-    assert took < 2 * ipset_kernel._RELEASE
+    assert took < 10 * ipset_kernel._RELEASE
     backend.flush()
     assert run("ipset", "save") == ""
 
