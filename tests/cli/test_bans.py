@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
@@ -257,60 +258,51 @@ def test_watch_is_for_people(guard: Guard) -> None:
     )
 
 
-def seen_at(terminal: int) -> Callable[[bytes], bool]:
-    """Return the function that checks if a text was written to a terminal."""
+@contextmanager
+def watching(guard: Guard) -> Iterator[tuple["subprocess.Popen[bytes]", Callable[[bytes], bool]]]:
+    """Run ``bans --watch`` at a terminal; yield the process, and the test whether it has written a text."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ringfence", "bans", "--watch", "--config", str(guard.config)]
+    environ = guard._environ | {"TERM": "xterm"}
     seen = b""
 
     def shown(text: bytes) -> bool:
         nonlocal seen
-        while select.select([terminal], [], [], 0)[0]:
-            seen += os.read(terminal, 65_536)
+        while select.select([ours], [], [], 0)[0]:
+            seen += os.read(ours, 65_536)
         return text in seen
 
-    return shown
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environ) as process:
+        os.close(theirs)
+        try:
+            yield process, shown
+        finally:
+            process.kill()
+    os.close(ours)
 
 
 def test_watch_redraws_the_list(guard: Guard) -> None:
     """The live list redraws itself, and Ctrl-C ends it with exit code 0."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "ringfence", "bans", "--watch", "--config", str(guard.config)]
-    process = subprocess.Popen(command, stdout=theirs, env=guard._environ | {"TERM": "xterm"})
-    os.close(theirs)
-    shown = seen_at(ours)
-
-    try:
+    with watching(guard) as (process, shown):
         until(lambda: shown(b"3 banned (live)"), "the list")
         assert guard.ask("ban", networks=["203.0.113.2"], seconds=600)["problems"] == []
         until(lambda: shown(b"4 banned (live)") and shown(b"203.0.113.2"), "the new ban")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 def test_watch_prints_mistakes_of_the_configuration_once(guard: Guard) -> None:
     """They are printed before the first list, and not into the later ones."""
     guard.config.write_text(guard.config.read_text("utf-8") + "\n[nonsense]\n", "utf-8")
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "ringfence", "bans", "--watch", "--config", str(guard.config)]
-    environ = guard._environ | {"TERM": "xterm"}
-    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environ)
-    os.close(theirs)
-    shown = seen_at(ours)
-
     try:
-        until(lambda: shown(b"3 banned (live)"), "the list")
-        assert guard.ask("ban", networks=["203.0.113.2"], seconds=600)["problems"] == []
-        until(lambda: shown(b"4 banned (live)"), "a later list")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=10)
-        assert errors.count(b"nonsense") == 1, errors
+        with watching(guard) as (process, shown):
+            until(lambda: shown(b"3 banned (live)"), "the list")
+            assert guard.ask("ban", networks=["203.0.113.2"], seconds=600)["problems"] == []
+            until(lambda: shown(b"4 banned (live)"), "a later list")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=10)
+            assert errors.count(b"nonsense") == 1, errors
     finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
         guard.configure()
 
 

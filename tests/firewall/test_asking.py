@@ -21,6 +21,7 @@ from tests.support.packets import (
     behind,
     container_ends,
     ends,
+    is_ration,
     plan,
     read,
     stream,
@@ -57,11 +58,6 @@ def arrived(there: socket.socket, here: socket.socket, payloads: Sequence[bytes]
     return len(all_received(here))
 
 
-def is_ration(came: int, least: int, begun: float) -> bool:
-    """Whether ``least`` datagrams came, and at most those more that passed in the time since ``begun``."""
-    return least <= came <= least + ASKING.rate * (time.monotonic() - begun)
-
-
 @contextmanager
 def strangers(cable: Cable, far: str, addresses: Sequence[str]) -> Iterator[list[socket.socket]]:
     """Yield UDP sockets at addresses of the far end, of IPv4 also in 198.18.40.0/23."""
@@ -96,8 +92,7 @@ def test_the_ration_refills_slowly(backend: Backend, far: str, cable: Cable) -> 
         for pause in (0.0, 1.0):
             time.sleep(pause)
             begun = time.monotonic()
-            came = arrived(there, here, [GUESS] * MANY)
-            assert 2 <= came <= 2 + 5 * (time.monotonic() - begun)
+            assert is_ration(arrived(there, here, [GUESS] * MANY), 2, 5, begun)
 
 
 def test_a_stranger_begins_one_flow_at_once(backend: Backend, far: str, cable: Cable) -> None:
@@ -107,9 +102,9 @@ def test_a_stranger_begins_one_flow_at_once(backend: Backend, far: str, cable: C
         begun = time.monotonic()
         for phone in phones:
             phone.sendto(GUESS, here.getsockname())
-        assert is_ration(len(all_received(here)), 1, begun)
-        assert is_ration(arrived(phones[0], here, [GUESS] * 9), 4, begun)
-        assert is_ration(arrived(phones[1], here, [GUESS] * 9), 0, begun)
+        assert is_ration(len(all_received(here)), 1, ASKING.rate, begun)
+        assert is_ration(arrived(phones[0], here, [GUESS] * 9), 4, ASKING.rate, begun)
+        assert is_ration(arrived(phones[1], here, [GUESS] * 9), 0, ASKING.rate, begun)
 
 
 def test_one_flow_leaves_room_for_the_next_one(backend: Backend, far: str, cable: Cable) -> None:
@@ -141,8 +136,8 @@ def test_the_addresses_of_a_64_share_one_ration(backend: Backend, far: str) -> N
         strangers(cable, far, [cable.banned, cable.other]) as (first, second),
     ):
         begun = time.monotonic()
-        assert is_ration(arrived(first, here, [GUESS] * MANY), 5, begun)
-        assert is_ration(arrived(second, here, [GUESS] * MANY), 0, begun)
+        assert is_ration(arrived(first, here, [GUESS] * MANY), 5, ASKING.rate, begun)
+        assert is_ration(arrived(second, here, [GUESS] * MANY), 0, ASKING.rate, begun)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,11 @@ def datagram(cable: Cable, far: str, port: int) -> tuple[bool | str, bool | str]
         return sent(there, here), sent(here, there)
 
 
+def is_ration(came: int, burst: int, rate: float, begun: float) -> bool:
+    """Whether ``burst`` packets came since ``begun`` (monotonic), and at most ``rate`` a second more."""
+    return burst <= came <= burst + rate * (time.monotonic() - begun)
+
+
 def sent(sender: socket.socket, receiver: socket.socket) -> bool | str:
     """Send one datagram; return whether it arrives, or the name of the error."""
     try:

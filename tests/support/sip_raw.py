@@ -296,7 +296,8 @@ def guesses(
     """Guess ``most`` times, or until one is not answered; return the statuses of the answers.
 
     Call ``between`` after each pause: :meth:`Guard.take_turn`, if a limit depends on the daemon's speed.
-    A guess without an answer ends it only if it is ``over``, as by a ban: a busy Asterisk is silent too.
+    A busy Asterisk is silent too. So a guess without an answer ends it only if ``over`` returns something
+    true, such as a ban.
     """
     statuses: list[int] = []
     for number in range(most):
@@ -331,7 +332,7 @@ def on_new_connections(
 ) -> int:
     """Guess at full speed, on a new connection each time; return the number of answered guesses.
 
-    As in :func:`guesses`, one without an answer ends it only if it is ``over``.
+    ``over`` is as in :func:`guesses`.
     """
     with calling(lab, source, transport) as caller:
         challenge = caller.challenged(request)
@@ -361,7 +362,7 @@ def rotation(
 ) -> int:
     """Make four guesses from each of forty addresses by UDP, and return the number of answered guesses.
 
-    Three addresses in a row without an answer end it only if it is ``over``, as in :func:`guesses`.
+    After three addresses in a row without an answer, ``over`` decides as in :func:`guesses`.
     """
     answered = silent = 0
     for host in range(1, 41):

@@ -89,8 +89,7 @@ def _is_set(records: Records, offset: float) -> bool:
     ``offset`` is the wall clock minus the monotonic clock.
     """
     known, _ = records.clock()
-    step = _step(known, offset)
-    return step is None or bool(step)
+    return _step(known, offset) != 0.0
 
 
 def _step(known: float | None, offset: float) -> float | None:

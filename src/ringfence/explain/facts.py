@@ -225,13 +225,14 @@ def _merged(bans: Iterable[Ban], remembered: Iterable[Attempt]) -> Iterator[Atte
     for ban in bans:
         here: Counter[object] = Counter()
         for attempt in ban.attempts:
-            key = _moment(attempt), attempt.account
+            moment = _moment(attempt)
+            key = moment, attempt.account
             here[key] += 1
             if here[key] <= seen[key]:  # already yielded for another ban, such as that of a wider network
                 continue
-            better = _take_copy(kept.get(_moment(attempt), []), attempt)
+            better = _take_copy(kept.get(moment, []), attempt)
             if better is not None and better.account != attempt.account:
-                here[_moment(attempt), better.account] += 1
+                here[moment, better.account] += 1
             yield AttemptOutcome(attempt if better is None else _better(attempt, better), ban.since)
         seen |= here
     for left in kept.values():

@@ -388,6 +388,13 @@ class Counters:
         """Return the number of packets that a filter counted by the counter with this name, 0 without it."""
         return self.counted.get(counter, 0)
 
+    def has_grown(self, counter: str, before: "Counters | None") -> bool:
+        """Whether a filter has counted more packets than in ``before``, the reading before this one.
+
+        False without such a reading: the rules outlast the daemon, so its first one has older packets too.
+        """
+        return before is not None and self.of(counter) > before.of(counter)
+
 
 @frozen
 class Remembered:

@@ -1263,17 +1263,27 @@ def test_a_failure_by_tls_excuses_no_silent_guess_by_tcp() -> None:
     assert banned[0] == 22
 
 
+def silent_subscription(
+    number: int, response: bytes, transport: Transport = Transport.UDP
+) -> tuple[CopiedRequest, CopiedAnswer]:
+    """Return a guess of PHONE at the account 300 by a SUBSCRIBE, and its refusal.
+
+    chan_sip checks the password of a SUBSCRIBE, and reports none.
+    """
+    asked = copied(
+        PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=response, transport=transport
+    )
+    refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number, transport=transport)
+    return evolve(asked, method="SUBSCRIBE"), refusal
+
+
 def test_a_failure_at_chan_sip_excuses_no_guess_that_ami_does_not_report() -> None:
-    """chan_sip checks the password of a SUBSCRIBE, and reports none."""
+    """AMI reports the failure at the own account again and again, and never the guess."""
     guard = with_friend()
     failure = wrong(PHONE, b"0x7f", nonce=b"1f", response=b"own")
     challenge = sent(PHONE, b"c", nonce=b"1f", service=Service.SIP, sequence=1)
     guard.play(at(1, challenge, failure), at(2, failure))
-    steps = []
-    for number in range(3, 33):
-        asked = copied(PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=b"guess")
-        refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number)
-        steps.append(at(number, failure, evolve(asked, method="SUBSCRIBE"), refusal))
+    steps = (at(number, failure, *silent_subscription(number, b"guess")) for number in range(3, 33))
     banned = banned_after(guard, steps)
     assert banned is not None
     assert banned[0] == 22
@@ -1284,12 +1294,9 @@ def test_a_failure_at_chan_sip_by_tls_excuses_no_guess_by_tcp_with_its_response(
     guard = with_friend(connected=[(PHONE, 5062)])
     steps = []
     for number in range(2, 32):
-        response, tcp = b"%d" % number, Transport.TCP
+        response = b"%d" % number
         failure = wrong(PHONE, b"0x7f", nonce=b"1f", response=response, transport=Transport.TLS)
-        asked = copied(PHONE, b"c", nonce=b"1f", sequence=number, registers="300", response=response)
-        guess = evolve(asked, method="SUBSCRIBE", transport=tcp)
-        refusal = sent(PHONE, b"c", service=Service.SIP, status=403, sequence=number, transport=tcp)
-        steps.append(at(number, failure, guess, refusal))
+        steps.append(at(number, failure, *silent_subscription(number, response, Transport.TCP)))
     banned = banned_after(guard, steps)
     assert banned is not None
     assert banned[0] == 22

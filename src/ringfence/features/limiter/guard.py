@@ -29,7 +29,7 @@ class Limiter(Feature):
     def __init__(self, side: FirewallSide, judge: FloodJudge) -> None:
         self._side = side
         self._judge = judge
-        self._full: int | None = None  # how many packets had no room by the last reading
+        self._before: Counters | None = None  # by the last reading
 
     def jobs(self) -> list[Coroutine[None, None, None]]:
         """Return the coroutine that judges floods of packets."""
@@ -43,10 +43,8 @@ class Limiter(Feature):
     def on_fact(self, fact: Fact) -> None:
         """If the fact is new packet counters, activate an alarm if the limiter's table was full again."""
         if isinstance(fact, Counters):
-            full, before = fact.of(FULL), self._full
-            self._full = full
-            # The first reading also counts packets from before this start: the rules outlast the daemon.
-            if before is not None and full > before:
+            before, self._before = self._before, fact
+            if fact.has_grown(FULL, before):
                 self._side.common.alarms.activate(LimiterAlarmCode.LIMITER_FULL, "", _FULL)
 
 

@@ -41,12 +41,10 @@ class Rations(Feature):
     def on_fact(self, fact: Fact) -> None:
         """If the fact is new packet counters, activate an alarm for each limit whose table was full again."""
         if isinstance(fact, Counters):
-            # The first reading also counts packets from before this start: the rules outlast the daemon.
-            before = fact if self._before is None else self._before
-            self._before, activate = fact, self._side.common.alarms.activate
-            if fact.of(RATION_FULL) > before.of(RATION_FULL):
+            before, self._before, activate = self._before, fact, self._side.common.alarms.activate
+            if fact.has_grown(RATION_FULL, before):
                 activate(RationAlarmCode.RATION_FULL, "", _FULL)
-            if fact.of(ASKED_FULL) > before.of(ASKED_FULL):
+            if fact.has_grown(ASKED_FULL, before):
                 activate(RationAlarmCode.ASKING_FULL, "", _ASKING_FULL)
 
 
