@@ -143,13 +143,11 @@ def test_proxies_need_the_wire(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("firewall", "shown"), [({}, 1), ({"sip_ports": ["5060", "5160/udp"]}, 0)], ids=["found", "named"]
+    ("ports", "shown"), [({}, 1), ({"sip_ports": ["5060", "5160/udp"]}, 0)], ids=["found", "named"]
 )
-def test_ports_that_are_not_known_are_named(
-    tmp_path: Path, firewall: Mapping[str, object], shown: int
-) -> None:
+def test_ports_that_are_not_known_are_named(tmp_path: Path, ports: Mapping[str, object], shown: int) -> None:
     """If the daemon finds no port of Asterisk, and none is configured, the check names those guarded."""
-    with Guard(tmp_path, ami={"port": 1}, firewall=firewall) as guard:
+    with Guard(tmp_path, ami={"port": 1}, firewall={"backend": "memory", **ports}) as guard:
         _, lines = lines_of(guard)
 
     line = (

@@ -32,6 +32,10 @@ from ringfence.errors import DaemonUnreachableError, Exit, HangingError
 PATIENCE = 60.0
 """How long a test waits for something that normally happens at once (seconds); a busy machine is slow."""
 
+_NAMESPACE = Path("/proc/thread-self/ns/net")
+_MACHINE = _NAMESPACE.readlink()
+"""The network namespace in which the tests began: that of the machine, whose firewall no test may change."""
+
 _RARELY = 0.5
 """The longest time between two looks of a test that waits (seconds)."""
 
@@ -145,6 +149,9 @@ class Guard:
 
         If ``stopped``, the daemon waits for SIGCONT before its first step.
         """
+        ours = self._prefix or _NAMESPACE.readlink() != _MACHINE
+        kernel = self.settings["firewall"].get("backend", "auto") in {"auto", "ipset", "nftables"}
+        assert ours or not kernel, "a daemon in the machine's own network namespace needs the backend memory"
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.bind(str(self._notify))
