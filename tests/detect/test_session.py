@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import event
 
-from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, Attempts, Senders
+from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, MOST_CLOSED, SESSION_LIFE, Attempts, Senders
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
 
 AMI, LOG, WIRE = SourceId("pbx", "ami"), SourceId("pbx", "log:messages#notice"), SourceId("", "wire")
@@ -130,6 +130,22 @@ def test_a_report_that_only_matches_makes_no_attempt() -> None:
     assert attempts.match(LOG, 0.0) == 7
     assert attempts.match(LOG, 0.0) is None
     assert attempts.match(WIRE, HORIZON) is None
+
+
+def test_a_late_report_matches_a_closed_attempt_of_its_account_and_time_once() -> None:
+    """No report of another account, time or Asterisk matches, nor a second one; the latest are kept."""
+    attempts, late = Attempts(closed=[]), HORIZON + 2.0
+    for tag in range(MOST_CLOSED + 1):
+        attempts.add(AMI, 0.0, tag, account=1)
+
+    assert attempts.match_late(AMI, 1, 0.0, late) is None
+    assert attempts.match_late(ELSEWHERE, 1, 0.0, late) is None
+    assert attempts.match_late(LOG, 2, 0.0, late) is None
+    assert attempts.match_late(LOG, 1, HORIZON, late) is None
+    assert attempts.match_late(LOG, 1, 0.0, SESSION_LIFE) is None
+    kept = [attempts.match_late(LOG, 1, 0.0, late) for _ in range(MOST_CLOSED)]
+    assert kept == [*range(1, MOST_CLOSED + 1)]
+    assert attempts.match_late(LOG, 1, 0.0, late) is None
 
 
 def is_shared(one: SecurityEvent, other: SecurityEvent) -> bool:

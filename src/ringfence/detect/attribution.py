@@ -31,6 +31,7 @@ contain several addresses, nor to the security lines of chan_sip, which repeat i
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
+from math import inf
 
 from ringfence.detect.ambiguous import AmbiguousLines
 from ringfence.detect.confirmation import (
@@ -63,6 +64,7 @@ from ringfence.detect.sessions import (
     FORGET,
     HORIZON,
     MAX_SESSIONS,
+    MOST_REGISTERED,
     SESSION_LIFE,
     Role,
     Senders,
@@ -324,7 +326,7 @@ class Attribution:
         """Return the findings about an attempt of a SIP proxy's client, which ``event`` reports."""
         proven = _repeats_nonce(event) and self._nonces.proves(event.challenge, attempt.address, now)
         attempt = evolve(attempt, trusted=True, proof=_NONCE if proven else _CLAIMED)
-        found = self._if_first(attempt, event, now)
+        found = self._if_first(attempt, event, now, self.confirmation.happened(event))
         return found if event.remote.transport is _UDP else _claimed_by_tcp(found)
 
     def _on_report(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
@@ -334,7 +336,7 @@ class Attribution:
         if attempt.trusted and not (text and self.confirmation.is_hint(event, attempt)):
             return self._accept(attempt, event, now)
         if source.text or not event.challenge:
-            tag = self._senders.match_report(event, attempt.address, now)
+            tag = self._senders.match_report(event, attempt.address, now, self.confirmation.happened(event))
             if tag is not None:
                 return self._duplicate(attempt, event, tag)
         confirmed = self.confirmation.confirmed(attempt, event, now)
@@ -352,7 +354,8 @@ class Attribution:
         if event.source.asterisk not in self._several:
             return self._attributed(self.confirmation.with_proof(attempt, event, now), event, now)
         if event.service is not _PJSIP:
-            return self._if_first(self.confirmation.with_proof(attempt, event, now), event, now)
+            attempt = self.confirmation.with_proof(attempt, event, now)
+            return self._if_first(attempt, event, now, self.confirmation.happened(event))
         # Most reports of PJSIP are duplicates, which need no proof. A proof is looked up only for the others.
         tag = self._senders.match_report(event, attempt.address, now)
         if tag is not None:
@@ -405,7 +408,9 @@ class Attribution:
             return
         if asked.request.method == _REGISTER and asked.request.credentials:
             known = self._senders.sender_at(sender, now)
-            known.registered = now, asked.request.account
+            if known.registered is None:
+                known.registered = OrderedDict()
+            remember(known.registered, asked.request.account, now, MOST_REGISTERED)
             known.keep(now + SESSION_LIFE)
 
     def has_registered(self, event: SecurityEvent, now: float) -> bool:
@@ -416,10 +421,8 @@ class Attribution:
         machine AMI reports it some seconds later.
         """
         sender = self._senders.find(event.remote.address)
-        if sender is None:
-            return False
-        at, account = sender.registered
-        return now - at < SESSION_LIFE and account == event.account
+        registered = sender.registered if sender is not None else None
+        return registered is not None and now - registered.get(event.account, -inf) < SESSION_LIFE
 
     def _on_refusal_by_asterisk(
         self, challenge: CopiedAnswer, now: float, wall: float, asterisk: str
@@ -790,21 +793,26 @@ class Attribution:
         Return () if it came too late to be matched, and its attempt has counted. An answer by UDP that
         confirms it is itself a report. A connection also confirms attempts that nothing else reports.
         """
+        happened = self.confirmation.happened(event)
         if confirmed.transport is _UDP:
             late = self.confirmation.take_overdue(event, now)
+            happened = inf  # the reports of counted attempts are left out, so another one must match none
         else:
             late = self.confirmation.is_retold(event, confirmed, now)
-        return () if late else self._if_first(confirmed, event, now)
+        return () if late else self._if_first(confirmed, event, now, happened)
 
-    def _if_first(self, attempt: Attempt, event: SecurityEvent, now: float) -> Sequence[Finding]:
+    def _if_first(
+        self, attempt: Attempt, event: SecurityEvent, now: float, happened: float
+    ) -> Sequence[Finding]:
         """Record that ``event`` reports a confirmed attempt; return the attempt if this report is the first.
 
-        Otherwise return the finding that ``event`` is a duplicate report.
+        Otherwise return the finding that ``event`` is a duplicate report. ``happened`` is as in
+        :meth:`~.sessions.Senders.record_report`.
         """
         if event.service is _SIP and event.source.name != WIRE:
             # chan_sip's lines name no session, so a later proof finds the attempt by this number.
             attempt = evolve(attempt, session=next(self._tags) & 0xFFFFFFFF)
-        tag = self._senders.record_report(event, attempt.address, now, attempt.session)
+        tag = self._senders.record_report(event, attempt.address, now, attempt.session, happened)
         if tag is not None:
             return self._duplicate(attempt, event, tag)
         return self._attributed(self.confirmation.in_session(attempt, event, now), event, now)
@@ -840,7 +848,7 @@ class Attribution:
         Return () for an unconfirmed attempt that is listed already, and for a report that came too late.
         """
         attempt, event, at = report.attempt, report.event, report.at
-        tag = self._senders.match_report(event, attempt.address, at)
+        tag = self._senders.match_report(event, attempt.address, at, self.confirmation.happened(event))
         if tag is not None:
             self._backing.forgive(event.remote, now)
             return self._duplicate(attempt, event, tag)

@@ -444,6 +444,10 @@ class Confirmation:
         """Whether the AMI of an Asterisk is connected."""
         return asterisk in (self._listening or NOT_CONNECTED)
 
+    def happened(self, event: SecurityEvent) -> float:
+        """Return when ``event`` happened by its own time, in monotonic seconds."""
+        return event.time - self.ahead
+
     def is_hint(self, event: SecurityEvent, attempt: Attempt) -> bool:
         """Whether a report needs confirmation, because it is text, and another source could confirm it.
 
@@ -557,7 +561,7 @@ class Confirmation:
         """
         if not self.sees_wire or not self.wire_sees_all or now - self.lost_at < BLIND:
             return False
-        if event.time - self.ahead < now - LIFE:
+        if self.happened(event) < now - LIFE:
             return False
         return event.remote.transport is _UDP or self._backing.excludes(event.remote.address, now)
 
@@ -572,7 +576,7 @@ class Confirmation:
         to the wire's Asterisk. AMI was connected at the time of a log line. (AMI does not report every
         attempt at chan_sip.) A packet, and a call to an unknown extension of PJSIP, never come too late.
         """
-        happened = event.time - self.ahead
+        happened = self.happened(event)
         # Only the log reports a call to an unknown extension of PJSIP, so there is no faster source.
         if event.source.name == WIRE or (event.service is _PJSIP and role_of(event) is Role.PROBE):
             return False
@@ -586,12 +590,17 @@ class Confirmation:
         return overdue
 
     def _is_for_faster(self, event: SecurityEvent, happened: float) -> bool:
-        """Whether a faster source reports an attempt that ``happened`` then, if ``event`` is true."""
+        """Whether a faster source reports an attempt that ``happened`` then, if ``event`` is true.
+
+        If a guess gets no answer and repeats no nonce of Asterisk, no copied packet shows it. So it counts
+        by the report of AMI.
+        """
         on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in DATAGRAMS
         if on_wire and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
             if sender is not None and sender.asked > happened - _SECOND:
-                return True
+                silent = self._conversations.take_silent
+                return event.source.text or not silent(event.remote.address, event.session)
         since = (self._listening or {}).get(event.source.asterisk)
         return event.source.text and event.service is _PJSIP and since is not None and since < happened
 
@@ -605,7 +614,7 @@ class Confirmation:
         of_log = line.source.text and line.service is _PJSIP
         if not of_log or role_of(line) is Role.PROBE or not self.is_of_stream(confirmed):
             return False
-        if line.time - self.ahead > now - HORIZON or self._senders.is_reported(line, now):
+        if self.happened(line) > now - HORIZON or self._senders.is_reported(line, now):
             return False
         return self._senders.others_report_as_many(line, line.time - _SECOND)
 

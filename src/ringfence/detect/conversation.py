@@ -129,6 +129,7 @@ class Asked:
     answer goes elsewhere or nowhere. ``accepted``: the answer was no refusal. ``served``: it was a 1xx, so
     more answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when a request
     with its Call-ID last came from another address than the one before (monotonic seconds; -inf: never).
+    ``reported``: it counts by AMI's late report (:meth:`Conversations.take_silent`).
     """
 
     request: CopiedRequest
@@ -142,6 +143,7 @@ class Asked:
     served: bool = False
     repeats: int = 0
     shared: float = -inf
+    reported: bool = False
 
     @property
     def remote(self) -> Endpoint:
@@ -352,6 +354,19 @@ class Conversations:
         if known is None:
             return False
         return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
+
+    def take_silent(self, address: Address, call_id: bytes) -> bool:
+        """Whether a datagram with credentials of this address and Call-ID counts by no copied packet.
+
+        It is not answered, and does not wait for an answer, because Asterisk never sent its nonce. Such a
+        datagram is taken once.
+        """
+        known = self._known.get((address_key(address), 0, call_id))
+        for one in known.requests.values() if known is not None else ():
+            if one.may_be_guess and not (one.challenged or one.reported):
+                one.reported = True
+                return True
+        return False
 
     def unanswered_others(self, asked: Asked) -> int:
         """Return how many other guesses that may have the Call-ID of ``asked`` are not answered yet."""

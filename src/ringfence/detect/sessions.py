@@ -65,6 +65,10 @@ The horizon is short, because one source may report attempts that another misses
 reports of the other source would match these old attempts, instead of counting as new ones. 10 s is more than
 three times the longest observed delay of a log line. A report matches the oldest attempt first, so one number
 for each source shows which open attempts it has reported.
+
+A report may also be read late: ``HORIZON`` seconds or more after its own time. If it does not name the same
+session as the other sources, it first matches a *closed* attempt (one older than the horizon): the oldest one
+of its own time and account that its source has not reported.
 """
 
 import enum
@@ -361,6 +365,9 @@ FORGET = 32.0
 MOST_ATTEMPTS = 1_024
 """The maximum number of attempts in ``Attempts.open``. The oldest are discarded first."""
 
+MOST_CLOSED = 64
+"""The maximum number of attempts in ``Attempts.closed``. A late report of a forgotten one counts again."""
+
 MOST_ASKED = 16
 """The maximum number of accounts in ``Reports.asked``. A forgotten one's wrong answer counts once more."""
 
@@ -487,40 +494,85 @@ _COPIED = SourceId(_ANY, WIRE)
 
 
 @define
+class ClosedAttempt:
+    """An attempt that is no longer open; ``reporters`` are the sources that have reported it.
+
+    ``at`` is the time of its first report (monotonic seconds), ``tag`` the caller's number for it, and
+    ``account`` a hash of the account in that report.
+    """
+
+    at: float
+    tag: int
+    asterisk: str
+    account: int
+    reporters: list[SourceId]
+
+    def fits(self, source: SourceId, account: int, happened: float, now: float) -> bool:
+        """Whether ``source`` may report this attempt at ``now``, for the first time and late.
+
+        The report names ``account`` (a hash), and its own time is ``happened`` (monotonic seconds).
+        """
+        is_then = abs(self.at - happened) < HORIZON and now - self.at < SESSION_LIFE
+        is_same = self.account == account and self.asterisk in (_ANY, source.asterisk)
+        return is_then and is_same and source not in self.reporters
+
+
+@define
 class Attempts:
     """The latest attempts of one service in a session, which further sources may report.
 
     ``open`` holds for each attempt younger than ``HORIZON`` the time of its first report, its tag (the
-    caller's number for it), and its Asterisk, oldest first. Attempts are numbered in this order, and
-    ``first`` is the number of the oldest open one. ``reported`` holds for each source the number of the next
-    attempt that it has not reported. (``open`` is a list, because there are many sessions with one attempt,
-    and an empty deque takes 760 bytes.)
+    caller's number for it), its Asterisk, and a hash of its account, oldest first. Attempts are numbered in
+    this order, and ``first`` is the number of the oldest open one. ``reported`` holds for each source the
+    number of the next attempt that it has not reported. (``open`` is a list, because there are many sessions
+    with one attempt, and an empty deque takes 760 bytes.) ``closed`` has the latest attempts that are no
+    longer open, oldest first; None if late reports are recognized in other ways.
     """
 
-    open: list[tuple[float, int, str]] = Factory(list)
+    open: list[tuple[float, int, str, int]] = Factory(list)
     reported: dict[SourceId, int] = Factory(dict)
     first: int = 0
+    closed: list[ClosedAttempt] | None = None
 
     def match(self, source: SourceId, now: float) -> int | None:
         """Record a report of ``source``; return the tag (a number) of the known attempt that it is about.
 
         If the report is about a new attempt, return None and record nothing.
         """
-        closed = 0
-        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
-            closed += 1
-        self._drop_oldest(closed)
+        self._close(now)
         position = self._next(source)
         if position >= len(self.open):
             return None
         self.reported[source] = self.first + position + 1
-        at, tag, asterisk = self.open[position]
-        self.open[position] = at, tag, asterisk or source.asterisk
+        at, tag, asterisk, account = self.open[position]
+        self.open[position] = at, tag, asterisk or source.asterisk, account
         return tag
+
+    def match_late(self, source: SourceId, account: int, happened: float, now: float) -> int | None:
+        """Record a report that ``source`` makes late, at ``now``; return the tag of its closed attempt.
+
+        That is the oldest one of its account (a hash) and of its own time, ``happened``, that ``source`` has
+        not reported. If there is none, return None and record nothing.
+        """
+        self._close(now)
+        for one in self.closed or ():
+            if one.fits(source, account, happened, now):
+                one.asterisk = one.asterisk or source.asterisk
+                one.reporters.append(source)
+                return one.tag
+        return None
+
+    def _close(self, now: float) -> None:
+        """Close the attempts that are ``HORIZON`` seconds old."""
+        closed = 0
+        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
+            closed += 1
+        if closed:
+            self._drop_oldest(closed)
 
     def is_known(self, source: SourceId, now: float) -> bool:
         """Whether the next report of ``source`` is about an attempt that another source has reported."""
-        closed = sum(now - at >= HORIZON for at, _, _ in self.open)
+        closed = sum(now - one[0] >= HORIZON for one in self.open)
         return self._next(source, closed) < len(self.open)
 
     def _next(self, source: SourceId, position: int = 0) -> int:
@@ -535,19 +587,25 @@ class Attempts:
                 position += 1
         return position
 
-    def add(self, source: SourceId, now: float, tag: int) -> bool:
+    def add(self, source: SourceId, now: float, tag: int, account: int = 0) -> bool:
         """Add a new attempt, numbered ``tag``, that ``source`` reports at ``now`` (monotonic).
 
-        Return whether the oldest attempt was discarded for it.
+        ``account`` is a hash of its account. Return whether the oldest attempt was discarded for it.
         """
         is_full = len(self.open) >= MOST_ATTEMPTS
         if is_full:
             self._drop_oldest(1)
-        self.open.append((now, tag, source.asterisk))
+        self.open.append((now, tag, source.asterisk, account))
         self.reported[source] = self.first + len(self.open)
         return is_full
 
     def _drop_oldest(self, number: int) -> None:
+        """Remove the oldest open attempts. They are closed then, if closed ones are kept."""
+        if self.closed is not None:
+            for position, one in enumerate(self.open[:number], self.first):
+                reporters = [source for source, following in self.reported.items() if following > position]
+                self.closed.append(ClosedAttempt(*one, reporters))
+            del self.closed[:-MOST_CLOSED]
         del self.open[:number]
         self.first += number
 
@@ -639,6 +697,9 @@ UNREPORTED_FOR = 600.0
 FORGIVE_AGAIN = 600.0
 """The minimum seconds between two failures of a host that are ignored as retransmissions."""
 
+MOST_REGISTERED = 64
+"""The maximum number of accounts in ``Sender.registered``: the phones of an office share one address."""
+
 
 @define
 class LineCounts:
@@ -665,7 +726,8 @@ class Sender:
     - ``succeeded``: the host's last login that AMI reported.
     - ``unread``: when its latest TCP connection became unread. ``refused``: the refusals of requests that
       are not known.
-    - ``registered``: when a registration was last accepted that the wire saw and proved, and its account.
+    - ``registered``: the accounts of the latest accepted registrations that the wire saw and proved, and when
+      each was accepted last.
     - ``diverted``: when a challenge for this address went to another address.
     - ``lines``: the numbers of log lines with and without a connection.
     - ``answers``: the times of the SIP answers that can confirm log lines, by service and by whether the
@@ -683,7 +745,7 @@ class Sender:
     succeeded: float = -inf
     unread: float = -inf
     refused: int = 0
-    registered: tuple[float, str] = (-inf, "")
+    registered: OrderedDict[str, float] | None = None
     diverted: float = -inf
     lines: LineCounts | None = None
     answers: dict[tuple[Service, bool], list[float]] | None = None
@@ -872,26 +934,31 @@ class Senders:
         host.keep(now + FORGIVE_AGAIN)
         return True
 
-    def record_report(self, event: SecurityEvent, address: Address, now: float, tag: int = 0) -> int | None:
+    def record_report(
+        self, event: SecurityEvent, address: Address, now: float, tag: int = 0, happened: float = inf
+    ) -> int | None:
         """Record a report of an attempt; return the tag of the attempt if another source has reported it.
 
         A *tag* is a number by which an attempt is found again. The first report gives the attempt the tag
-        ``tag``, and returns None. ``address`` is the sender.
+        ``tag``, and returns None. ``address`` is the sender. ``happened`` is the own time of the event
+        (monotonic seconds); inf: it is not late.
         """
         session = self.session(address, shared_session_id(event), now)
-        known = self._record(session, event, now, tag, listed=False)
+        known = self._record(session, event, now, tag, happened, listed=False)
         self._compare(event, address, now, known)
         return known
 
-    def match_report(self, event: SecurityEvent, address: Address, now: float) -> int | None:
+    def match_report(
+        self, event: SecurityEvent, address: Address, now: float, happened: float = inf
+    ) -> int | None:
         """Record that ``event`` reports an attempt, but only if another source has already reported it.
 
-        Return the tag of that attempt, or None.
+        Return the tag of that attempt, or None. ``happened`` is as in :meth:`record_report`.
         """
         session = self.find_session(address, shared_session_id(event))
         if session is None:
             return None
-        known = _match(session, event, now, listed=False)
+        known = _match(session, event, now, happened, listed=False)
         if known is not None:
             self._compare(event, address, now, known)
         return known
@@ -941,18 +1008,21 @@ class Senders:
         Return whether another source has reported it, so that the administrator sees it already.
         """
         session = self.session(address, shared_session_id(event), now)
-        return self._record(session, event, now, 0, listed=True) is not None
+        return self._record(session, event, now, 0, inf, listed=True) is not None
 
     def _record(
-        self, session: Session, event: SecurityEvent, now: float, tag: int, *, listed: bool
+        self, session: Session, event: SecurityEvent, now: float, tag: int, happened: float, *, listed: bool
     ) -> int | None:
-        known = _match(session, event, now, listed=listed)
+        known = _match(session, event, now, happened, listed=listed)
         if known is None:
             key = event.service, _way_of(event), listed
             attempts = session.attempts.get(key)
             if attempts is None:
-                attempts = session.attempts[_shared(key)] = Attempts()
-            self.evicted += attempts.add(_reporter(event), now, tag)
+                # PJSIP's reports name a Call-ID, by which ``confirmation`` recognizes late ones. Late reports
+                # match no attempt that is only listed.
+                attempts = Attempts(closed=None if listed or event.service is _PJSIP else [])
+                session.attempts[_shared(key)] = attempts
+            self.evicted += attempts.add(_reporter(event), now, tag, hash(event.account))
         return known
 
     def _compare(self, event: SecurityEvent, address: Address, now: float, known: int | None) -> None:
@@ -1072,13 +1142,22 @@ def _shared(key: _K) -> _K:
     return key
 
 
-def _match(session: Session, event: SecurityEvent, now: float, *, listed: bool) -> int | None:
+def _match(
+    session: Session, event: SecurityEvent, now: float, happened: float, *, listed: bool
+) -> int | None:
     """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new.
 
-    ``listed``: look among the unconfirmed attempts, which are only listed.
+    If the event ``happened`` long before ``now``, the closed attempts of that time come first: the open ones
+    have reports of their own. ``listed``: look among the unconfirmed attempts, which are only listed.
     """
+    reporter = _reporter(event)
+    if now - happened >= HORIZON:
+        for attempts in _tables(session, event, listed=listed):
+            tag = attempts.match_late(reporter, hash(event.account), happened, now)
+            if tag is not None:
+                return tag
     for attempts in _tables(session, event, listed=listed):
-        tag = attempts.match(_reporter(event), now)
+        tag = attempts.match(reporter, now)
         if tag is not None:
             return tag
     return None

@@ -1,5 +1,7 @@
 """Transcripts: one attempt that several sources report counts once."""
 
+from collections.abc import Callable
+
 import pytest
 from attrs import evolve
 from tests.detect.transcripts.reports import (
@@ -88,6 +90,19 @@ def test_an_event_that_is_read_too_late_is_left_out(*, lost: bool, events: int, 
     assert happened.counted == attempts
 
 
+def test_an_event_of_chan_sip_that_is_left_out_hides_no_lost_guess() -> None:
+    """The wire has counted one guess and lost another one when AMI's events of both are read 12 s later."""
+    sip = Service.SIP
+    happened = Player().play(
+        at(0, copied(sequence=1), sent(nonce=b"n", service=sip, sequence=1)),
+        at(1, copied(nonce=b"n", registers="204"), sent(nonce=b"m", service=sip, sequence=2), Loss()),
+        *ticks(1.5, 12.5),
+        at(13, *(wrong(nonce=b"n", response=b"%d" % n, late=12.0) for n in range(2))),
+        *ticks(13.5, 15),
+    )
+    assert happened.counted == 2
+
+
 def test_an_event_that_is_left_out_hides_no_later_guess() -> None:
     """The wire counts one guess, AMI's event of it is read 12 s late, and the wire sees the next guess."""
     happened = Player().play(
@@ -99,6 +114,22 @@ def test_an_event_that_is_left_out_hides_no_later_guess() -> None:
         *ticks(14.5, 16),
     )
     assert happened.counted == 2
+
+
+@pytest.mark.parametrize("events", [1, 2])
+def test_a_late_event_of_a_guess_that_no_copied_packet_shows_counts(events: int) -> None:
+    """A guess has an invented nonce, no answer to it leaves, and AMI is read 12 s late.
+
+    Of two events only one is of that guess.
+    """
+    happened = Player().play(
+        at(0, copied(call=b"asks", sequence=1), sent(call=b"asks", nonce=b"n", sequence=1)),
+        at(1, copied(nonce=b"invented")),
+        *ticks(1.5, 12.5),
+        at(13, *(failed(nonce=b"invented", response=b"%d" % n, late=12.0) for n in range(events))),
+        *ticks(13.5, 15),
+    )
+    assert happened.counted == 1
 
 
 def test_a_line_that_was_only_listed_leaves_no_late_event_out() -> None:
@@ -164,6 +195,61 @@ def test_a_late_line_of_a_copied_guess_by_tcp_is_left_out(ami: float) -> None:
         *ticks(ami + 2, ami + 4),
     )
     assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+def at_chan_sip(by: str = AMI, late: float = 0.0, account: str = "204") -> SecurityEvent:
+    """Return a report of a guess by TLS at chan_sip; a notice names neither its session nor its transport."""
+    if by == NOTICE:
+        return wrong(call=b"", by=by, transport=Transport.UNKNOWN, account=account, late=late)
+    return wrong(nonce=b"n", response=b"r", transport=Transport.TLS, account=account, late=late)
+
+
+def at_the_manager(by: str = AMI, late: float = 0.0) -> SecurityEvent:
+    """Return a report of a failed login at the manager interface."""
+    kind, tcp = EventKind.INVALID_PASSWORD, Transport.TCP
+    return report(kind, call=b"0x1", by=by, service=Service.AMI, transport=tcp, late=late)
+
+
+@pytest.mark.parametrize("reported", [at_chan_sip, at_the_manager])
+@pytest.mark.parametrize(("first", "second"), [(AMI, NOTICE), (NOTICE, AMI)])
+def test_a_late_report_without_a_session_is_of_an_attempt_of_its_time(
+    reported: Callable[[str, float], SecurityEvent], first: str, second: str
+) -> None:
+    """One source reports the attempt at once, and the other one is read 12 s late."""
+    happened = Player(connected=[(ATTACKER, 5062)]).play(
+        at(0, reported(first, 0.0)), *ticks(0.5, 11.5), at(12, reported(second, 12.0)), *ticks(12.5, 15)
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"]
+
+
+def test_late_lines_of_chan_sip_are_of_the_guesses_of_their_time() -> None:
+    """Each line comes 12 s late, and the first ones while later guesses wait for their own lines."""
+    guesses = (0.0, 5.0, 11.0)
+    steps = [at(time, at_chan_sip()) for time in guesses]
+    steps += [at(time + 12.0, at_chan_sip(NOTICE, late=12.0)) for time in guesses]
+    steps.sort(key=lambda step: step.time)
+    happened = Player(connected=[(ATTACKER, 5062)]).play(*steps, *ticks(24, 26))
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 3
+
+
+@pytest.mark.parametrize(
+    ("read", "lines"),
+    [
+        (12.0, [("204", 12.0), ("204", 12.0)]),
+        (12.0, [("205", 12.0)]),
+        (22.0, [("204", 12.0)]),
+    ],
+    ids=["two lines", "another account", "another time"],
+)
+def test_a_late_line_of_chan_sip_about_another_guess_counts(
+    read: float, lines: list[tuple[str, float]]
+) -> None:
+    """AMI reports one guess, and the log alone another one."""
+    told = [at_chan_sip(NOTICE, age, account) for account, age in lines]
+    happened = Player(connected=[(ATTACKER, 5062)]).play(
+        at(0, at_chan_sip()), *ticks(0.5, read - 0.5), at(read, *told), *ticks(read + 0.5, read + 3)
+    )
+    assert happened.attempts == ["192.0.2.7 counted, proven by handshake"] * 2
 
 
 def test_a_late_line_counts_although_ami_reported_an_older_guess() -> None:

@@ -21,6 +21,7 @@ from tests.detect.transcripts.reports import (
 )
 from tests.support.transcript import PBX, Banned, Loss, Player, Sources, Step, Tick, at, ticks
 
+from ringfence.detect.sessions import MOST_REGISTERED
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
 from ringfence.values.friend import Contact
 from ringfence.values.packet import CopiedAnswer, CopiedRequest
@@ -708,6 +709,25 @@ def test_a_registration_at_chan_sip_that_the_wire_sees_makes_a_friend(which: str
         at({"told late": 13, "long ago": 66}.get(which, 1.2), told),
     )
     assert guard.is_friend(ATTACKER) is (which in ("seen", "told late"))
+
+
+@pytest.mark.parametrize(("number", "is_friend"), [(0, False), (1, True), (MOST_REGISTERED, True)])
+def test_each_phone_of_an_office_at_chan_sip_makes_a_friend(number: int, *, is_friend: bool) -> None:
+    """All phones of an office register, and AMI's report of one is read later; the latest are remembered."""
+    registered = [
+        at(
+            1,
+            copied(call=b"%d" % one, sequence=1),
+            sent(call=b"%d" % one, nonce=b"n%d" % one, service=Service.SIP, sequence=1),
+            copied(call=b"%d" % one, nonce=b"n%d" % one, registers=f"{200 + one}"),
+            sent(call=b"%d" % one, service=Service.SIP, status=200, sequence=2),
+        )
+        for one in range(MOST_REGISTERED + 1)
+    ]
+    guard = Player()
+    told = login(ATTACKER, service=Service.SIP, account=f"{200 + number}")
+    guard.play(*ticks(0, 0), *registered, at(13, told))
+    assert guard.is_friend(ATTACKER) is is_friend
 
 
 def test_a_phone_of_chan_sip_stays_a_friend() -> None:
