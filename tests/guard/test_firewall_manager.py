@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from itertools import pairwise
 
 import pytest
@@ -15,6 +16,7 @@ from ringfence.errors import FirewallError
 from ringfence.firewall.probe import Verification
 from ringfence.guard import firewall_manager
 from ringfence.guard.firewall_side import firewall_alarms
+from ringfence.ledger import network_of
 from ringfence.store.bans import BanTable
 
 
@@ -98,6 +100,31 @@ def test_bans_that_cannot_be_read_are_an_alarm_until_they_are(
     kept.side.kernel.manager.retry_switch()
     assert AlarmCode.STORE_UNREAD not in {alarm.code for alarm in firewall_alarms(kept.enforcer)}
     assert kept.banned() == {f"{OTHER}/32"}
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+def test_bans_that_are_read_right_after_the_clock_was_set_keep_their_time(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """They and the bans made meanwhile have the same time left in the kernel, the ledger and the store."""
+    new = "192.0.2.3"
+    kept.side.start()
+    kept.ban(OTHER)
+    disk = FullDisk(monkeypatch, BanTable, "running")
+    kept.enforcer.switch_off()
+    kept.side.kernel.manager.switch_on()
+    kept.ban(new)
+    kept.now += 1_800.0
+    kept.ahead = ahead
+    disk.is_full = False
+    kept.side.kernel.manager.retry_switch()
+    kept.enforcer.tick()
+
+    now = kept.clock.wall()
+    in_kernel = {element.network: element.timeout for element in kept.backend.list()}
+    in_ledger = {network_of(key)[0]: one.expires - now for key, one in kept.enforcer.ledger.items()}
+    in_store = {ban.network: ban.expires - now for ban in kept.store.records.running(now)}
+    assert in_kernel == in_ledger == in_store == {ip_network(one): 1_800.0 for one in (OTHER, new)}
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -93,6 +93,21 @@ def test_a_failure_leaves_the_list_unchanged(
     assert names() == before
 
 
+def test_a_list_that_loses_networks_while_it_is_filled_is_not_used(kernel: NetlinkConnection) -> None:
+    """If another program empties the temporary set, it is an error, and the old list stays."""
+    before, old = names(), ip_network("192.0.2.0/24")
+    fill(kernel, network_lists.DENY, 4, [old])
+    many: list[Network] = [ip_network((0x0A000000 + n, 32)) for n in range(3000)]
+    steps = replace_list_in_steps(kernel, network_lists.DENY, 4, many)
+    next(steps)
+    run("ipset", "flush", "ringfence-deny4-new")
+    with pytest.raises(FirewallError, match="ringfence-deny4-new is not as it was filled"):
+        list(steps)
+
+    assert networks(kernel, "ringfence-deny4") == {old}
+    assert names() == before
+
+
 def test_a_swap_whose_answer_is_lost_is_not_repeated(
     kernel: NetlinkConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

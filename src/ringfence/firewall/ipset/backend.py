@@ -92,8 +92,8 @@ def replace_list_in_steps(
 ) -> Generator[None, None, WrittenList]:
     """Replace the networks of one IP version on a list, step by step; return what was written.
 
-    ``networks`` is a result of :func:`by_version`. Raises FirewallError. A failure before the temporary set
-    is complete leaves the list unchanged.
+    ``networks`` is a result of :func:`by_version`. Raises FirewallError, also if another program changes the
+    temporary set. A failure before this set is complete leaves the list unchanged.
     """
     name = list_set_name(which, version)
     fresh = temporary_name(name)
@@ -103,13 +103,20 @@ def replace_list_in_steps(
         for at in range(0, len(networks), messages.MAX_ELEMENTS):
             kernel.request(messages.add_permanent(fresh, networks[at : at + messages.MAX_ELEMENTS]))
             yield
+        _require_elements(kernel, fresh, len(networks))
         kernel.request(messages.swap(name, fresh), repeat=False)
     except NetlinkError as error:
         raise FirewallError(f"set {name} could not be filled and is unchanged: {error}") from error
     finally:
         destroy(kernel, fresh)
-    head = messages.parse_header(kernel.request(messages.list_header(name))[0])
-    return WrittenList(head.elements, networks[-1] if networks else None)
+    return WrittenList(len(networks), networks[-1] if networks else None)
+
+
+def _require_elements(kernel: NetlinkConnection, name: str, number: int) -> None:
+    """Raise FirewallError if the set ``name`` does not have exactly this ``number`` of elements."""
+    head = read_header(kernel, name)
+    if head is None or head.elements != number:
+        raise FirewallError(f"set {name} is not as it was filled: another program changes it meanwhile")
 
 
 def _without_zero_prefix(networks: Iterable[Network]) -> list[Network]:
@@ -144,9 +151,9 @@ class SenderCounts:
 
 
 def by_version(networks: Iterable[Network]) -> Mapping[int, list[Network]]:
-    """Group networks by IP version, as ipset accepts them: a /0 becomes two halves."""
+    """Group networks by IP version, as a set of ipset has them: each once, and a /0 as two halves."""
     sorted_: dict[int, list[Network]] = {version: [] for version in VERSIONS}
-    for network in _without_zero_prefix(networks):
+    for network in dict.fromkeys(_without_zero_prefix(networks)):
         sorted_[network.version].append(network)
     return sorted_
 
