@@ -42,9 +42,9 @@ additions have fixed names, and each of these modules is optional. The guard loa
   what both its command and its page show of it
 - in the module ``why``: ``facts``, a function that gets the facts about a network (``explain/facts.py``) and
   returns its keys of the JSON about it; ``lines``, a function that gets this JSON and yields its lines of
-  ``ringfence why``, each as a label and a text. Optional are ``forecast``, which gets the facts about a
-  stranger and yields sentences, and ``kept_out``, which gets this JSON and returns what keeps the stranger
-  from the SIP ports, or ""
+  ``ringfence why`` and of the live page, each as a label and a text. Optional are ``forecast``, which gets
+  the facts about a stranger and yields sentences, and ``kept_out``, which gets this JSON and returns what
+  keeps the stranger from the SIP ports, or ""
 - in the module ``why_account``: ``facts``, a function that gets the configuration's file and an account, and
   returns its keys of the JSON about the account; ``lines``, a function that gets this JSON and yields its
   lines of ``ringfence why ACCOUNT``, each as a label and a text

@@ -19,6 +19,7 @@ from ringfence.detect.judgement import Login
 from ringfence.features.account.guard import LoginWatch
 from ringfence.features.account.places import DAY, LEARN_FOR
 from ringfence.features.account.settings import AccountSettings, Elsewhere
+from ringfence.features.account.table import AccountTable
 from ringfence.values.network import Address
 
 HOME, NEAR, ABROAD = map(ip_address, ("192.0.2.1", "192.0.3.1", "203.0.113.7"))
@@ -125,6 +126,19 @@ def test_a_clock_that_is_set_between_two_runs_changes_no_age(tmp_path: Path, ste
         assert (found.alarms(), found.bans()) == ([], [])
         found.login(ip_address("100.70.0.1"))
         assert found.alarms() == ["alice at 100.70.0.0/16"]
+
+
+def test_a_crash_after_the_start_changes_no_age(tmp_path: Path) -> None:
+    """If the clock was set while the daemon was down, the moved times are saved as soon as it works."""
+    with watched(tmp_path, Elsewhere.BLOCK) as found:
+        found.watch.finish()
+        table, clock = AccountTable(found.made.store.connection), found.made.clock
+        before = {key: account.since for key, account in table.load(clock.wall())}
+        found.made.ahead = 60 * DAY
+        found.watch = LoginWatch(found.side, Elsewhere.BLOCK)
+        found.work()
+        after = {key: account.since for key, account in table.load(clock.wall())}
+        assert [after[key] - since for key, since in before.items()] == pytest.approx([60 * DAY] * 2)
 
 
 @pytest.mark.parametrize("elsewhere", Elsewhere)

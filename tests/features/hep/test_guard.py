@@ -105,6 +105,20 @@ def test_a_message_that_is_not_exported_is_an_alarm_for_a_day() -> None:
         assert here.alarm_after(1.0) == ""
 
 
+def test_the_first_exported_message_ends_the_alarm_about_those_before() -> None:
+    """Somebody has set up the export, so no sender kept Asterisk from exporting what was missing before."""
+    here = Watched()
+    here.reader.on_events([REPORTED])
+    assert here.alarm_after(EXPORT_WITHIN) == NO_EXPORT
+    here.reader.on_events([REPORTED])
+    here.now += EXPORT_WITHIN / 2
+    here.read(Exported(evolve(REMOTE, port=40_001)))
+    here.wire.counts.exported = 1
+    assert here.alarm_after(EXPORT_WITHIN) == ""
+    here.reader.on_events([REPORTED])
+    assert "keeps Asterisk from exporting" in here.alarm_after(EXPORT_WITHIN)
+
+
 @pytest.mark.parametrize("exported", [0.0, EXPORT_WITHIN, EXPORT_WITHIN + 0.5])
 def test_an_exported_message_is_no_alarm(exported: float) -> None:
     """It may come before or after AMI's report."""

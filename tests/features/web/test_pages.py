@@ -18,7 +18,9 @@ from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence.control import MOST_ENDED
 from ringfence.explain.as_json import document
+from ringfence.explain.facts import Admission
 from ringfence.features.web.pages import MOST_BANS
+from ringfence.firewall.limits import LimitMode
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import UNRECORDED, BanEnd
 
@@ -220,6 +222,18 @@ def test_the_rules_and_lists_of_an_address_are_those_of_the_command(tmp_path: Pa
     assert "slow 3 of 20 3 1d" in words
     assert "prefix" not in words
     assert words.count("and 1 more") == 2
+
+
+def test_the_lines_of_features_are_those_of_the_command(tmp_path: Path) -> None:
+    """Whether the fence admits an address is shown in the words of `ringfence why`."""
+    found = document(known(admission=Admission(LimitMode.ENFORCE, inside=False, packets=3)))
+    with (
+        daemon_in_thread(tmp_path / "control.sock", {"why": lambda _: found}),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/why?about=192.0.2.1").words
+
+    assert "fence: it is outside: the kernel drops what comes from outside; 3 packets counted" in words
 
 
 def test_why_an_account(served: Served) -> None:

@@ -121,6 +121,7 @@ class LoginWatch(Feature):
         """Return the coroutines that grade logins at new places, and that save the places."""
         alarms = self._side.common.alarms
         self._bar_all()  # by now, the friends of the database are known
+        self._save()  # by now, the clock is recorded: after a crash, no start would move the times again
         return [self._grade_arrivals(), every(SAVE_EVERY, "account", self.update, alarms)]
 
     async def _grade_arrivals(self) -> None:

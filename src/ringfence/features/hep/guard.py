@@ -46,6 +46,7 @@ class ExportReader(Feature):
         self._exported: dict[Endpoint, float] = {}  # when a connection had its last message, oldest first
         self._reported: deque[tuple[float, Endpoint]] = deque(maxlen=MOST_REPORTED)
         self._suppressed = -inf
+        self._began = -inf  # when the first exported message was read
 
     def read(self, packet: bytes, now: float, lost: float) -> Sequence[WireItem] | None:
         """Record an exported packet; return the stranger's message in it, () if it has none, None if invalid.
@@ -55,6 +56,8 @@ class ExportReader(Feature):
         found = self._exports.read(packet, sure=now - lost >= SURE)
         if found is None:
             return None
+        if not self._exported:  # the first one: before it, the export was not set up
+            self._suppressed, self._began = -inf, now
         if found.unasked:
             self._suppressed = now
         self._exported.pop(found.remote, None)
@@ -77,13 +80,15 @@ class ExportReader(Feature):
     def alarms(self) -> Sequence[Alarm]:
         """Look for reported messages that were not exported in time; return the alarm about these.
 
-        The alarm is active if a message was missing in the last 24 hours.
+        The alarm is active if a message was missing in the last 24 hours. Once Asterisk exports messages,
+        those that were missing before the first one no longer count.
         """
         now = self._clock.mono()
         while self._reported and now - self._reported[0][0] >= EXPORT_WITHIN:
             at, remote = self._reported.popleft()
             if (
                 self._wire.condition.state is State.LISTENING
+                and at > self._began
                 and self._exported.get(remote, -inf) < at - EXPORT_WITHIN
             ):
                 self._suppressed = now

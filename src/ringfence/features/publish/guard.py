@@ -179,7 +179,7 @@ class Publisher(Feature):
         """Select the networks of the list: return first address and prefix length of each, by IP version."""
         ledger = self._side.detector.bans
         found: dict[int, set[tuple[int, int]]] = {version: set() for version in VERSIONS}
-        left_out = 0
+        left_out: set[tuple[int, int, int]] = set()  # bans of several scopes may have the same network
         for key in reversed(list(ledger.keys())):
             if pause.is_due():
                 await pause.take()
@@ -187,11 +187,13 @@ class Publisher(Feature):
             if record is None or not is_proven(key, record) or record.expires <= pause.now:
                 continue
             version, address, length = parts_of(key)
+            if (address, length) in found[version]:
+                continue
             if len(found[version]) >= self._most:
-                left_out += (address, length) not in found[version]
+                left_out.add((version, address, length))
             elif self._is_publishable(network_of(key)[0]):
                 found[version].add((address, length))
-        self.counts.left_out = left_out
+        self.counts.left_out = len(left_out)
         return found
 
     def _is_publishable(self, network: Network) -> bool:

@@ -15,6 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from ringfence import street
 from ringfence.alarm_codes import every_code
 from ringfence.control import MOST_ENDED
 from ringfence.errors import ControlError, HangingError, NoAnswerError, RingfenceError
@@ -325,6 +326,7 @@ class Pages:
             where=text_of(found["location"]),
             groups=found["groups"][:_MOST_GROUPS],
             rules=begun_rules(found),
+            limits=[line for lines in street.functions("why", "lines") for line in lines(found)],
         )
 
     async def confirm(self, request: Request, session: WebSession) -> Response:
