@@ -103,8 +103,8 @@ simulate: venv ## Play stories to the whole daemon in simulated time, with fault
 N ?= 400
 ONLY ?= *
 FINDINGS ?= faults.txt
-faults: venv ## Let each system call of each operation fail, for hours (as root; N=largest n, ONLY='ban, nftables, *')
-	$(PYTHON) -m tests.faults --most $(N) --only '$(ONLY)' --workers $(WORKERS) --findings $(FINDINGS)
+faults: venv ## Let each system call of each operation fail, for hours (as root; N=largest n, EVERY=1: no sample of them, ONLY='ban, nftables, *')
+	$(PYTHON) -m tests.faults --most $(N) $(if $(EVERY),--every) --only '$(ONLY)' --workers $(WORKERS) --findings $(FINDINGS)
 
 SECONDS ?= 600
 fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 for each; TARGET="ami log": only these)

@@ -24,12 +24,16 @@ _DENSE = 12
 
 @define
 class Result:
-    """How many n of a row were tried, and how many of them found something: both times, or only once."""
+    """How many n of a row were tried, and how many of them found something: both times, or only once.
+
+    ``goes_on``: a call still failed at the largest n that may be tried.
+    """
 
     row: Row
     tried: int = 0
     found: int = 0
     doubtful: int = 0
+    goes_on: bool = False
 
 
 @frozen
@@ -99,7 +103,10 @@ def _try_row(try_one: Trying, row: Row, task: Work) -> Result:
                 file.write(doubt + _text(row, n, tried) + "\n")
         if row.call == NOTHING:
             break
-    print(f"{row}: {result.tried} tried, {result.found} found, {result.doubtful} doubtful", flush=True)
+    else:
+        result.goes_on = True
+    rest = ", and larger n are left" if result.goes_on else ""
+    print(f"{row}: {result.tried} tried, {result.found} found, {result.doubtful} doubtful{rest}", flush=True)
     return result
 
 

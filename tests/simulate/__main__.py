@@ -1,10 +1,11 @@
-"""Play the stories of a range of seeds on all processors, and print each failure, made shorter."""
+"""Play the stories of a range of seeds on all processors; print and keep each failure, made shorter."""
 
 import argparse
 import gc
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulate.cases import keep
 from tests.simulate.play import play, shrunk
 from tests.simulate.story import story
 
@@ -28,7 +29,8 @@ def main() -> int:
         for failure in processes.map(_failure, seeds, chunksize=AT_ONCE):
             if failure:
                 failed += 1
-                print(f"{failure}\n", flush=True)
+                print(failure, flush=True)
+                print(f"{keep(failure)}\n", flush=True)
     print(f"{len(seeds)} seeds from {seeds[0]}: {failed} failed")
     return int(failed > 0)
 

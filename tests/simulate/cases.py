@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from tests.judge.asterisk import Act
 from tests.simulate.step import Step
 
+FINDINGS = Path(".fuzz/findings/simulate")
+"""The folder of the stories that failed."""
 _HEAD = re.compile(r"seed ([0-9]+), ")
 
 
@@ -18,3 +21,12 @@ def read(text: str) -> tuple[int, Sequence[Step]]:
     names = {"Step": Step, "Act": Act}
     steps = [eval(line, names)[0] for line in lines if line.startswith("Step(")]  # noqa: S307 - our own file
     return int(found[1]), steps
+
+
+def keep(text: str, folder: Path = FINDINGS) -> Path:
+    """Write a story that failed as a file for ``cases/``, and return its path."""
+    seed, _ = read(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"seed-{seed}.txt"
+    path.write_text(f"{text}\n", "utf-8")
+    return path

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from tests.judge.asterisk import Act
 from tests.judge.fault import put_back
+from tests.judge.oracle import Violation
 from tests.judge.worlds import ATTACKERS
-from tests.simulate.cases import read
+from tests.simulate.cases import keep, read
 from tests.simulate.faults import FAULTS
-from tests.simulate.play import play, shrunk, traced
+from tests.simulate.play import Failure, play, shrunk, traced
 from tests.simulate.step import Step
 from tests.simulate.story import story
 
@@ -59,6 +60,15 @@ def test_a_failed_story_is_made_shorter() -> None:
 
     assert [step.kind for step in shorter.steps] == ["ban", "damage"]
     assert read(str(shorter)) == (0, [*shorter.steps])
+
+
+def test_a_failed_story_is_kept_as_a_case(tmp_path: Path) -> None:
+    """The file of a failure has its seed and its steps, as those of the cases have."""
+    steps = (Step("act", Act("guesses", ATTACKERS[0])), Step("kill", number=3, seconds=0.1))
+
+    path = keep(str(Failure(7, steps, (Violation("L", "no ban"),))), tmp_path / "findings")
+
+    assert read(path.read_text("utf-8")) == (7, [*steps])
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
