@@ -103,7 +103,7 @@ simulate: venv ## Play stories to the whole daemon in simulated time, with fault
 N ?= 400
 ONLY ?= *
 FINDINGS ?= faults.txt
-faults: venv ## Let each system call of each operation fail, for hours (as root; N=largest n, EVERY=1: no sample of them, ONLY='ban, nftables, *')
+faults: venv ## Let each system call of each operation fail, for hours (as root; N=largest n, EVERY=1: each n, ONLY='ban, nftables, *')
 	$(PYTHON) -m tests.faults --most $(N) $(if $(EVERY),--every) --only '$(ONLY)' --workers $(WORKERS) --findings $(FINDINGS)
 
 SECONDS ?= 600

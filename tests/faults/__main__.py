@@ -54,8 +54,9 @@ def _report(results: Sequence[Result]) -> None:
             f"{row.operation:12} {row.backend:9} {row.call:18} {row.error + '+' * row.lasts:13} "
             f"{result.tried:7} {result.found:6} {result.doubtful:9}"
         )
-    tried, found, on = (sum(getattr(one, name) for one in results) for name in ("tried", "found", "goes_on"))
-    print(f"{len(results)} rows, {tried} cases: {found} findings; larger n are left in {on} rows")
+    tried, found = sum(one.tried for one in results), sum(one.found for one in results)
+    unfinished = sum(one.goes_on for one in results)
+    print(f"{len(results)} rows, {tried} cases: {found} findings; larger n are left in {unfinished} rows")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, ip_address
 from typing import Any
 
+from dns.resolver import Resolver
 from tests.support import netns, open_pbx
 from tests.support.asterisk import SECRET, Asterisk, tree_of
 from tests.support.asterisk_files import MANAGER_USER, PASSWORD, Kind
@@ -45,17 +45,10 @@ def alone(release: str) -> Iterator[tuple[Lab, dict[str, Any]]]:
         yield lab, {}
 
 
-def _name_servers(release: str) -> frozenset[IPv4Address]:
-    """Return the name servers that Asterisk asks, without those on its own host."""
-    lines = (tree_of(release) / "etc" / "resolv.conf").read_text("utf-8").split("\n")
-    servers = [line.split()[1] for line in lines if line.startswith("nameserver ")]
-    found = frozenset(ip_address(server) for server in servers)
-    return frozenset(one for one in found if isinstance(one, IPv4Address) and not one.is_loopback)
-
-
 @contextmanager
 def contained(release: str) -> Iterator[tuple[Lab, dict[str, Any]]]:
     """Yield an Asterisk in a container, whose bridge has the addresses that usually are the host's."""
+    servers = {*map(str, Resolver(str(tree_of(release) / "etc" / "resolv.conf")).nameservers)}
     with Network() as network, netns.neighbour() as container:
         with netns.inside(network.pbx):
             netns.run("sysctl", "-q", "net.ipv4.ip_forward=1", "net.ipv4.conf.lan.proxy_arp=1")
@@ -77,7 +70,7 @@ def contained(release: str) -> Iterator[tuple[Lab, dict[str, Any]]]:
             f"address add {PBX_IPV6}/64 dev eth0 nodad",
             f"route add default via {_BRIDGE}",
             # With a route, chan_sip waits seconds for a name server that does not answer, and answers nobody.
-            *(f"route add unreachable {server}" for server in _name_servers(release)),
+            *(f"route add unreachable {server}" for server in servers if "." in server),
         )
         netns.run("ip", "-n", container, "-batch", "-", text="\n".join(own))
         texts = open_pbx.configured(release)

@@ -141,10 +141,13 @@ class Enforcer:
     def retry_restore(self) -> bool:
         """Restore the recorded bans that an earlier try left out; return whether all are restored now.
 
-        First the database must have recorded everything: a ban that has ended since must not return. Raise
-        FirewallError.
+        First all times must be by the present clock, and the database must have recorded everything: a ban
+        that has ended since must not return. Raise FirewallError.
         """
-        if not self.enforcing or not self.unread or not self.records.catch_up():
+        if not self.enforcing or not self.unread:
+            return False
+        self.now()
+        if not self.records.catch_up():
             return False
         self._restore()
         return not self.unread

@@ -592,15 +592,15 @@ class Confirmation:
     def _is_for_faster(self, event: SecurityEvent, happened: float) -> bool:
         """Whether a faster source reports an attempt that ``happened`` then, if ``event`` is true.
 
-        If a guess gets no answer and repeats no nonce of Asterisk, no copied packet shows it. So it counts
-        by the report of AMI.
+        The wire reports no guess that gets no answer and repeats no nonce of Asterisk. Then AMI's event
+        counts, once for each such guess (:meth:`~.conversation.Conversations.take_silent`).
         """
         on_wire = event.source.asterisk == self.wire_asterisk and event.remote.transport in DATAGRAMS
         if on_wire and self.lost_at < happened:
             sender = self._senders.find(event.remote.address)
             if sender is not None and sender.asked > happened - _SECOND:
-                silent = self._conversations.take_silent
-                return event.source.text or not silent(event.remote.address, event.session)
+                take = self._conversations.take_silent
+                return event.source.text or not take(event.remote.address, event.session)
         since = (self._listening or {}).get(event.source.asterisk)
         return event.source.text and event.service is _PJSIP and since is not None and since < happened
 

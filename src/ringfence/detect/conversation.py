@@ -129,7 +129,7 @@ class Asked:
     answer goes elsewhere or nowhere. ``accepted``: the answer was no refusal. ``served``: it was a 1xx, so
     more answers follow. ``repeats``: how many retransmissions are not answered. ``shared``: when a request
     with its Call-ID last came from another address than the one before (monotonic seconds; -inf: never).
-    ``reported``: it counts by AMI's late report (:meth:`Conversations.take_silent`).
+    ``reported``: it counts because AMI reported it late (:meth:`Conversations.take_silent`).
     """
 
     request: CopiedRequest
@@ -356,10 +356,10 @@ class Conversations:
         return any(one.request.credentials and now - one.at < LIFE for one in known.requests.values())
 
     def take_silent(self, address: Address, call_id: bytes) -> bool:
-        """Whether a datagram with credentials of this address and Call-ID counts by no copied packet.
+        """Take a guess by UDP, of this address and Call-ID, that no copied packet counts.
 
-        It is not answered, and does not wait for an answer, because Asterisk never sent its nonce. Such a
-        datagram is taken once.
+        Return whether there was one. Nothing answers it, and nobody waits for an answer, because Asterisk
+        never sent its nonce. Each is taken once.
         """
         known = self._known.get((address_key(address), 0, call_id))
         for one in known.requests.values() if known is not None else ():

@@ -388,7 +388,6 @@ class FirewallManager:
         could not be removed, try that again too. A failure causes an alarm.
         """
         if self._enforcer.enforcing:
-            self._enforcer.now()  # follow the clock first: restored times must be by the ledger's
             if self._enforcer.retry_restore():
                 self._friends.renew()
                 self._exemptions.apply(restored=True)

@@ -326,7 +326,7 @@ class Pages:
             where=text_of(found["location"]),
             groups=found["groups"][:_MOST_GROUPS],
             rules=begun_rules(found),
-            limits=[line for lines in street.functions("why", "lines") for line in lines(found)],
+            limits=[line for module in street.modules("why") for line in module.lines(found)],
         )
 
     async def confirm(self, request: Request, session: WebSession) -> Response:
