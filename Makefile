@@ -7,6 +7,8 @@ DEMO ?= attack
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+# Debian's own Python where there is one: the package runs on it.
+BASE_PYTHON := $(firstword $(wildcard /usr/bin/python3) python3)
 # Two steps: what runs ringfence (all that a demo needs), and what checks it. `make fuzz` and `make mutate` need a third one.
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
@@ -35,7 +37,7 @@ help: ## List the targets
 venv: $(INSTALLED) ## Make .venv with ringfence (editable) and what checks it
 
 $(RUNTIME): pyproject.toml
-	python3 -m venv $(VENV)
+	$(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --editable .
 	touch $@
 
@@ -43,7 +45,7 @@ $(RUNTIME): pyproject.toml
 GROUP = $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["$(1)"], sep="\n")'
 
 $(INSTALLED): pyproject.toml | system
-	python3 -m venv $(VENV)
+	$(BASE_PYTHON) -m venv $(VENV)
 	$(call GROUP,dev) | $(PYTHON) -m pip install --quiet --editable '.[web]' --requirement /dev/stdin
 	touch $(RUNTIME) $@
 
@@ -111,8 +113,8 @@ fuzz: $(FUZZER) ## Search for bytes that break a reader's promises (SECONDS=600 
 	$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(addprefix --target=,$(TARGET))
 
 PACKAGE ?= bans
-mutate: $(MUTATOR) ## Change the code of a package in small ways, which its tests must notice (PACKAGE=bans, detect or parse; SAMPLE=300: so many)
-	$(PYTHON) -m tests.mutate $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE))
+mutate: $(MUTATOR) ## Change the code of a package in small ways, which its tests must notice (PACKAGE=bans, detect or parse; SAMPLE=300: so many; NUMBERS=rules: its numbers)
+	$(PYTHON) -m tests.mutate $(PACKAGE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(NUMBERS),--numbers '$(NUMBERS)')
 
 RELEASE ?= 22
 live: venv lab ## Let scanners and random SIP attack a real Asterisk, and judge by what it answered (as root; RELEASE=16 SEED=0 SECONDS=600)
@@ -127,9 +129,9 @@ bench: venv lab ## Measure, and print the numbers (BASE=COMMIT: compare the cost
 	@tests/support/lab.sh trees "$(RINGFENCE_LAB)" bench
 	$(PYTHON) -m tests.bench $(if $(BASE),--base $(BASE))
 
-compare: venv ## Measure ringfence beside fail2ban and CrowdSec, for half an hour, and write the README's table (as root)
+compare: venv ## Measure ringfence beside fail2ban and CrowdSec, for half an hour, and write the README's table (as root; ROW=memory: print only the rows with this word)
 	@tests/support/lab.sh trees "$(RINGFENCE_LAB)" compare
-	$(PYTHON) -m tests.compare
+	$(PYTHON) -m tests.compare $(ROW)
 
 demo: $(DEMO) ## Show an attack and its end (DEMO=replay: from a recording, without Asterisk)
 
@@ -157,11 +159,11 @@ lock: venv ## Pin the Python dependencies of the Debian package (with Python 3.1
 
 # A venv of its own, which needs no more than pip: a PBX that builds the package gets no tools of ours.
 deb: ## Build dist/ringfence_VERSION_all.deb (with debhelper and dh-python)
-	python3 -m venv $(VENV)-deb
+	$(BASE_PYTHON) -m venv $(VENV)-deb
 	$(VENV)-deb/bin/python -m debian.build dist
 
 deb-source: ## Build the Debian source package in dist/
-	python3 -m venv $(VENV)-deb
+	$(BASE_PYTHON) -m venv $(VENV)-deb
 	$(VENV)-deb/bin/python -m debian.build --source dist
 
 clean: ## Remove what was made here (not the laboratory)

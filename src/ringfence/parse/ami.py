@@ -301,7 +301,7 @@ class AmiDecoder:
         elif self._held:
             self._follow(packet, now, items)
         else:
-            self._handle_other(packet, items)
+            self._add_or_count(packet, items)
 
     def _record_local(self, text: bytes) -> None:
         """Record the local address at which Asterisk received the request that an event is about.
@@ -353,7 +353,7 @@ class AmiDecoder:
         (packet, *followers), self._held, self._until = self._held, [], None
         self._add(parse_strict(packet, self._source) or parse_tampered(packet, self._source), items)
         for follower in followers:
-            self._handle_other(follower, items)
+            self._add_or_count(follower, items)
 
     def _add(self, event: SecurityEvent | None, items: _Items) -> None:
         """Count an event and add it to ``items``; None stands for bytes that could not be parsed."""
@@ -397,7 +397,8 @@ class AmiDecoder:
         if item is not None:
             items.append(item)
 
-    def _handle_other(self, packet: bytes, items: _Items) -> None:
+    def _add_or_count(self, packet: bytes, items: _Items) -> None:
+        """Add a reply, or an event about phones, to ``items``; count any other packet."""
         if packet.startswith(b"Response: "):
             items.append(Reply(text_of(packet)))
         elif packet.startswith(b"Event: ") and not packet.startswith(PRIVILEGE, packet.find(EOL)):

@@ -40,7 +40,7 @@ _ANSWER = re.compile(rb"SIP/2\.0 40[137] [^\r\n]{0,64}+\r\n(?:via|v)[ \t]{0,8}+:
 _LONGEST = 96  # bytes; at least the length of a match of _ANSWER
 _REFUSAL = re.compile(rb"SIP/2\.0 40[137] ")
 _ANSWER_LINE = re.compile(rb"SIP/2\.0 [1-6][0-9][0-9] ")
-_BEGUN = re.compile(rb"SIP/2\.0 4(?:0(?:[137](?: .*+)?+)?+)?+", re.DOTALL)
+_BEGUN = re.compile(rb"SIP/2\.0 4(?:0(?:[137](?: .*+)?)?)?", re.DOTALL)
 _FIRST_LINE = re.compile(rb"SIP/2\.0 |HTTP/1\.|[A-Z]{3,16}+ [^\r\n]++(?<= SIP/2\.0)\r\n")
 # chan_sip writes the full name, PJSIP either name.
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*+:[ \t]*+([0-9]{1,6}+)[ \t]*+(?=\r\n)", re.IGNORECASE)

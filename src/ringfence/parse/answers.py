@@ -94,8 +94,8 @@ from ringfence.values.packet import CopiedAnswer
 # Such a value has no quote or backslash inside, because parsers treat these differently.
 _ONE_VIA = re.compile(
     rb"[^\r\n]*+\r\n[vV](?:[iI][aA])?[ \t]*+:"
-    rb'[^",;\\\r\n]*+(?:;[^",;\\=\r\n]*+(?:=(?:"[^"\\\r\n]*+"|[^",;\\\r\n]*+))?+)*+\r\n'
-    rb"(?:[^\r\nvV \t][^\r\n]*+\r\n)*+\r\n"
+    rb'[^",;\\\r\n]*+(?>(?:;[^",;\\=\r\n]*+(?:=(?:"[^"\\\r\n]*+"|[^",;\\\r\n]*+))?)*)\r\n'
+    rb"(?>(?:[^\r\nvV \t][^\r\n]*+\r\n)*)\r\n"
 )
 _RECEIVED = b"received="
 _CHAN_SIP_RECEIVED = re.compile(rb";received=([0-9a-fA-F.:]{2,45}+)(?:;rport=[0-9]{1,5}+)?")
@@ -180,7 +180,7 @@ _PJSIP_NONCE = re.compile(rb"[0-9]{1,20}+/[0-9a-f]{32}")
 _VIA = re.compile(rb"\r\n(?:Via|v): ")
 _FROM = re.compile(rb"\r\n(?:From|f): ")
 # A From as PJSIP writes it, up to the user that it looks up. What follows may contain other URIs.
-_CALLER = re.compile(rb'(?:"(?:[^"\\]|\\.)*+" ?)?<sips?:([^@<>;\s]*+)@', re.DOTALL)
+_CALLER = re.compile(rb'(?:"(?>(?:[^"\\]|\\.)*)" ?)?<sips?:([^@<>;\s]*+)@', re.DOTALL)
 # The form of nearly every answer of PJSIP: PJSIP's headers in PJSIP's order, one line each, printable ASCII,
 # one Via with one ``received``, one user in the From. A 401 has challenges with one nonce, one or several.
 # One match of these patterns is much faster than the steps that parse all other answers.
@@ -198,15 +198,15 @@ _ORDINARY = re.compile(
     rb"SIP/2\.0 (401) Unauthorized\r\n"
     + _COPIED
     + _OFFERED % rb"([0-9]{1,20}+/[0-9a-f]{32})"
-    + rb"(?:"
+    + rb"(?>(?:"
     + _OFFERED % rb"\6"
-    + rb"){0,4}+"
+    + rb"){0,4})"
     + rb"(?:Server: [ -~]{0,256}+\r\n)?Content-Length:  0\r\n\r\n"
 )
 _UNCHALLENGED = re.compile(
     rb"SIP/2\.0 ((?!40[137])[1-6][0-9][0-9]) [ -~]{0,64}+\r\n"
     + _COPIED
-    + rb"()(?:[!-UW-uw-~][ -~]*+\r\n)*+\r\n"
+    + rb"()(?>(?:[!-UW-uw-~][ -~]*+\r\n)*)\r\n"
 )
 _FORGED_NOTICE = b"' failed for '"
 _ANY_STATUS = re.compile(rb"SIP/2\.0 ([1-6][0-9][0-9]) ")
@@ -238,8 +238,8 @@ def parse_answers(packet: bytes, streams: AnswerStreams) -> list[CopiedAnswer]:
             return []
         source_port, target_port, message = datagram
         remote, local = packed_address(target), packed_address(source)
-        challenge = parse_message(message, remote, target_port, local, source_port, Transport.UDP)
-        return [] if challenge is None else [challenge]
+        answer = parse_message(message, remote, target_port, local, source_port, Transport.UDP)
+        return [] if answer is None else [answer]
     segment = tcp_segment(source, target, payload) if protocol == TCP else None
     return [] if segment is None else _parse_segment(segment, streams)
 
@@ -251,9 +251,9 @@ def parse_cut(streams: AnswerStreams) -> list[CopiedAnswer]:
     leaving. So the part that has left counts.
     """
     return [
-        challenge
+        answer
         for connection, message in streams.cut()
-        if (challenge := _parse_of_stream(connection, message)) is not None
+        if (answer := _parse_of_stream(connection, message)) is not None
     ]
 
 
@@ -270,7 +270,7 @@ def _parse_segment(segment: Segment, streams: AnswerStreams) -> list[CopiedAnswe
         return []
     messages = streams.read(connection, segment.sequence, segment.data)
     found = (_parse_of_stream(connection, message) for message in messages)
-    return [challenge for challenge in found if challenge is not None]
+    return [answer for answer in found if answer is not None]
 
 
 def _parse_of_stream(connection: bytes, message: bytes) -> CopiedAnswer | None:
@@ -310,7 +310,7 @@ def parse_message(
     if cut and not call_id:
         # The receiver keeps the rest from leaving. No phone does that, and no report can be matched with it.
         sender, evasive = None, True
-    elif _is_pjsips(head, nonce, cut=cut, challenge=authenticate is not None):
+    elif _is_by_pjsip(head, nonce, cut=cut, challenge=authenticate is not None):
         sender, account, evasive = _request_of_pjsip(head, call_id)
         evasive = evasive or (cut and _is_evasive(head, call_id))
     else:
@@ -350,7 +350,7 @@ def _is_accepted(head: bytes, nonce: bytes) -> bool:
     return head.startswith(_POLICY)
 
 
-def _is_pjsips(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool:
+def _is_by_pjsip(head: bytes, nonce: bytes, *, cut: bool, challenge: bool) -> bool:
     """Whether PJSIP wrote the SIP answer with this ``head``, and not chan_sip or another server.
 
     The nonce of a ``challenge`` (401 or 407) shows the server. An answer without a nonce, or that is ``cut``

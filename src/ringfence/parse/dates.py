@@ -7,8 +7,8 @@ the current time.
 
 A date without a year is the latest one that is at most a day ahead of now. ``11/12/2026`` is month/day or
 day/month, whichever is nearer to now. An hour that a clock change repeats is the one nearer to now that is
-not ahead of it. Names of
-time zones other than UTC are ambiguous and are ignored; the log's own time zone is used.
+not ahead of it. Names of time zones other than UTC are ambiguous and are ignored. The log's own time zone is
+used instead.
 
 Bounds: a date has at most 48 bytes, and at most 512 parsed dates are cached.
 """

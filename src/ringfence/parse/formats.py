@@ -48,7 +48,7 @@ FORMATS: dict[bytes, Format] = {
     b"res_pjsip_registrar.c": Format(
         _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
     ),
-    b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_acl),
+    b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_pjsip_acl),
     b"chan_sip.c": Format(
         _at(b"NOTICE", b"WARNING", b"ERROR"), chan_sip.parse_chan_sip, ends=(chan_sip.CALL_END,)
     ),
@@ -59,7 +59,7 @@ FORMATS: dict[bytes, Format] = {
         ends=notices.IAX2_ENDS,
     ),
     b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True, ends=(notices.LOGIN_END,)),
-    b"acl.c": Format(_at(b"NOTICE"), notices.parse_ha),
+    b"acl.c": Format(_at(b"NOTICE"), notices.parse_acl),
     DIALPLAN: Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_dialplan, tail=notices.DIALPLAN_END),
     b"logger": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),
     b"logger.c": Format(_at(b"NOTICE", b"WARNING", b"ERROR"), notices.parse_logger),

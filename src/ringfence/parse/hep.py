@@ -10,7 +10,7 @@ remote address and port are those of the connection. Only the *payload* chunk ha
 **Whose message it is.** HEP shows no direction. A stranger may send an answer to Asterisk that looks like one
 of Asterisk's, and Asterisk exports its own requests too. So a message counts by its addresses: an answer only
 from one of this host's addresses and a TLS or WSS port of Asterisk, a request only to one. The ports also
-tell which messages are of interest: UDP, TCP and WebSocket are read on the wire, and must not count twice.
+show which messages are of interest: UDP, TCP and WebSocket are read on the wire, and must not count twice.
 
 **Requests that share a read.** The payload of a request is everything that Asterisk has read from the
 connection at once. Two requests in one TLS record come as two datagrams with the same payload. The chunk
@@ -67,8 +67,8 @@ _REFUSALS = (b"401", b"403", b"407")
 _FINAL = b"2"  # final answers have a code of at least 200
 _DIGEST = 16  # bytes
 
-IsOwn = Callable[[Address], bool]
-"""A function that returns whether an address is one of this host."""
+AddressTest = Callable[[Address], bool]
+"""A function that returns whether an address has a property, such as being one of this host."""
 
 
 @frozen
@@ -133,7 +133,7 @@ class Exports:
     ``is_known`` whether a remote address is a friend's or allowed.
     """
 
-    def __init__(self, ports: Mapping[int, Transport], is_own: IsOwn, is_known: IsOwn) -> None:
+    def __init__(self, ports: Mapping[int, Transport], is_own: AddressTest, is_known: AddressTest) -> None:
         self._ports = ports
         self._is_own = is_own
         self._is_known = is_known

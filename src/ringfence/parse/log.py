@@ -160,7 +160,7 @@ class LogReader:
         return self._with_repetitions(batch) if self._cleaner.repeats else batch.results
 
     def _with_repetitions(self, batch: LineBatch) -> list[LineResult]:
-        """Return the results of a batch, each event as often as a syslog daemon says that it was repeated."""
+        """Return the results of a batch, each event as often as a syslog daemon reports its message."""
         found: list[LineResult] = []
         for result, times in zip(batch.results, batch.times, strict=True):
             again = times - 1 if result.event is not None else 0

@@ -1,5 +1,7 @@
 """The lines of Asterisk's log that are not security events: one section for each of Asterisk's source files.
 
+The lines of chan_sip have a module of their own (:mod:`~ringfence.parse.chan_sip`).
+
 Each function that :mod:`~ringfence.parse.log` calls takes the bytes after the line's prefix, the source, and
 the time of the line. It returns an event, an alarm, or the reason why there is neither. The address in such a
 line may come from the sender's text, so each section states what the sender can write, and where.
@@ -240,8 +242,8 @@ def parse_registrar(text: bytes, source: SourceId, time: float) -> Parsed:
     return OpenMessage(Reason.CUT, REGISTRAR_END, may_span=False)
 
 
-def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
-    """Parse ``Incoming SIP message from … did not pass ACL test``.
+def parse_pjsip_acl(text: bytes, source: SourceId, time: float) -> Parsed:  # noqa: ARG001 - gives no event
+    """Parse PJSIP's log message ``Incoming SIP message from … did not pass ACL test``.
 
     Return the reason why it gives no event: its address may be the sender's text.
     """
@@ -389,7 +391,7 @@ _SERVICES = {
 }
 
 
-def parse_ha(text: bytes, source: SourceId, time: float) -> Parsed:
+def parse_acl(text: bytes, source: SourceId, time: float) -> Parsed:
     """Parse a message that Asterisk's acl.c logged at ``time`` (epoch); return its event, or why none.
 
     A message of ``SIP Contact ACL`` gives no event, because it prints the address of the Contact header,

@@ -2,8 +2,7 @@
 
 Later fragments are not parsed. The IPv6 extension headers that any sender may add are skipped, as the kernel
 skips them: hop-by-hop and destination options, routing, and the header of a first fragment. A packet may be
-cut off. The kernel logs a TCP segment before the network card splits it (GSO), so it may have
-64 kB.
+cut off. The kernel logs a TCP segment before the network card splits it (GSO), so a packet may have 64 kB.
 """
 
 from functools import lru_cache
@@ -61,8 +60,7 @@ def _behind_extensions(kind: int, payload: bytes) -> tuple[int, bytes, bool] | N
     """Return protocol and payload after IPv6's extension headers, and whether the packet is a first fragment.
 
     ``kind`` is the type of the first header in ``payload``. Return None for a later fragment, and for an
-    incomplete header. Each header has at least 8 bytes, so this takes linear
-    time.
+    incomplete header. Each header has at least 8 bytes, so this takes linear time.
     """
     at, fragment = 0, False
     while kind in _IPV6_OPTIONS or kind == _IPV6_FRAGMENT:

@@ -142,7 +142,7 @@ def parse_prefix(line: bytes) -> Prefix | None:
             stamp = outer[1] or outer[2] or outer["bare"]
         found = PLAIN.match(line, start) or _COLOURED.match(line, start)
     if found is None:
-        start = end_of_added(line)
+        start = _end_of_added(line)
         found = (PLAIN.match(line, start) or _COLOURED.match(line, start)) if start else None
         if found is None or found[1] is None:
             return None
@@ -184,7 +184,7 @@ def unrepeated(line: bytes) -> tuple[bytes, int]:
     return line[: found.start()] + line[found.end() : -1], min(int(found[1]), MOST_REPEATED)
 
 
-def end_of_added(line: bytes) -> int:
+def _end_of_added(line: bytes) -> int:
     """Return the end of the text that a program such as syslog added before a log line; 0 without such text.
 
     Text of a program that is not known to log for Asterisk counts as a part of the line: return 0.

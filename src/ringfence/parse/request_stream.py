@@ -70,11 +70,6 @@ LEAST_ROOM = 1_024
 _HALF = SEQUENCES // 2
 _EOL = b"\r\n"
 _END = _EOL + _EOL
-# A head without NUL or bare LF, whose first line is not folded. A bare CR within a line is plain: PJSIP and
-# chan_sip find the end of a head and its Content-Length by LF alone (``pjsip_find_msg``,
-# ``read_raw_content_length``). Repetitions are possessive, so this takes linear time.
-_REST = rb"[^\r\n\0]*+(?:\r(?!\n)[^\r\n\0]*+)*+\r\n"
-_PLAIN = re.compile(rb"[^\r\n\0 \t]%b(?:[^\r\n\0]%b)*+\r\n" % (_REST, _REST))
 _KEEP_ALIVE = re.compile(rb"[\r\n]++")
 _FIRST_LINE = re.compile(rb"(?:[A-Za-z]{2,32}+ [^\r\n]*+(?<= SIP/2\.0)|SIP/2\.0 [^\r\n]*+)\r\n")
 PAGE = re.compile(rb"GET [^\r\n]++(?<= HTTP/1\.1)\r\n")
@@ -468,7 +463,7 @@ def _text(buffer: bytes, at: int, stream: _Stream, found: list[bytes]) -> int | 
     end += len(_END)
     head = buffer[at:end]
     if PAGE.match(head) and _TO_WEBSOCKET.search(head):
-        if _PLAIN.fullmatch(head) is None:
+        if not _is_plain(head):
             raise _UnreadError
         stream.asks = True
         if _ENCODED.search(head) or _named_length(head):
@@ -488,9 +483,24 @@ def _body_length(head: bytes) -> int | None:
 
     Raise _UnreadError for a head that can be read in several ways.
     """
-    if _FIRST_LINE.match(head) is None or _PLAIN.fullmatch(head) is None:
+    if _FIRST_LINE.match(head) is None or not _is_plain(head):
         raise _UnreadError
     return _named_length(head)
+
+
+def _is_plain(head: bytes) -> bool:
+    """Whether no reader could end a line of ``head`` elsewhere: it has no NUL, bare LF or folded first line.
+
+    ``head`` ends with its only empty line. No line begins with CR. A bare CR within a line is plain: PJSIP
+    and chan_sip find the end of a head and its Content-Length by LF alone (``pjsip_find_msg``,
+    ``read_raw_content_length``).
+    """
+    return (
+        head[0] not in b"\r\n \t"
+        and b"\0" not in head
+        and head.count(b"\n") == head.count(_EOL)
+        and head.find(_EOL + b"\r") == len(head) - len(_END)
+    )
 
 
 def _named_length(head: bytes) -> int | None:

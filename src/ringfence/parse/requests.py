@@ -81,16 +81,20 @@ _MOST_LOOKED_AT = 512
 # They begin with a literal where they can, because Python finds that much faster.
 _NONCE = re.compile(rb"nonce(?<![-.!%*_+`'~0-9a-z]nonce)[ \t\r\n]*+=[ \t\r\n]*+")
 _VALUE = re.compile(rb'"([^"\0\r\n]{1,256}+)(?=["\0\r\n]|\Z)|([^\s",;\0]{1,256}+)(?![^\s",;\0])')
-_CALL_IDS = re.compile(rb"[\r\n&](?:call-id|i)(?:[ \t]|[\r\n]++[ \t])*+:(?:[ \t]|\r?+\n[ \t])*+([^\r\n\0]*+)")
+_CALL_IDS = re.compile(
+    rb"[\r\n&](?:call-id|i)(?>(?:[ \t]|[\r\n]++[ \t])*):(?>(?:[ \t]|\r?+\n[ \t])*)([^\r\n\0]*+)"
+)
 _SEQUENCES = re.compile(
-    rb"cseq(?<=[\r\n&]cseq)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:[\x01-\x20]*+\+?(?=[0-9])0*+([0-9]{0,10})"
+    rb"cseq(?<=[\r\n&]cseq)(?>(?:[\x01-\t\x0b-\x20]|\n[ \t])*):[\x01-\x20]*+\+?(?=[0-9])0*+([0-9]{0,10})"
 )
 # PJSIP resolves the escapes of a parameter's name.
 _MADDR = re.compile(rb"(?:m|%[46]d)(?:a|%[46]1)(?:d|%[46]4)(?:d|%[46]4)(?:r|%[57]2)")
 _MADDR_VALUE = re.compile(_MADDR.pattern + rb"[ \t\r\n]*+=[ \t\r\n]*+\[?+([0-9a-f.:]*+)")
-_VIAS = re.compile(rb"[\r\n](?:via|v)(?:[ \t]|[\r\n]++[ \t])*+:((?:[^\r\n\0]|\r(?=\n[ \t])|\n[ \t])*+)")
+_VIAS = re.compile(
+    rb"[\r\n](?:via|v)(?>(?:[ \t]|[\r\n]++[ \t])*):([^\r\n\0]*+(?>(?:(?:\r(?=\n[ \t])|\n[ \t])[^\r\n\0]*+)*))"
+)
 # A request that both read alike: lines that end with CR LF, without folds, control characters and ``&``.
-_PLAIN = re.compile(rb"[^\0-\x1f&]*+(?:\r\n(?! )[^\0-\x1f&]*+)*+")
+_PLAIN = re.compile(rb"[^\0-\x1f&]*+(?>(?:\r\n(?! )[^\0-\x1f&]*+)*)")
 _PLAIN_CALL_IDS = re.compile(rb"\n(?:call-id|i) *+: *+([^\r]*+)")
 _CREDENTIALS = b"authorization"
 # Also of Proxy-Authorization. Both read a header only if a colon follows its name, perhaps after white space
@@ -106,7 +110,7 @@ _RESPONSE = re.compile(rb'response[ \t\r\n]*+=[ \t\r\n]*+"([^"\0\r\n]{1,255}+)"'
 # The end of a parameter's name with an escape, which PJSIP resolves. The longest name is ``username``.
 _ESCAPED_NAME = re.compile(rb"%[0-9a-f]{2}[a-z0-9%]{0,24}+[ \t\r\n]*+=")
 _CALL_ID_OF_CHAN_SIP = re.compile(
-    rb"\n(?:call-id|i)(?:[\x01-\t\x0b-\x20]|\n[ \t])*+:([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
+    rb"\n(?:call-id|i)(?>(?:[\x01-\t\x0b-\x20]|\n[ \t])*):([^\n\0]*+(?:\n[ \t][^\n\0]*+)*)"
 )
 _BLANK = bytes(range(1, 0x21))
 _WHITE_RUNS = re.compile(rb"([ \t])[ \t]++")

@@ -174,7 +174,7 @@ def means_empty(message: str) -> bool:
     After any other error, such as ``No such command``, the contents of the list are unknown.
     """
     words = message.casefold().strip(". \r\n").removesuffix(" found").split()
-    return words[:1] == ["no"] and words[1:] in [[name] for name in _LISTED]
+    return any(words == ["no", name] for name in _LISTED)
 
 
 def _of_tree(headers: Headers, asterisk: str) -> tuple[Entry, ...]:

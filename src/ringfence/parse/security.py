@@ -551,8 +551,8 @@ def _parse_loose(text: bytes, source: SourceId) -> Parsed:
         return Reason.UNKNOWN_WORDING
     inner = text.rfind(_INNER)
     if inner >= 0:
-        fields = parse_line(text[inner + _INNER.index(b"S") :], source, 0.0)
-        return _as_tampered(fields) if isinstance(fields, SecurityEvent) else Reason.AMBIGUOUS
+        event = parse_line(text[inner + _INNER.index(b"S") :], source, 0.0)
+        return _as_tampered(event) if isinstance(event, SecurityEvent) else Reason.AMBIGUOUS
     kind = KINDS.get(head["kind"])
     last = text.rfind(_ADDRESS)
     if kind is None:

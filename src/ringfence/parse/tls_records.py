@@ -264,7 +264,7 @@ def parse_exchange(
     """Return what a TCP packet of this host (bytes from its IP header on) shows of its connection.
 
     Of a connection in ``streams`` (TLS), the records are read. Of one in ``requests`` (plain) that cannot be
-    read, the bytes that the packet acknowledges are counted. Both tables are changed. ``has_pages`` says
+    read, the bytes that the packet acknowledges are counted. Both tables are changed. ``has_pages`` returns
     whether strangers may read web pages at a port.
     """
     segment = segment_in(packet)
@@ -301,7 +301,7 @@ def _unread_by(segment: Segment, requests: RequestStreams, back: bytes) -> list[
     """Return what ``segment`` of this host shows of requests in clear text that cannot be read.
 
     ``back`` is the key of its connection in ``requests``. If reading fails from now on, the result has a
-    :class:`CopiedRequest` that says so (``unread``).
+    :class:`CopiedRequest` that is ``unread``.
     """
     address, port = packed_address(ends_of(segment.connection)[1]), segment.target_port
     misread = bool(segment.data) and requests.answer(back, segment.data)

@@ -73,11 +73,11 @@ Line = bytes | JsonMessage
 
 _MOST_WRAPPERS = 4
 """The maximum number of wrappers (syslog, Docker, the journal) that are removed from one log line."""
-_END = re.compile(rb"(?:[ \t\r]|#01[25])++\Z")
+_END = re.compile(rb"(?>(?:[ \t\r]|#01[25])+)\Z")
 UNCLEAN_ENDS = frozenset({b" ", b"\t", b"\r", b"2", b"5"})
 """The last bytes of log lines whose end may be no part of the line, such as a CR or a colour code."""
 _LONGEST_END = 64
-_TERMINAL = re.compile(rb"(?:[^\s*]{1,80}+\*CLI> )?(?:\r|\x1b\[[0-9;]{0,8}[JKm]|\x1b\[\?[0-9]{1,5}[hl])*+")
+_TERMINAL = re.compile(rb"(?:[^\s*]{1,80}+\*CLI> )?(?>(?:\r|\x1b\[[0-9;]{0,8}[JKm]|\x1b\[\?[0-9]{1,5}[hl])*)")
 _LENGTH = re.compile(rb"\x00++|[^\x00]{1,3}+\x00{4,}+")
 """Matches the length before a text in the journal's export format, or what is left of it after a LF in it.
 
@@ -148,7 +148,7 @@ class LineCleaner:
                 own = found is line and not (objects or self._time)
                 added = 0 if own else _date_added(raw, found)
                 return CleanLine.of(found, lost, added=added, times=times)
-            inner, foreign = self._once(line)
+            inner, foreign = self._remove_wrapper(line)
             if foreign or inner == line:
                 break
             shared = shared or line[:1] not in _NOISE
@@ -171,7 +171,7 @@ class LineCleaner:
             self.form = Form(objects, is_json=True)
         return message if self.form is not None and self.form.is_json else None
 
-    def _once(self, line: bytes) -> tuple[bytes, bool]:
+    def _remove_wrapper(self, line: bytes) -> tuple[bytes, bool]:
         """Remove one wrapper from a log line; return the rest, and whether another program wrote it."""
         terminal = _TERMINAL.match(line)
         if terminal is not None and terminal.end():

@@ -34,15 +34,17 @@ from ringfence.values.network import Address
 
 METHODS = frozenset((b"REGISTER", b"INVITE", b"OPTIONS", b"SUBSCRIBE"))
 
-_LINE = re.compile(rb"(?:\r\n){0,8}+([A-Za-z]{6,9}+) ([^\s\0<>]{1,512}+) SIP/2\.0\r?\n", re.IGNORECASE)
-_TO = re.compile(rb"\n(?:to|t)[ \t]*+:([^\r\n\0]{0,1024}+)((?=\r?+\n(?![ \t])))?+", re.IGNORECASE)
+_LINE = re.compile(rb"(?>(?:\r\n){0,8})([A-Za-z]{6,9}+) ([^\s\0<>]{1,512}+) SIP/2\.0\r?\n", re.IGNORECASE)
+_TO = re.compile(rb"\n(?:to|t)[ \t]*+:([^\r\n\0]{0,1024}+)((?=\r?+\n(?![ \t])))?", re.IGNORECASE)
 _END = re.compile(rb"\n\r?+\n")
 _ADDRESS = re.compile(
-    rb'[ \t]*+(?:(?:"(?:[^"\\]|\\.)*+"|[^"<>]*+)[ \t]*+<([^\s<>"]{1,512}+)>|([^\s;,?<>"]{1,512}+))([^<>]*+)'
+    rb'[ \t]*+(?:(?:"(?>(?:[^"\\]|\\.)*)"|[^"<>]*+)[ \t]*+<([^\s<>"]{1,512}+)>|([^\s;,?<>"]{1,512}+))'
+    rb"([^<>]*+)"
 )
 _TAG = re.compile(rb";[ \t]*+tag[ \t]*+=", re.IGNORECASE)
 _URI = re.compile(
-    rb"sips?:(?:[^@]{1,256}+@)?+(\[[0-9a-f:.]{2,64}+\]|[a-z0-9_.-]{1,254}+)(?::[0-9]{0,5}+)?+((?:[;?][^@]*+)?+)",
+    rb"sips?:(?>(?:[^@]{1,256}+@)?)(\[[0-9a-f:.]{2,64}+\]|[a-z0-9_.-]{1,254}+)"
+    rb"(?>(?::[0-9]{0,5}+)?)((?>(?:[;?][^@]*+)?))",
     re.IGNORECASE,
 )
 _REGISTERED = re.compile(rb";line=", re.IGNORECASE)
