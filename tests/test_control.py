@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -20,7 +21,14 @@ from structlog.testing import capture_logs
 from ringfence import control, control_server
 from ringfence.control import MAX_REQUEST, ask, ask_encoded, follow
 from ringfence.control_server import MAX_REQUEST_OF_OTHERS, Encoded, Handler, Stream, encoded_rows, serve
-from ringfence.errors import ControlError, DaemonUnreachableError, FirewallError, HangingError, NoAnswerError
+from ringfence.errors import (
+    ControlError,
+    DaemonUnreachableError,
+    FirewallError,
+    HangingError,
+    NoAccessError,
+    NoAnswerError,
+)
 
 LONGEST = MAX_REQUEST_OF_OTHERS if os.geteuid() else MAX_REQUEST
 UNKNOWN = {"error": "the daemon does not know this request; is the command of the same version?"}
@@ -411,13 +419,26 @@ def test_a_refused_command(path: Path, do: str, text: str) -> None:
 
 
 def test_no_daemon(path: Path) -> None:
-    """If the socket is absent or dead, the message has the fix."""
+    """If the socket is absent or dead, or if its folder is no folder, the message has the fix."""
     with pytest.raises(DaemonUnreachableError, match=r"no daemon listens at .*systemctl start ringfence"):
         ask(path, "echo")
     with closing(socket.socket(socket.AF_UNIX)) as dead:
         dead.bind(str(path))
     with pytest.raises(DaemonUnreachableError, match="no daemon listens at"):
         ask(path, "echo")
+    with pytest.raises(DaemonUnreachableError, match="no daemon listens at"):
+        ask(path / "control.sock", "echo")
+
+
+def test_a_command_without_a_free_descriptor(path: Path) -> None:
+    """A command that has no descriptor left does not take the daemon for absent."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(NoAccessError, match=r"cannot connect to the daemon at .*Too many open files"):
+            ask(path, "echo")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_socket_without_permission(path: Path) -> None:

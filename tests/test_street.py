@@ -38,6 +38,13 @@ def test_a_folder_of_bytecode_is_no_feature(tmp_path: Path) -> None:
     assert done.stdout.split() == [name for name in street.STREET if name != "trial"]
 
 
+def test_modules_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import path is searched at the first `why`, and not again."""
+    found = [*street.modules("why")]
+    monkeypatch.setattr(street, "find_spec", None)
+    assert [*street.modules("why")] == found
+
+
 @pytest.mark.parametrize("features", REMOVED, ids="+".join)
 def test_a_copy_without_a_feature_guards(features: Sequence[str], tmp_path: Path) -> None:
     """Every other module imports. The guard bans a guesser and shows it, and no row is lost.

@@ -331,7 +331,10 @@ class AlarmCode(AnyAlarmCode):
             "It is unknown which user's sockets, or which container, are Asterisk's, so the wire counts no "
             "answer of this host, or of containers: another program could have sent it."
         ),
-        "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address.",
+        (
+            "Let AMI listen at the port in `[asterisk.ami]`, on this host or at the container's address. If "
+            "Asterisk's user is not named asterisk, add it to `server_users` there."
+        ),
         Mark.KNOWN_LATE,
     )
     FIREWALL_LIMITS = (

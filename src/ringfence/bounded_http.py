@@ -27,6 +27,7 @@ DATE = "%a, %d %b %Y %H:%M:%S GMT"
 """The usual format of a date in an HTTP header, for ``strptime`` (RFC 9110, 5.6.7)."""
 _PART = 65_536
 _Found = tuple[Any, ...]  # one address, as getaddrinfo returns it
+_Answers = SimpleQueue[list[_Found] | OSError | UnicodeError]
 _MOST_ADDRESSES = 4  # of a server
 
 
@@ -41,6 +42,7 @@ class Deadline:
         self._seconds = seconds
         self._ends = 0.0
         self._over = threading.Event()
+        self._answers: _Answers | None = None
         self._connection: socket.socket | None = None
         self._timer = threading.Timer(seconds, self.end)
         self._timer.daemon = True
@@ -71,7 +73,9 @@ class Deadline:
 
         The resolver has no time limit of its own: a thread asks it, and is abandoned when the time is over.
         """
-        answers: SimpleQueue[list[_Found] | OSError | UnicodeError] = SimpleQueue()
+        answers: _Answers = SimpleQueue()
+        self._answers = answers
+        self.check()  # an end() before this line has put nothing into the queue
 
         def ask() -> None:
             try:
@@ -97,9 +101,14 @@ class Deadline:
         self.check()
 
     def end(self) -> None:
-        """End the request now: shut its connection, and open no other. Any thread may call this."""
+        """End the request now: shut its connection, and open no other. Any thread may call this.
+
+        The request does not wait for the resolver either.
+        """
         self._over.set()
-        connection = self._connection
+        answers, connection = self._answers, self._connection
+        if answers is not None:
+            answers.put(TimeoutError())
         if connection is not None:
             with suppress(OSError):
                 # Not SSLSocket.shutdown: that one removes the TLS object, which the other thread uses.

@@ -204,14 +204,14 @@ def _result(line: bytes, path: Path, unrecorded: list[str] | None = None) -> Any
 def _connect(path: Path) -> socket.socket:
     try:
         return _connected_in_time(path)
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
         raise DaemonUnreachableError(
             f"no daemon listens at {path}; start it: systemctl start ringfence"
         ) from None
     except PermissionError as error:
         raise NoAccessError(f"{path}: {error.strerror}; fix: be root, or in the daemon's group") from None
-    except OSError as error:
-        raise DaemonUnreachableError(f"the daemon at {path} does not answer: {error}") from None
+    except OSError as error:  # this process may have no descriptor left, for example; a daemon may run
+        raise NoAccessError(f"cannot connect to the daemon at {path}: {error}; try again") from None
 
 
 def _connected_in_time(path: Path) -> socket.socket:

@@ -130,7 +130,7 @@ class DaemonUnreachableError(ControlError):
 
 
 class NoAccessError(DaemonUnreachableError):
-    """This process may not connect to the control socket. A daemon may run."""
+    """This process cannot connect to the control socket. A daemon may run."""
 
 
 class NoAnswerError(DaemonUnreachableError):

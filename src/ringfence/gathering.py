@@ -4,7 +4,7 @@ One guess causes some six packets and lines of logs. A wake-up for each of them 
 decoding and judging. So sources mark their descriptors as *patient* (:func:`patient`). Under sustained load,
 after the loop has handled what arrived at these, it rests: it leaves them alone for some time, and then
 handles together what has arrived. After a pause it handles events at once for ``ONSET`` seconds. So on a calm
-host a ban comes in time for a guesser whom nothing else limits.
+host a ban comes in time for a guesser that nothing else limits.
 
 Only patient descriptors wait. Timers, commands, pages and the work of threads are handled at once. A rest
 ends early if much arrives at the manager interface, so an attack at full speed is noticed at once. It also
@@ -109,7 +109,7 @@ class GatheringSelector(selectors.BaseSelector):
         self._connections[connection.fileno()] = connection, much
 
     def end_rest(self) -> None:
-        """End the rest now: somebody who handled an event has left others unread."""
+        """End the rest now, because a source has left something unread at its descriptor."""
         self._rests_until = -math.inf
 
     def _set_low_water(self, *, much: bool) -> None:

@@ -45,13 +45,15 @@ Beyond it, the bans that end first are discarded, and attempts of their networks
 """
 
 SLOT = 16.0
+"""Seconds of a slot: the bans that end in the same slot are counted together."""
+
 RENEW_BELOW = 0.5
 """The fraction of a kernel timeout that is left when it is renewed.
 
 The kernel's timeout of a ban may be shorter than the ban.
 """
-_SLICE = 5_000
-_EXPIRE_EVERY = 60.0
+_SLICE = 5_000  # the number of bans that one call of Ledger.due checks
+_EXPIRE_EVERY = 60.0  # the minimum number of seconds between two searches for assumed bans that have ended
 _SCOPES = tuple(Scope)
 _NUMBERS = {scope: number for number, scope in enumerate(_SCOPES)}
 _IPV4 = 4

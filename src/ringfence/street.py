@@ -45,9 +45,11 @@ additions have fixed names, and each of these modules is optional. The guard loa
   ``ringfence why`` and of the live page, each as a label and a text. Optional are ``forecast``, which gets
   the facts about a stranger and yields sentences, and ``kept_out``, which gets this JSON and returns what
   keeps the stranger from the SIP ports, or ""
-- in the module ``why_account``: ``facts``, a function that gets the configuration's file and an account, and
-  returns its keys of the JSON about the account; ``lines``, a function that gets this JSON and yields its
-  lines of ``ringfence why ACCOUNT``, each as a label and a text
+- in the module ``why_account``: ``request``, a function that gets an account, and returns the name and the
+  fields of a request that the daemon answers the page too; ``facts``, a function that gets the answer ({}
+  without one) and the account, and returns its keys of the JSON about the account; ``lines``, a function that
+  gets this JSON and yields its lines of ``ringfence why ACCOUNT`` and of the live page, each as a label and a
+  text
 - in the module ``report``: ``dropped``, a function that gets the status as JSON and returns how many packets
   its rules dropped, by its name
 - in the modules ``text`` and ``page``: ``report_lines`` and ``report_page``, functions that get a report and
@@ -65,7 +67,7 @@ additions have fixed names, and each of these modules is optional. The guard loa
 - in the module ``other_guard``: ``OtherGuard``, a program that guards Asterisk until ``ringfence setup``
   replaces it
 
-A copy of ringfence without the folder of a feature does the rest. Some features need others
+A copy of ringfence without the folder of a feature does everything else. Some features need others
 (``docs/architecture.md``).
 """
 
@@ -160,14 +162,18 @@ def reason(feature: str) -> str:
 
 def modules(kind: str) -> Iterator[Any]:
     """Yield the module ``kind`` (such as ``alarms``) of each installed feature that has such a module."""
-    for name in present():
-        module = f"{_FOLDER}.{name}.{kind}"
-        if find_spec(module):
-            yield import_module(module)
+    yield from map(import_module, _named(kind))
+
+
+@cache
+def _named(kind: str) -> tuple[str, ...]:
+    """Return the full name of the module ``kind`` of each installed feature that has such a module."""
+    names = (f"{_FOLDER}.{name}.{kind}" for name in present())
+    return tuple(name for name in names if find_spec(name))
 
 
 def functions(kind: str, name: str) -> Iterator[Any]:
-    """Yield the function ``name`` from the module ``kind`` of each installed feature that has both."""
+    """Yield the function (or constant) ``name`` from the module ``kind`` of each feature that has both."""
     return (getattr(module, name) for module in modules(kind) if hasattr(module, name))
 
 

@@ -368,7 +368,7 @@ def test_a_failed_manual_ban_is_reported_and_retried(world: World) -> None:
     """If the kernel refuses a manual ban, the command returns the error, and the ban is retried."""
     world.backend.refuses[SUBJECT] = SetFullError("the set is full")
 
-    assert world.enforcer.ban([SUBJECT, OTHER], 60.0, "") == ["192.0.2.1/32: the set is full"]
+    assert world.enforcer.ban([SUBJECT, OTHER], 60.0, "") == ["192.0.2.1: the set is full"]
     world.backend.refuses.clear()
     world.wait(5)
     assert set(world.in_kernel()) == set(world.in_store()) == {"192.0.2.1/32", "192.0.2.2/32"}
@@ -384,9 +384,9 @@ def test_a_manual_ban_of_an_exempt_address_is_refused(world: World) -> None:
     refused = world.enforcer.ban([ip_network(text) for text in texts], 60.0, "")
 
     assert refused == [
-        "127.0.0.1/32: is never banned: 127.0.0.0/8, this host itself; --force bans it anyway",
-        "198.51.100.7/32: is allowed (see: ringfence allow list)",
-        "203.0.113.1/32: is never banned: the gateway; --force bans it anyway",
+        "127.0.0.1: is never banned: 127.0.0.0/8, this host itself; --force bans it anyway",
+        "198.51.100.7: is allowed (see: ringfence allow list)",
+        "203.0.113.1: is never banned: the gateway; --force bans it anyway",
         "203.0.113.0/24: is never banned: 203.0.113.1, the gateway; --force bans it anyway",
     ]
     assert set(world.in_kernel()) == {"192.0.2.1/32"}
@@ -399,7 +399,7 @@ def test_an_administrator_may_insist(world: World) -> None:
     refused = world.enforcer.ban([gateway, OTHER], 60.0, "", force=True)
     world.allow(OTHER, _203_0_113_1="the gateway")
 
-    assert refused == ["192.0.2.2/32: is allowed (see: ringfence allow list)"]
+    assert refused == ["192.0.2.2: is allowed (see: ringfence allow list)"]
     assert set(world.in_kernel()) == {"203.0.113.1/32"}
     world.restart(reboot=True)
     world.allow(_203_0_113_1="the gateway")

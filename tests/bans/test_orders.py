@@ -15,9 +15,7 @@ ONE = ip_network("192.0.2.1")
 
 def test_each_failed_order_is_one_line_with_its_reason() -> None:
     """Each failed order is one line with its reason."""
-    assert failure_lines([Outcome(Remove(ONE), error=FirewallError("no memory"))]) == [
-        "192.0.2.1/32: no memory"
-    ]
+    assert failure_lines([Outcome(Remove(ONE), error=FirewallError("no memory"))]) == ["192.0.2.1: no memory"]
 
 
 def test_a_ban_is_described_for_the_log() -> None:

@@ -249,6 +249,22 @@ def test_a_start_that_cannot_read_the_clock_moves_the_bans_later(
     assert left(world) == HOUR - 60
 
 
+def test_a_start_that_cannot_read_the_clock_shortens_no_later_ban(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the clock was set back while the daemon was down, only the bans of before move, and none twice."""
+    world.decide(OTHER)
+    world.ahead = -7_200.0
+    disk = FullDisk(monkeypatch, BanTable, "clock")
+    world.restart()
+    world.decide()
+    disk.is_full = False
+    world.enforcer.retry_restore()
+    world.restart(reboot=True)
+
+    assert world.in_kernel() == {"192.0.2.1/32": HOUR, "192.0.2.2/32": HOUR}
+
+
 def test_a_ban_that_ended_before_a_start_could_read_it_stays_ended(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

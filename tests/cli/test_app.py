@@ -123,6 +123,20 @@ def test_a_full_disk_for_the_output_is_one_sentence(tmp_path: Path, arguments: l
     assert (done.returncode, done.stderr.endswith(last), "Traceback" in done.stderr) == (1, True, False)
 
 
+def test_a_defect_of_a_command_is_reported_escaped() -> None:
+    """The message of an exception that nothing catches may quote hostile text; typer would print it raw."""
+    code = (
+        "import sys\nfrom ringfence.cli import app, switch\n"
+        "def fail() -> None:\n    raise ValueError(chr(27) + '[2J')\n"
+        "switch.on, sys.argv = fail, ['ringfence', 'on']\n"
+        "app.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: \\x1b[2J\n"), done.stderr
+
+
 @pytest.mark.parametrize(
     ("closed", "shown"), [("2>&-", "unbanned: 203.0.113.1\n"), (">&-", ""), ("<&- >&- 2>&-", "")]
 )

@@ -1,6 +1,7 @@
 """Parts shared by all commands: the path of the configuration, errors, and typed networks."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -84,7 +85,7 @@ def test_without_access_to_the_socket_nothing_is_changed(tmp_path: Path) -> None
     """A daemon may run behind a socket that is closed to this process, and would not notice the change."""
     with Guard(tmp_path) as guard:
         settings = loader.load(guard.config)
-        address = {"what": ["203.0.113.9"], "note": "", "seconds": None, "force": False}
+        address: dict[str, Any] = {"what": ["203.0.113.9"], "note": "", "seconds": None, "force": False}
         with unprivileged(), pytest.raises(NoAccessError, match="Permission denied; fix: be root"):
             ask_or_read(settings, "deny_add", **address)
         assert guard.ask("lists", side="deny") == []

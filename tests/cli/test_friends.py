@@ -163,6 +163,16 @@ def test_expired_friends_are_counted(guard: Guard) -> None:
     )
 
 
+def test_an_import_in_several_requests_has_mistakes_of_the_configuration_once(guard: Guard) -> None:
+    """A request has at most 200 friends; only the first one prints the mistakes."""
+    many = [evolve(ALICE, address=ip_address(f"10.0.0.{n}"), account=str(n)) for n in range(201)]
+    guard.configure(colour=1)
+    done = guard.command("friends", "import", "-", text=document(*many))
+
+    assert done.stdout == "imported: 201 addresses by 201 reasons\n"
+    assert done.stderr.count("colour: unknown key") == 1, done.stderr
+
+
 def test_a_pipe_has_whole_rows(guard: Guard) -> None:
     """In a pipe each friend is one line with all columns, so that grep finds it."""
     head, *rows = Guard(guard.folder, environ={"COLUMNS": ""}).must("friends").splitlines()

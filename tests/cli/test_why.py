@@ -236,6 +236,15 @@ def test_addresses_and_accounts_are_never_cut(monkeypatch: pytest.MonkeyPatch) -
     assert max(map(len, lines)) <= 80
 
 
+def test_attempts_of_several_days_keep_their_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a narrow screen the service and the sources are left out before the date."""
+    made = tuple(evolve(proven(1)[0], time=NOW - days * 86_400.0, account="a" * 20) for days in (1, 0))
+    lines = shown(monkeypatch, story=story(made=made))
+
+    assert any(line.split()[:3] == ["2", "2023-11-14", "22:15:00"] for line in lines), lines
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_long_address_takes_no_room_from_other_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """An IPv6 address for which the table is too narrow takes two lines; accounts and notes stay whole."""
     one = evolve(proven(1)[0], kind=AttemptKind.PROBE, proof=Proof.HANDSHAKE, account="204")

@@ -51,6 +51,15 @@ def test_an_account_that_fails(guard: Guard) -> None:
     assert done.stderr.startswith("The daemon does not answer")
 
 
+def test_mistakes_of_the_configuration_are_printed_once(guard: Guard) -> None:
+    """The daemon answers several requests of one `why`; the mistakes are printed with the first."""
+    guard.configure(colour=1)
+    done = guard.command("why", "alice")
+
+    assert done.stdout.startswith("account alice fails")
+    assert done.stderr.count("colour: unknown key") == 1, done.stderr
+
+
 def test_hostile_names_are_escaped() -> None:
     """An escape sequence, an override and a name of 64 KB change nothing on the terminal."""
     name = "2\x1b[2J\u202e04" + "x" * 65_536

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from ringfence.config.converters import is_there, read_secret
+from ringfence.config.converters import is_visible, read_secret
 from ringfence.values.secret import Secret
 
 
 def test_a_secret_is_read_without_its_line_end(tmp_path: Path) -> None:
     """The file's content is the secret, except line ends."""
     file = tmp_path / "secret"
-    assert not is_there(file)
+    assert not is_visible(file)
     file.write_bytes(b"correct horse\n")
 
-    assert is_there(file)
+    assert is_visible(file)
     assert read_secret(file, "key") == Secret("correct horse")
 
 

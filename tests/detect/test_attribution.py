@@ -4,6 +4,7 @@ tests/detect/transcripts/test_recordings.py tests that every interleaving of rec
 """
 
 from ipaddress import ip_address, ip_network
+from math import inf
 
 import pytest
 from attrs import evolve
@@ -204,6 +205,24 @@ def test_a_login_that_is_confirmed_confirms_no_longer_request() -> None:
     login = evolve(port_line(session=b"ami"), service=Service.AMI)
     assert len(detector.observe(login, 0.1)) == 1
     assert [one.disposition for one in detector.tick(PATIENCE + 0.1)] == [Disposition.UNCONFIRMED]
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_a_line_is_unconfirmed_only_when_ami_has_been_read_beyond_it(*, repeated: bool) -> None:
+    """A slow AMI may still repeat a line, and its event counts; a line that it does not repeat is listed."""
+    detector = joining()
+    detector.observe_read(-inf)
+    assert detector.observe(line(), 0.0) == []
+    assert detector.tick(PATIENCE) == []
+    assert (detector.has_late_reports, detector.waiting) == (True, 1)
+    told = [event(EventKind.CHALLENGE_RESPONSE_FAILED)] if repeated else []
+    judged = [judgement for one in told for judgement in detector.observe(one, 3.0)]
+    detector.observe_read(3.5)
+    judged += detector.tick(3.5)
+    assert [one.disposition for one in judged] == [
+        Disposition.COUNTED if repeated else Disposition.UNCONFIRMED
+    ]
+    assert (detector.has_late_reports, detector.waiting) == (False, 0)
 
 
 def test_a_line_with_a_connection_counts_at_once() -> None:

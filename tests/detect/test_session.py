@@ -148,6 +148,31 @@ def test_a_late_report_matches_a_closed_attempt_of_its_account_and_time_once() -
     assert attempts.match_late(LOG, 1, 0.0, late) is None
 
 
+def test_a_report_that_has_waited_ends_no_session_early() -> None:
+    """A session lasts from its latest use, also if a line of an earlier time is listed meanwhile."""
+    senders, told = Senders(), event(FAILED, source=LOG)
+    address = told.remote.address
+    senders.session(address, told.session, 50.0)
+    senders.record_unconfirmed(told, address, 1.0)
+    senders.expire(1.0 + SESSION_LIFE)
+    assert senders.find_session(address, told.session) is not None
+
+
+@pytest.mark.parametrize(("caller", "is_same"), [("bob", True), ("carol", False)])
+def test_a_late_report_names_a_caller_of_chan_sip_in_its_own_way(caller: str, *, is_same: bool) -> None:
+    """AMI names the dialled number, and before it the caller's URI; the copied call names the URI's user."""
+    senders, sip, late = Senders(), Service.SIP, HORIZON + 2.0
+    call = event(EventKind.REFUSED, source=WIRE, service=sip, account="bob")
+    assert senders.record_report(call, call.remote.address, 0.0, 7, 0.0) is None
+    uri = f"sip:{caller}@198.18.0.1"
+    challenged = event(EventKind.CHALLENGE_SENT, service=sip, account=uri, challenge=b"n")
+    refused = event(EventKind.INVALID_PASSWORD, service=sip, account="100", challenge=b"n", response=b"r")
+    assert senders.report(challenged, late) is None
+    assert senders.report(refused, late) is not None
+    tag = senders.record_report(refused, refused.remote.address, late, 8, 0.0)
+    assert tag == (7 if is_same else None)
+
+
 def is_shared(one: SecurityEvent, other: SecurityEvent) -> bool:
     """Whether an event reports the attempt that another source has reported by ``one``."""
     senders = Senders()

@@ -1,15 +1,16 @@
 """Unconfirmed reports: they wait, are found by their session, and are bounded; and the reason of each."""
 
 from ipaddress import ip_address
+from math import inf
 
 import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, attempt, event
 from tests.support.attempts import attempts
 
-from ringfence.detect.confirmation import PATIENCE, UnconfirmedReports, why_unconfirmed
-from ringfence.detect.sessions import Senders, UnconfirmedReport
-from ringfence.values.event import EventKind, Service
+from ringfence.detect.confirmation import PATIENCE, LateReports, UnconfirmedReports, why_unconfirmed
+from ringfence.detect.sessions import SESSION_LIFE, Senders, UnconfirmedReport
+from ringfence.values.event import EventKind, SecurityEvent, Service
 
 _LOG = "log:/var/log/ringfence/ringfence#notice"
 
@@ -84,6 +85,45 @@ def test_the_lines_of_one_connection_are_found_in_order() -> None:
     assert reports.oldest_of(remote) is third
     assert list(reports.due(10.0)) == [third]
     assert reports.oldest_of(remote) is None
+
+
+def test_a_line_waits_until_ami_has_been_read_up_to_its_arrival() -> None:
+    """A line whose attempt AMI may report late waits until AMI has been read that far, or a minute."""
+    late = LateReports()
+    late.read = 4.0
+    first, second = report(4.0), report(5.0)
+    assert (late.add(first), late.add(second), len(late)) == (True, True, 2)
+    assert list(late.due(6.0)) == []
+    late.read = 4.5
+    assert list(late.due(6.0)) == [first]
+    assert list(late.due(4.5 + SESSION_LIFE)) == []
+    assert list(late.due(5.0 + SESSION_LIFE)) == [second]
+    assert len(late) == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        event(EventKind.CHALLENGE_RESPONSE_FAILED, tampered=True),
+        event(EventKind.CHALLENGE_RESPONSE_FAILED, source=NOTICES, service=Service.SIP),
+        event(EventKind.INVALID_PASSWORD, source=NOTICES, service=Service.IAX2),
+        event(EventKind.FAILED_ACL, source=NOTICES, account="", acl_name="no_extension_match"),
+    ],
+    ids=["of AMI", "chan_sip", "IAX2", "a probe"],
+)
+def test_a_report_that_ami_cannot_confirm_does_not_wait_for_it(other: SecurityEvent) -> None:
+    """AMI reports neither IAX2 nor unknown extensions of PJSIP, and no proven sender for chan_sip."""
+    late = LateReports()
+    late.read = -inf
+    assert not late.add(UnconfirmedReport(0.0, attempt(trusted=False), other))
+
+
+def test_no_line_waits_for_an_ami_that_cannot_be_asked_nor_beyond_the_bound() -> None:
+    """While it is unknown how far AMI has been read, no line waits; nor does one line too many."""
+    late = LateReports(most=1)
+    assert not late.add(report(0.0))
+    late.read = -inf
+    assert (late.add(report(0.0)), late.add(report(0.0))) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from ipaddress import ip_network
 from pathlib import Path
+from typing import NoReturn
 
+import pytest
 from tests.explain.world import ban
 from tests.support.clock import SetClock
+from tests.support.netns import netns
 from tests.support.world import START, Faulty
 
 from ringfence.explain.facts import read_bans, running_of
+from ringfence.firewall import KERNEL_BACKENDS, make_backend
 from ringfence.firewall.contract import Add
+from ringfence.netlink.connection import NetlinkConnection, NetlinkLostError
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 
@@ -38,6 +43,29 @@ def test_without_a_database(tmp_path: Path) -> None:
     found = read_bans(backend, None, HERE, START)
 
     assert ([one.network for one in found.elements], found.past) == ([HERE], ())
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", KERNEL_BACKENDS)
+def test_the_bans_of_a_silent_kernel_are_unknown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the kernel does not answer, its bans are named as unknown."""
+
+    def silent(*_: object) -> NoReturn:
+        raise NetlinkLostError("the kernel did not answer")
+
+    backend = make_backend(name)
+    with netns():
+        backend.open()
+        backend.apply([Add(HERE, 60)])
+        answered = read_bans(backend, None, HERE, START)
+        with monkeypatch.context() as patch:
+            patch.setattr(NetlinkConnection, "request", silent)
+            unknown = read_bans(backend, None, HERE, START)
+        backend.close()
+
+    assert ([one.network for one in answered.elements], answered.problems) == ([HERE], ())
+    assert unknown.elements == ()
+    assert unknown.problems == ("the kernel's bans are unknown: the kernel did not answer",)
 
 
 def test_each_ban_is_returned_once(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ from ringfence.firewall.ipset.backend import IpsetBackend
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.ports import Ports
+from ringfence.netlink.connection import NetlinkConnection
 from ringfence.values.ban import Scope
-from ringfence.values.network import Network
+from ringfence.values.network import Network, contains
 
 MAXELEM = 64
 PLAN = FirewallPlan(maxelem=MAXELEM)
@@ -284,6 +285,31 @@ def test_one_ban_is_found(backend: Backend) -> None:
     backend.apply([Remove(banned[0].network)])
     assert backend.find(banned[0].network) is None
     assert backend.find(banned[1].network, Scope.SIP_UDP) is not None
+
+
+def test_the_bans_that_cover_a_network_are_found(backend: Backend) -> None:
+    """The bans of a network and of networks around it are found, in each scope; no other is."""
+    texts = ("192.0.0.0/16", "192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "2001:db8:1::/64", "2001:db8:1::7")
+    bans = [(ip_network(text), scope) for text in texts for scope in (Scope.FULL, Scope.SIP_TCP)]
+    many = [Add(ip_network((0x0A000000 + n, 32)), 600) for n in range(50)]
+    backend.apply([*(Add(network, 600, scope) for network, scope in bans), *many])
+    others = ("192.0.2.8", "192.0.2.0/25", "198.51.100.1", "2001:db8:1::8", "2001:db8:1::/80", "::/1")
+
+    for network in map(ip_network, (*texts, *others)):
+        found = [*backend.covering(network)]
+        wanted = {one for one in bans if contains(one[0], network)}
+        assert len(found) == len(wanted)
+        assert {(one.network, one.scope) for one in found} == wanted
+        assert all(590 < one.timeout <= 600 for one in found)
+
+
+def test_an_address_without_a_ban_costs_no_list(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That no ban covers an address is found without a list of the bans."""
+    backend.apply([Add(ip_network(text), 600) for text in ("192.0.2.7", "2001:db8:1::/64")])
+    with monkeypatch.context() as patch:
+        patch.setattr(NetlinkConnection, "stream", lambda *_: pytest.fail("the bans are listed"))
+        for text in ("192.0.2.8", "2001:db8::1"):
+            assert [*backend.covering(ip_network(text))] == []
 
 
 @restored

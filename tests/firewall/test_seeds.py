@@ -61,6 +61,12 @@ NETWORKS: Sequence[Network] = [
 ]
 COMMON = [one for one in NETWORKS if one.prefixlen in DEFAULT_LENGTHS[one.version]]
 """The networks whose set of bans always exists."""
+FILLING: Sequence[Change] = [
+    Add(NETWORKS[0], 600, Scope.SIP),
+    Remove(NETWORKS[1], Scope.SIP),
+    Remove(NETWORKS[0], Scope.SIP),
+]
+"""A ban that may fill its set, and its removal after that of a ban that may be absent."""
 LISTS = (network_lists.ALLOW, network_lists.FRIENDS, network_lists.DENY)
 
 Key = tuple[Network, Scope]
@@ -174,6 +180,8 @@ class Game:
         """Add and remove some bans. What is confirmed must be in the kernel; anything else may be."""
         faulty = bool(self.fault.kind) or self.damaged
         batch = [self._change() for _ in range(self.chosen.randint(1, 12))]
+        if self.seed in CROWDED:
+            batch += FILLING
         try:
             outcomes = self.backend.apply(batch)
         except FirewallError as error:

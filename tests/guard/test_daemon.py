@@ -400,7 +400,7 @@ def test_the_hosts_own_addresses_are_never_banned(tmp_path: Path) -> None:
     run("ip", "address", "add", "192.0.2.1/32", "dev", "lo")
     with Guard(tmp_path, firewall={"backend": "ipset"}) as guard:
         refused = guard.command("ban", "192.0.2.1")
-        why = "192.0.2.1/32: is never banned: an address of this host; --force bans it anyway\n"
+        why = "192.0.2.1: is never banned: an address of this host; --force bans it anyway\n"
         assert (refused.returncode, refused.stderr) == (1, why)
         ban(guard, "192.0.2.2", "192.0.2.3")
         run("ip", "address", "add", "192.0.2.2/32", "dev", "lo")

@@ -11,7 +11,7 @@ from attrs import evolve
 from tests.support.kept import OFFICE, Kept, kept, settings
 from tests.support.netns import run
 
-from ringfence.config.converters import Port, Text
+from ringfence.config.converters import Port, Text, UserName
 from ringfence.config.schema import AmiSettings, AsteriskSettings
 from ringfence.errors import FirewallError
 from ringfence.features.limiter.settings import LimitSettings
@@ -85,7 +85,7 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
     A UDP port that the kernel assigned to the proxy is none of them.
     """
     sockets = frozenset(Endpoint(ip_address("127.0.0.1"), port, Transport.UDP) for port in (5070, 40_000))
-    monkeypatch.setattr(firewall_manager, "find_named_users", NamedUsers)
+    monkeypatch.setattr(firewall_manager, "find_named_users", lambda _: NamedUsers())
     monkeypatch.setattr(firewall_manager, "find_proxy_sockets", lambda _: sockets)
     pbx = evolve(AsteriskSettings(), proxies=(ip_network("127.0.0.1"),))
     behind = evolve(settings(), asterisk=(pbx,))
@@ -98,6 +98,21 @@ def test_the_ports_of_a_proxy_join_those_of_asterisk(monkeypatch: pytest.MonkeyP
         Ports(tuple(sorted({5070, *Ports().udp})), Ports().tcp), sockets
     )
     assert find_sip_sockets(settings()) == SipSockets(None, frozenset(), unnamed=True)
+
+
+def test_the_users_that_a_configuration_names_may_run_asterisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of every PBX count when the sockets of Asterisk are looked up."""
+    asked: list[str] = []
+
+    def find_named_users(users: Iterable[str]) -> NamedUsers:
+        asked.extend(users)
+        return NamedUsers()
+
+    monkeypatch.setattr(firewall_manager, "find_named_users", find_named_users)
+    monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: None)
+    pbxs = [AsteriskSettings(ami=AmiSettings(server_users=(UserName(one),))) for one in ("1000", "pbx")]
+    find_sip_sockets(evolve(settings(), asterisk=tuple(pbxs)))
+    assert asked == ["1000", "pbx"]
 
 
 @pytest.mark.kernel

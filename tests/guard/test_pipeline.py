@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from tests.detect.events import SENDER, event
+from tests.detect.events import NOTICES, SENDER, event
 from tests.support.evidence import Bench, challenge
 
 from ringfence.alarm_codes import AlarmCode
 from ringfence.alarms import MOST
 from ringfence.config.converters import Name
 from ringfence.config.schema import AsteriskSettings, Settings
-from ringfence.detect.confirmation import GUESS
+from ringfence.detect.confirmation import GUESS, PATIENCE
 from ringfence.detect.rules import RULES
 from ringfence.detect.unexplained import BUSY, FEW
 from ringfence.guard.pipeline import known_sources
@@ -175,6 +175,26 @@ def test_answers_by_tls_count_as_soon_as_ami_is_read(bench: Bench) -> None:
         bench.pipeline.on_read(read)
     assert asked == []
     assert len(bench.detector.summary_of(sender, bench.now).attempts) == FEW + 1
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_line_raises_no_alarm_while_ami_may_still_repeat_it(bench: Bench, *, lost: bool) -> None:
+    """Every AMI is asked how far it has been read; the alarm follows then, or when an AMI is lost."""
+    asked: list[float] = []
+    wire: Any = SimpleNamespace(ask_amis=lambda: asked.append(bench.now), drain=lambda: True)
+    bench.pipeline.wire = wire
+    bench.pipeline.tick(wire=False, listening={"pbx": 0.0})
+    line = event(EventKind.CHALLENGE_RESPONSE_FAILED, bench.now, source=NOTICES)
+    bench.pipeline.on_events([evolve(line, forgeable=True)], bench.now)
+    bench.now += PATIENCE
+    bench.pipeline.tick(wire=False, listening={"pbx": 0.0})
+    assert (bench.alarm_codes(), asked) == ([], [bench.now])
+
+    bench.now += 0.5
+    if not lost:
+        bench.pipeline.on_read(bench.now)
+    bench.pipeline.tick(wire=False, listening={} if lost else {"pbx": 0.0})
+    assert (bench.alarm_codes(), len(asked)) == (["evidence.unconfirmed"], 1)
 
 
 def test_the_detector_knows_whether_strangers_may_call() -> None:

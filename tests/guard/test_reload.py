@@ -60,6 +60,7 @@ VALUES: dict[str, object] = {
     "asterisk.ami.tls": True,
     "asterisk.ami.tls_ca": "{folder}/secret",
     "asterisk.ami.tls_verify": False,
+    "asterisk.ami.server_users": ["nobody"],
     "asterisk.logs.paths": ["/var/log/other"],
     "asterisk.logs.timezone": "UTC",
     "asterisk.logs.journal": True,

@@ -14,9 +14,10 @@ from tests.support.clock import SetClock
 
 from ringfence.alarms import Alarms
 from ringfence.clock import Clock
-from ringfence.config.converters import Name
+from ringfence.config.converters import Name, UserName
 from ringfence.config.schema import AmiSettings, AsteriskSettings, LogSettings
 from ringfence.guard.source_manager import SourceManager, SourceWatchdog
+from ringfence.host.listening import foreign_user
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.log_ingest import AlarmCount
 from ringfence.sources.roster import AmiListener
@@ -198,3 +199,13 @@ def test_a_reload_ends_the_pause_of_an_ami_source(managed: Managed) -> None:
     manager.configure([with_ami])
     assert manager._pbxs["one"].ami is source
     assert source._due.is_set()
+
+
+def test_the_user_of_a_program_at_amis_port_is_checked(managed: Managed) -> None:
+    """While Asterisk is down, any user of this host may listen there."""
+    ami = AmiSettings(secret=Secret("s"), server_users=(UserName("1000"),))
+    managed.manager.configure([evolve(ONE, ami=ami)])
+    source = managed.manager._pbxs["one"].ami
+    assert source is not None
+    check: Any = source._foreign_user
+    assert (check.func, check.keywords) == (foreign_user, {"users": ("1000",)})

@@ -1,6 +1,7 @@
 """The ports that Asterisk listens on, found by its user or its process, without the ports of calls."""
 
 import os
+import pwd
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from ringfence.host.listening import (
     find_proxy_sockets,
     find_proxy_users,
     find_users,
+    foreign_user,
     is_here,
 )
 from ringfence.host.speech import Speeches
@@ -232,13 +234,30 @@ def test_without_a_manager_port_the_process_or_the_user_identifies_asterisk(
     (process / "fd").symlink_to("/proc/self/fd")
     named = NamedUsers(ASTERISK)
     with bound(OTHER, (UDP, 5070)):
-        assert find_users([5038], named, tmp_path) == {OTHER}
+        assert find_users([5038], NamedUsers(), tmp_path) == {OTHER}
         assert find_users([5038], named, nowhere) == frozenset()
         with bound(ASTERISK, (UDP, 5080)):
             assert find_users([], named, nowhere) == frozenset()
         with bound(ASTERISK, (UDP, 5060)):
             assert find_users([], NamedUsers(), nowhere) == frozenset()
             assert find_users([], named, nowhere) == {ASTERISK}
+
+
+@kernel
+@in_netns
+def test_a_user_that_does_not_run_asterisk_is_not_taken_for_it(nowhere: Path, tmp_path: Path) -> None:
+    """While Asterisk is down, any user may listen on its port, by a program of its name."""
+    process = tmp_path / "4242"
+    process.mkdir()
+    (process / "comm").write_text("asterisk\n")
+    (process / "fd").symlink_to("/proc/self/fd")
+    named = NamedUsers(ASTERISK)
+    with bound(OTHER, AMI, (UDP, 5070)):
+        assert find_users([5038], named, tmp_path) == frozenset()
+        assert find_ports(5038, nowhere, tmp_path, named=named) is None
+        with bound(ASTERISK, (UDP, 5060)):
+            assert find_users([5038], named, nowhere) == {ASTERISK}
+            assert find_ports(5038, nowhere, tmp_path, named=named) == ListeningPorts((5060,), ())
 
 
 @kernel
@@ -255,13 +274,51 @@ def test_the_users_of_a_proxy_include_the_one_that_opened_its_sockets(nowhere: P
         assert find_proxy_users(named, tmp_path) == {OTHER, 0}
 
 
-def test_the_users_are_those_that_debians_packages_make(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_are_those_that_debians_packages_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asterisk's user and those of Kamailio and OpenSIPS are known by their names; any may be missing."""
     there = {"asterisk": ASTERISK, "opensips": OTHER}
     monkeypatch.setattr(listening, "_user", there.get)
+    monkeypatch.setattr(listening, "_FOLDERS", (tmp_path / "none",))
     assert find_named_users() == NamedUsers(ASTERISK, frozenset({OTHER}))
     there.clear()
     assert find_named_users() == NamedUsers()
+
+
+@kernel
+def test_asterisks_user_is_root_or_named_so_or_owns_its_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any other user is foreign, by name and number; none is while only root is known."""
+    there = dict[str, int]()
+    monkeypatch.setattr(listening, "_user", there.get)
+    monkeypatch.setattr(listening, "_FOLDERS", (tmp_path, tmp_path / "none"))
+    somebody = next(one for one in pwd.getpwall() if one.pw_uid not in {0, ASTERISK, OTHER})
+    users = (0, ASTERISK, OTHER, somebody.pw_uid, 4_000_000_000)
+    name = f"{somebody.pw_name} ({somebody.pw_uid})"
+
+    assert [foreign_user(user) for user in users] == ["", "", "", "", ""]
+    there["asterisk"] = OTHER
+    os.chown(tmp_path, ASTERISK, -1)
+    assert find_named_users() == NamedUsers(OTHER, owners=frozenset({ASTERISK}))
+    assert [foreign_user(user) for user in users] == ["", "", "", name, "4000000000"]
+
+
+def test_the_configuration_names_further_users_of_asterisk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a user, perhaps of a container, has a number or a name; a name without a user is left out."""
+    monkeypatch.setattr(listening, "_FOLDERS", (tmp_path / "none",))
+    users = (str(OTHER), "root", "no-such-user")
+    assert find_named_users(users).owners == {OTHER, 0}
+    assert [foreign_user(user, users) for user in (OTHER, 4_000_000_000)] == ["", "4000000000"]
+
+
+def test_the_most_usual_users_need_no_look_up_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of names that does not answer delays no login to their Asterisk."""
+    monkeypatch.setattr(listening, "_user", pytest.fail)
+    assert foreign_user(0) == ""
 
 
 def test_ports_are_unknown_without_the_kernels_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import json
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC
 from ipaddress import ip_address, ip_network
@@ -40,7 +40,7 @@ from ringfence.parse.log import LogReader
 from ringfence.parse.request_stream import RequestStreams
 from ringfence.parse.requests import parse_requests
 from ringfence.parse.tls_records import TlsStreams, parse_exchange
-from ringfence.sources.wire import WireHost, WireItem, WireSink, WireSource
+from ringfence.sources.wire import REQUEST, WireHost, WireSource
 from ringfence.store.database import Store
 from ringfence.values.ban import Scope
 from ringfence.values.event import AMI, SecurityEvent, Service, SourceId, Transport
@@ -112,7 +112,8 @@ class Guard:
         for ami in self._ami.values():
             ami.receive(b"Asterisk Call Manager/11.0.0\r\n", clock.mono())
         self._log = {name: LogReader(SourceId(name, "log:full"), timezone=UTC) for name in _ASTERISKS}
-        self._wire = WireSource(WireSink(), _Host(site), containers=[ip_network((HERE, 24), strict=False)])
+        containers = [ip_network((HERE, 24), strict=False)]
+        self._wire = WireSource(self._pipeline, _Host(site), containers=containers)
 
     def close(self) -> None:
         """Close the database."""
@@ -150,19 +151,15 @@ class Guard:
             account, address = report.data.decode().split()
             self._friends.on_contact(Contact(PBX, Service.SIP, account, ip_address(address)))
         else:
-            self._pipeline.on_packets(self._read(report, now), now)
+            self._wire.on_packet(self._copied(report), now)
+            self._wire.on_turn(now, more=True)
 
-    def _read(self, report: Report, now: float) -> Sequence[WireItem]:
-        """Return what the wire source reads in a packet."""
-        seen: list[WireItem] = []
+    def _copied(self, report: Report) -> Logged:
+        """Return a packet as the kernel copies it."""
         if report.source == "request":
-            self._wire._add_request(Logged(None, report.data, own=False), seen)
-        else:
-            own = report.program != OTHER_SERVER and not self._site.container
-            self._wire._add_answers(
-                Logged(None, report.data, own, user=_USERS.get(report.program)), seen, now
-            )
-        return seen
+            return Logged(None, report.data, own=False, prefix=REQUEST)
+        own = report.program != OTHER_SERVER and not self._site.container
+        return Logged(None, report.data, own, user=_USERS.get(report.program))
 
     def wait(self, until: float) -> None:
         """Advance the time, with the periodic work of each second."""

@@ -7,7 +7,17 @@ from ipaddress import ip_address
 
 import pytest
 
-from ringfence.netlink.sock_diag import CLOSED, LISTENING, address_of, port_of, sockets
+from ringfence.netlink import sock_diag
+from ringfence.netlink.sock_diag import (
+    CLOSED,
+    ESTABLISHED,
+    LISTENING,
+    address_of,
+    peer_user,
+    port_of,
+    sockets,
+)
+from ringfence.values.network import Address
 
 
 @pytest.mark.parametrize(
@@ -50,6 +60,18 @@ def test_only_the_requested_states_are_listed() -> None:
     assert inode not in listed
 
 
+def test_only_the_requested_ports_are_listed() -> None:
+    """The kernel leaves out the other connections of a port: there may be very many."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as one,
+        socket.create_connection(server.getsockname()),
+    ):
+        here, there = (end.getsockname()[1].to_bytes(2, "big") for end in (server, one))
+        [row] = sockets(socket.AF_INET, socket.IPPROTO_TCP, 1 << ESTABLISHED, ports=(here, there))
+    assert (row.local_port, row.remote_port) == (here, there)
+
+
 def test_a_protocol_without_a_list_is_an_oserror() -> None:
     """A protocol without a list is an OSError, as on a kernel without the module for it."""
     with pytest.raises(OSError, match="sock_diag") as raised:
@@ -62,3 +84,59 @@ def test_an_ipv4_mapped_address_is_ipv4() -> None:
     assert address_of(b"\0" * 10 + b"\xff\xff" + bytes([192, 0, 2, 7])) == ip_address("192.0.2.7")
     assert address_of(bytes([192, 0, 2, 7])) == ip_address("192.0.2.7")
     assert address_of(ip_address("2001:db8::7").packed) == ip_address("2001:db8::7")
+
+
+def ends_of(one: socket.socket) -> tuple[tuple[Address, int], tuple[Address, int]]:
+    """Return address and port of a connected socket, and of its peer."""
+    own, peer = one.getsockname(), one.getpeername()
+    return (ip_address(own[0]), own[1]), (ip_address(peer[0]), peer[1])
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "peer"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+    ids=["IPv4", "IPv6", "dual-stack"],
+)
+def test_the_user_of_a_peer_is_known_while_a_process_holds_its_socket(
+    family: socket.AddressFamily, host: str, peer: str
+) -> None:
+    """Before it is accepted, and once it is closed, the kernel names root: then the user is unknown."""
+    server = socket.create_server((host, 0), family=family, dualstack_ipv6=host == "::")
+    with server, socket.create_connection((peer, server.getsockname()[1])) as own:
+        ends = ends_of(own)
+        assert peer_user(*ends) is None
+        with server.accept()[0]:
+            assert peer_user(*ends) == os.geteuid()
+        assert peer_user(*ends) is None
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_user_of_a_peer_is_the_one_that_accepted_the_connection() -> None:
+    """A program may open its port as root, and accept connections as another user."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as own,
+    ):
+        os.seteuid(65_534)
+        try:
+            accepted, _ = server.accept()
+        finally:
+            os.seteuid(0)
+        with accepted:
+            assert peer_user(*ends_of(own)) == 65_534
+
+
+def test_without_a_list_the_user_of_a_peer_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is on a kernel that cannot list its TCP sockets."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOENT, "sock_diag")
+
+    monkeypatch.setattr(sock_diag, "sockets", failing)
+    home = ip_address("127.0.0.1")
+    assert peer_user((home, 40_000), (home, 5_038)) is None

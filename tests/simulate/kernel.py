@@ -29,7 +29,7 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
-from ringfence.values.network import Network
+from ringfence.values.network import Network, contains
 
 Key = tuple[Network, Scope]
 
@@ -211,6 +211,10 @@ class KernelBackend:
         """Return one ban if it has time left, else None."""
         left = self._kernel.ends.get((network, scope), -math.inf) - self._schedule.mono
         return Element(network, left, 0, 0, scope) if left > 0 else None
+
+    def covering(self, network: Network) -> Iterator[Element]:
+        """Yield the bans of ``network`` and of all networks around it, or fail as ``list`` does."""
+        return (one for one in self.list() if contains(one.network, network))
 
     def health(self) -> Health:
         """Check whether another program removed the rules."""

@@ -52,7 +52,7 @@ from ringfence.guard.firewall_side import ChosenBackend, build_firewall_side
 from ringfence.guard.pipeline import EffectHandler, known_sources
 from ringfence.guard.process import LOG
 from ringfence.host import protected
-from ringfence.sources import log_file, nflog, state
+from ringfence.sources import ami, log_file, nflog, state
 from ringfence.store.database import Store
 from ringfence.store.file import Connection
 from ringfence.store.rows import Execute
@@ -191,6 +191,7 @@ class Host:
             *((protected, "read_addresses", lambda: _OWN), (protected, "read_protected", dict)),
             *((exemptions, "follow_addresses", _never), (exemptions, "follow_protected", dict)),
             (source_manager, "follow_containers", _never),
+            (ami, "peer_user", _nothing),
             (source_manager, "find_answer_users", lambda *_: frozenset({100})),
             (firewall_manager, "find_sip_sockets", lambda *_: sockets),
             (firewall_manager, "flush_other_backends", lambda _: ()),

@@ -99,12 +99,17 @@ class Recorder:
 Then = Callable[[Recorder], Coroutine[Any, Any, None]]
 
 
-async def listen(target: AmiTarget, then: Then, backoff: Backoff | None = None) -> Recorder:
+async def listen(
+    target: AmiTarget,
+    then: Then,
+    backoff: Backoff | None = None,
+    foreign_user: Callable[[int], str] | None = None,
+) -> Recorder:
     """Run a source on ``target`` while ``then`` runs; no resource of it may be left."""
     with capture_logs() as logs:
         pauses = backoff if backoff is not None else Backoff(0.01, 0.02)
         recorder = Recorder(logs)
-        recorder.source = AmiSource(target, recorder.sink, pauses)
+        recorder.source = AmiSource(target, recorder.sink, pauses, foreign_user=foreign_user)
         async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             task = group.create_task(recorder.source.run())
             await then(recorder)
@@ -401,6 +406,59 @@ def test_a_login_sends_a_digest_in_place_of_the_secret() -> None:
     digest = md5(f"123456789{SECRET}".encode(), usedforsecurity=False).hexdigest()
     assert f"Key: {digest}\r\n".encode() in received
     assert SECRET.encode() not in received
+
+
+def test_a_program_of_a_user_that_does_not_run_asterisk_gets_no_login() -> None:
+    """While Asterisk is down, any user may listen on its port: nothing is sent there, and no event counts."""
+    asked: set[int] = set()
+    received = bytearray()
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(BANNER + packet())
+        received.extend(await reader.read())
+
+    def foreign_user(user: int) -> str:
+        asked.add(user)
+        return "mallory (1001)"
+
+    async def main() -> Recorder:
+        async with raw(impostor) as port:
+            return await listen(target_at(port), at(State.FOREIGN_USER), foreign_user=foreign_user)
+
+    recorder = asyncio.run(main())
+
+    assert asked == {os.geteuid()}
+    assert received == b""
+    assert recorder.events == []
+    assert " runs as the user mallory (1001), but Asterisk " in recorder.source.condition.detail
+    assert "(ss -ltnp 'sport = :" in recorder.source.condition.detail
+    assert "add its user to server_users in [asterisk.ami]" in recorder.source.condition.detail
+
+
+@pytest.mark.parametrize("why", ["user", "unknown", "certificate"])
+def test_a_program_that_may_be_asterisk_gets_the_login(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Its user may run Asterisk, or is unknown (it is elsewhere), or its certificate is verified."""
+    tls = AmiTls(certificate) if why == "certificate" else None
+    name = "" if why == "user" else "mallory (1001)"
+    if why == "unknown":
+        monkeypatch.setattr(ami, "peer_user", lambda *_: None)
+
+    async def main() -> Recorder:
+        async with AmiServer(Script(play=[GRANTED]), certificate=certificate if tls else None) as server:
+            target = target_at(server.port, tls=tls)
+            return await listen(target, at(State.LISTENING), foreign_user=lambda _: name)
+
+    assert asyncio.run(main()).states == ["listening"]
+
+
+def test_events_before_the_login_do_not_count() -> None:
+    """No Asterisk sends any, but a program in its place could, before its user is known."""
+    early = packet().decode() + "Response: Success\r\nChallenge: 123456789"
+    recorder = run_on_raw(refuser(early, bytearray()), at(State.LISTENING))
+
+    assert {event.kind for event in recorder.events} == {EventKind.SUCCESSFUL_AUTH}
 
 
 def test_a_refused_login() -> None:

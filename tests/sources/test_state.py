@@ -13,6 +13,7 @@ def test_the_states_are_an_interface() -> None:
         "tls failed",
         "not ami",
         "no md5 challenge",
+        "foreign user",
         "login refused",
         "unresponsive",
         "lost",

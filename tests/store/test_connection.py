@@ -25,6 +25,7 @@ from ringfence.errors import StoreError
 from ringfence.store.database import Store
 from ringfence.store.writer import Writer
 from ringfence.threads import MOMENT
+from ringfence.values.entry import ListEntry, ListKind
 from ringfence.values.friend import Friend, FriendReason
 
 
@@ -63,6 +64,14 @@ def test_a_full_disk_hides_neither_bans_nor_friends(tmp_path: Path, folder: str)
         with _no_file_grows():
             assert [*store.bans.running(2_000.0)] == bans
             assert store.friends.current(2_000.0, 9_999) == friends
+
+
+def test_a_full_disk_hides_no_entry_of_the_lists(store: Store) -> None:
+    """Megabytes of entries are read without a temporary file: a start needs the whole allow list."""
+    entries = [ListEntry(ListKind.ALLOW, f"{n:04}.example", "a" * 1_000, 1_000.0) for n in range(3_000)]
+    store.entries.add(entries)
+    with _no_file_grows():
+        assert [*store.entries.current(ListKind.ALLOW, 2_000.0)] == entries
 
 
 def test_a_large_database_takes_little_memory(path: Path) -> None:

@@ -25,17 +25,26 @@ Injected = Callable[[], list[str]]
 
 @contextmanager
 def injected(
-    pid: int, call: str, fault: str, when: str, output: Path, path: Path | None = None
+    pid: int,
+    call: str,
+    fault: str,
+    when: str,
+    output: Path,
+    path: Path | None = None,
+    *,
+    programs: bool = True,
 ) -> Iterator[Injected]:
     """Let strace do ``fault`` at system calls of a process while the block runs.
 
     ``fault`` is ``error=ENOSPC`` or ``signal=KILL``, for example. ``when`` is the number of the call in its
     thread, such as ``3``, or ``3+`` for all from this one. Only calls for the file ``path`` count, if it is
-    set. strace writes to ``output``.
+    set. Without ``programs``, strace leaves a program that the process starts alone. strace writes to
+    ``output``.
     """
     inject = [f"--inject={call}:{fault}:when={when}", *(["-P", str(path)] if path is not None else [])]
+    follow = ["-f"] if programs else ["-f", "--detach-on=execve"]
     tracer = subprocess.Popen(
-        ["strace", "-f", "-q", "-yy", "-o", str(output), "-p", str(pid), "-e", f"trace={call}", *inject],
+        ["strace", *follow, "-q", "-yy", "-o", str(output), "-p", str(pid), "-e", f"trace={call}", *inject],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

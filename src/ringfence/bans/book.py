@@ -18,7 +18,7 @@ from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome, Remove
 from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
-from ringfence.values.network import NetworkSet
+from ringfence.values.network import NetworkSet, format_network
 
 CHUNK = 2_000
 """The maximum number of bans that one call adds to the kernel or removes, in some ten milliseconds."""
@@ -100,7 +100,7 @@ def _adopted(key: int, now: float, left: float) -> Ban:
 
 def failure_lines(outcomes: Iterable[Outcome]) -> list[str]:
     """Return a line (network and error) for each ban or unban that the kernel refused."""
-    return [f"{one.change.network}: {one.error}" for one in outcomes if one.error is not None]
+    return [f"{format_network(one.change.network)}: {one.error}" for one in outcomes if one.error is not None]
 
 
 @define
@@ -193,7 +193,7 @@ class Book:
             if why is None:
                 wanted.append(ban)
             else:
-                refused.append(f"{ban.network}: {why}")
+                refused.append(f"{format_network(ban.network)}: {why}")
         outcomes = yield from self.add(wanted, News.NEW, now)
         return refused + failure_lines(outcomes)
 

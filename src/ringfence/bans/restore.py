@@ -160,9 +160,15 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
     the recorded one, the clock was set. Otherwise a ban in the kernel decides: if the clock was set, the end
     of this ban in the kernel differs from its end in the database by as much. ``found`` has the keys of the
     kernel's bans, each with the seconds left at ``now`` (epoch seconds). Return whether it is the same boot.
-    Raise StoreError if the database cannot be read; then nothing is recorded.
+    Raise StoreError if the database cannot be read. If it is the recorded offset that cannot, queue a write
+    that records the clock, and moves the bans, in the same boot. It precedes the records of all later bans:
+    these have times by the present clock.
     """
-    known, booted = records.clock()
+    try:
+        known, booted = records.clock()
+    except StoreError:
+        records.queue_clock_follow(offset, boot, CLOCK_STEP, now)
+        raise
     step = _step(known, offset) or 0.0
     same_boot = bool(boot) and boot == booted
     confirmed = bool(step) and (

@@ -29,6 +29,7 @@ from ringfence.values.network import (
     Address,
     Network,
     exempts_friends,
+    format_network,
     is_one_host,
     overlap,
     sender_of,
@@ -139,7 +140,7 @@ async def unban(enforcer: Enforcer, networks: Sequence[Network]) -> UnbanResult:
                 enforcer.require_enforcing()
                 keys = foreign.adopt(enforcer, network)
             if not keys:
-                not_banned.append(str(network))
+                not_banned.append(format_network(network))
             begun = _CommandTime.now(enforcer, keys)
             for part in in_parts(keys):
                 for key in part:

@@ -52,7 +52,7 @@ def alarms_list(
     output.choose(local=local)
     seconds = duration_from("--since", since) if since else None
     with errors_reported():
-        period = {} if seconds is None else {"seconds": seconds}
+        period: dict[str, Any] = {} if seconds is None else {"seconds": seconds}
         rows, absent = ask_or_read(config, "alarms", past=past, **period)
     if as_json:
         echo_json(rows)

@@ -12,6 +12,7 @@ from io import TextIOWrapper
 from typing import Annotated, Any, ClassVar
 
 import typer
+from typer.main import get_command
 
 import ringfence
 from ringfence import street
@@ -113,8 +114,9 @@ def main() -> None:
         if printable(argument) != argument:
             echo_stderr(f"{argument} contains an invisible character; fix: type it again")
             sys.exit(Exit.USAGE)
+    command = get_command(app)  # a call of ``app`` itself would replace the excepthook
     try:
-        app()
+        command()
     except OutputError as error:
         with suppress(OutputError):
             echo_stderr(str(error))

@@ -161,7 +161,7 @@ def unban(
     if allow:  # before the unban: otherwise a new ban could be placed between the two
         wanted = [format_network(network) for network in networks]
         code, accepted = allow_entries(config, wanted, "unban --allow")
-    allowed = {str(parse_network(text)) for text in accepted}
+    allowed = {format_network(parse_network(text)) for text in accepted}
     with errors_reported():
         if everything:
             echo(f"{counted(_unban(settings, all=True), 'ban')} ended")
@@ -195,7 +195,8 @@ def _print_outcome(done: str, networks: Mapping[Network, str], problems: Sequenc
     problem that concerns a single network begins with this network. The line is left out if no address
     succeeded, or if it is unknown which ones did. If there are problems, exit with the code for a problem.
     """
-    failed = [any(problem.startswith(f"{network}: ") for problem in problems) for network in networks]
+    begins = [f"{format_network(network)}: " for network in networks]
+    failed = [any(problem.startswith(begin) for problem in problems) for begin in begins]
     # If a problem concerns several networks or none of them, it is unknown which ones succeeded.
     if sum(failed) == len(problems) < len(networks):
         texts = (text for text, bad in zip(networks.values(), failed, strict=True) if not bad)
@@ -218,7 +219,7 @@ def _explain_no_bans(path: Path, wanted: list[str] | None) -> None:
     the hint names the command that shows the deny list, because this list may contain them. Else it names
     the command that bans.
     """
-    if not ask_daemon(path, "status")["firewall"]["enforcing"]:
+    if not ask_daemon(path, "status", quietly=True)["firewall"]["enforcing"]:
         echo_stderr("Nothing is dropped at present; see: ringfence status")
     elif wanted:
         echo_stderr("Denied networks are listed by: ringfence deny list")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,7 +28,7 @@ from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
-from ringfence.host.listening import find_named_users, find_proxy_sockets, is_here
+from ringfence.host.listening import find_named_users, find_proxy_sockets, foreign_user, is_here
 from ringfence.host.mounts import local_files
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
@@ -216,7 +217,8 @@ async def _ami_findings(pbx: AsteriskSettings) -> list[Finding]:
 
     If it can log in, also report the weaknesses of this connection that the daemon would find.
     """
-    source = AmiSource(target_of(pbx), lambda _events, _now: None)
+    foreign = partial(foreign_user, users=pbx.ami.server_users)
+    source = AmiSource(target_of(pbx), lambda _events, _now: None, foreign_user=foreign)
     what = f"{pbx.name}: manager interface at {pbx.ami.host}:{pbx.ami.port}"
     try:
         async with asyncio.timeout(AMI_TIMEOUT), asyncio.TaskGroup() as group:

@@ -271,28 +271,35 @@ def answer_without_daemon(settings: Settings, do: str, **arguments: object) -> A
 def answer_instead(error: DaemonUnreachableError, settings: Settings, do: str, **arguments: object) -> Any:  # noqa: ANN401 - the same
     """Answer the request ``do``, which failed with ``error``, without the daemon; return the answer.
 
-    If the daemon hangs, print that. If a daemon may run that has got a request that changes something, or
-    would not notice the change, raise ``error`` instead.
+    If the daemon hangs, print that. Raise ``error`` instead if only a daemon can answer the request, or if a
+    daemon may run that has got a request that changes something, or would not notice the change.
     """
-    from ringfence.guard.offline import CHANGES  # noqa: PLC0415 - as above
+    from ringfence.guard.offline import ANSWERS, CHANGES  # noqa: PLC0415 - as above
 
-    if isinstance(error, NoAccessError | NoAnswerError) and do in CHANGES:
+    may_run = isinstance(error, NoAccessError | NoAnswerError)
+    if do not in ANSWERS or (may_run and do in CHANGES):
         raise error
     if isinstance(error, HangingError) and not error.is_known:
         echo_stderr(error.state)
     return answer_without_daemon(settings, do, **arguments)
 
 
-def ask_or_read(where: Path | Settings, do: str, **arguments: Any) -> tuple[Any, str]:  # noqa: ANN401 - as above
+def ask_or_read(
+    where: Path | Settings,
+    do: str,
+    *,
+    quietly: bool = False,
+    **arguments: Any,  # noqa: ANN401 - as above
+) -> tuple[Any, str]:
     """Send the request ``do`` to the daemon; if no daemon answers, answer the request from its database.
 
-    ``where`` is the configuration, or its file (see :func:`ask_daemon`). Return the answer, and why the
-    daemon could not be reached; "" if it gave the answer. Raise NoAccessError or NoAnswerError for a change
-    if a daemon may run.
+    ``where`` is the configuration, or its file (see :func:`ask_daemon`, also for ``quietly``). Return the
+    answer, and why the daemon could not be reached; "" if it gave the answer. Raise NoAccessError or
+    NoAnswerError for a change if a daemon may run, and DaemonUnreachableError if only a daemon can answer.
     """
     try:
         if isinstance(where, Path):
-            return ask_daemon(where, do, **arguments), ""
+            return ask_daemon(where, do, quietly=quietly, **arguments), ""
         return ask(where, do, **arguments), ""
     except DaemonUnreachableError as error:
         settings = settings_from(where) if isinstance(where, Path) else where

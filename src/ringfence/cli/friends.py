@@ -129,7 +129,13 @@ def _send(path: Path, rows: Sequence[dict[str, str]]) -> int:
         following = list(islice(rest, _BATCH))
         more = bool(following)
         imported = ask_daemon(
-            path, "friends_import", friends=batch, transfer=transfer, before=before, more=more
+            path,
+            "friends_import",
+            quietly=before > 0,  # the first request has printed the mistakes of the configuration
+            friends=batch,
+            transfer=transfer,
+            before=before,
+            more=more,
         )
         if not more:
             return int(imported)

@@ -1,6 +1,7 @@
 """``ringfence why``: show everything known about an address or an account, and advice."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +14,7 @@ from ringfence.cli.output import JsonOption, echo_json, echo_stderr, errors_repo
 from ringfence.cli.plain_text import cut
 from ringfence.cli.screen import Screen, fitting, show_facts, show_list, table_of
 from ringfence.clock import format_duration, time_left
-from ringfence.errors import Exit
+from ringfence.errors import DaemonUnreachableError, Exit, StoreError
 from ringfence.explain.headlines import (
     BAD_VERDICTS,
     account_headline,
@@ -122,8 +123,8 @@ def why(
         by_account = is_account(about)
         if by_account:
             found, _ = ask_or_read(config, "why_account", account=about)
-            for facts in street.functions("why_account", "facts"):
-                found |= facts(config, about)
+            for module in street.modules("why_account"):
+                found |= module.facts(_answer_to(config, *module.request(about)), about)
         else:
             [network] = networks_from([about])
             found, _ = ask_or_read(config, "why", network=str(network))
@@ -136,6 +137,18 @@ def why(
     echo_stderr(*found["problems"])
     if found["problems"]:
         raise typer.Exit(Exit.PROBLEM)
+
+
+def _answer_to(config: Path, do: str, fields: Document) -> Document:
+    """Return the answer to a feature's request; {} without a daemon and a readable database.
+
+    The answer to ``why_account`` has reported that already, and the mistakes of the configuration too.
+    """
+    try:
+        answer: Document = ask_or_read(config, do, quietly=True, **fields)[0]
+    except (DaemonUnreachableError, StoreError):
+        return {}
+    return answer
 
 
 def _print(found: Document, screen: Screen) -> None:
@@ -152,7 +165,7 @@ def _print_tables(screen: Screen, found: Document) -> None:
     if found["groups"]:
         screen.show()
         last = [*reversed(found["groups"][:_MAX_SHOWN])]
-        screen.print(fitting((_attempts(last, left_out) for left_out in _LEFT_OUT), screen))
+        screen.print(fitting((_attempts(last, left_out) for left_out in _choices(last)), screen))
         more = sum(one["times"] for one in found["groups"][_MAX_SHOWN:])
         if more:
             screen.show(f"{counted(more, 'earlier one')}: --json")
@@ -230,6 +243,15 @@ def _entry(entry: Document) -> str:
     ends = f", until {short_time(entry['ends'])}" if entry["ends"] else ""
     note = f", {entry['note']}" if entry["note"] else ""
     return f"{entry['list']}: {entry['entry']}{leads}{note}, from {entry['source']}{forced}{ends}"
+
+
+def _choices(groups: list[Document]) -> Sequence[frozenset[str]]:
+    """Return what to leave out of the table of attempts, as _LEFT_OUT has it.
+
+    If the attempts were made on several days, the date is left out last: a time does not show the day.
+    """
+    days = {short_time(one[key])[:10] for one in groups for key in ("first", "time")}
+    return _LEFT_OUT if len(days) == 1 else (*(one - {"date"} for one in _LEFT_OUT), _LEFT_OUT[-1])
 
 
 def _attempts(groups: list[Document], left_out: frozenset[str]) -> Table:

@@ -31,8 +31,8 @@ from ringfence.values.secret import Secret
 MAX_SECRET_BYTES = 1024
 
 
-def is_there(path: Path) -> bool:
-    """Whether the file ``path`` exists; False if this user may not know it."""
+def is_visible(path: Path) -> bool:
+    """Whether the file ``path`` exists and this user may know that."""
     try:
         return path.exists()
     except OSError:  # systemd's folder of credentials is for another user only

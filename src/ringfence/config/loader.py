@@ -28,7 +28,7 @@ from cattrs import AttributeValidationNote, ClassValidationError, Converter, Ite
 from cattrs.errors import ForbiddenExtraKeysError
 
 from ringfence import street
-from ringfence.config.converters import HOOKS, Hook, Paths, is_there, list_only, read_secret
+from ringfence.config.converters import HOOKS, Hook, Paths, is_visible, list_only, read_secret
 from ringfence.config.environment import needing, overridden, remove_absent
 from ringfence.config.schema import AmiSettings, AsteriskSettings, RuleSettings, Settings, default_rules
 from ringfence.errors import ConfigError
@@ -140,7 +140,7 @@ def parse(
     entries = _entries(tree)
     problems += _clashes(entries, none=tree.get("asterisk") == [])
     problems += _shared_logs(settings.asterisk)
-    problems += _unheard(settings)
+    problems += _without_source(settings)
     problems += needing(tree)
     found, missing = _secrets(entries, environ) if secrets else ([], [])
     settings, faults = _check_features(settings, tree, secrets=secrets)
@@ -225,7 +225,7 @@ def _converter() -> Converter:
         listed = list_only(converter.get_structure_hook(kind))
         converter.register_structure_hook_func(partial(eq, kind), listed)
         # A list that may be None needs a hook of its own.
-        converter.register_structure_hook_func(partial(eq, kind | None), _given(converter, kind))
+        converter.register_structure_hook_func(partial(eq, kind | None), _optional(converter, kind))
     converter.register_structure_hook_func(partial(eq, Paths | None), HOOKS[Paths])
     return converter
 
@@ -238,13 +238,14 @@ def _lists_in(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type
         yield kind
 
 
-def _given(converter: Converter, kind: Any) -> Hook:  # noqa: ANN401 - a type
-    hook = converter.get_structure_hook(kind)
+def _optional(converter: Converter, kind: Any) -> Hook:  # noqa: ANN401 - a type
+    """Return the hook of ``kind | None``: that of ``kind``, because TOML has no null."""
+    structure = converter.get_structure_hook(kind)
 
-    def given(value: object, _: object) -> object:
-        return hook(value, kind)
+    def hook(value: object, _: object) -> object:
+        return structure(value, kind)
 
-    return given
+    return hook
 
 
 _CONVERTER = _converter()
@@ -407,7 +408,7 @@ def _with_secrets(settings: Settings, found: Sequence[Secret | None]) -> Setting
     return evolve(settings, asterisk=tuple(known))
 
 
-def _unheard(settings: Settings) -> list[str]:
+def _without_source(settings: Settings) -> list[str]:
     """Return a problem for each PBX of which neither AMI nor a log is read: copied packets do not suffice."""
     return [
         f"asterisk[{index}]: it has no source; fix: ami.enabled = true, or logs.paths"
@@ -426,7 +427,7 @@ def _secret(entry: _Entry, environ: Mapping[str, str]) -> Secret:
         return read_secret(ami.secret_file, "secret_file")
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     path = Path(credentials) / f"{entry.name}.secret" if credentials else None
-    if path is None or not is_there(path):
+    if path is None or not is_visible(path):
         raise ValueError(
             "secret: is missing; name a file that holds it with secret_file, "
             f'or give the unit a credential "{entry.name}.secret"'

@@ -57,7 +57,8 @@ class AmiSettings:
     With ``enabled`` false, ringfence does not connect to AMI, and no secret is needed. The password is
     ``secret``, or the content of ``secret_file``. ``tls_ca`` is a file of certificates to trust instead of
     the system's. With ``tls_verify`` false, any certificate is accepted (Asterisk's sample certificates are
-    self-signed).
+    self-signed). ``server_users`` are users, by name or number, whose programs on this host are taken for
+    this Asterisk besides its usual users.
     """
 
     enabled: bool = True
@@ -69,6 +70,7 @@ class AmiSettings:
     tls: bool = False
     tls_ca: Path | None = None
     tls_verify: bool = True
+    server_users: tuple[UserName, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -140,7 +142,7 @@ class WireSettings:
 _T = TypeVar("_T")
 
 
-def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
+def _feature_fields(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
     """Return attrs fields for the tables that features add to ``inside``, made like the field ``like``."""
     return [
         like.evolve(name=table, alias=table, type=module.TABLE, default=Factory(module.TABLE))
@@ -148,8 +150,8 @@ def _brought(inside: str, like: "Attribute[Any]") -> "list[Attribute[Any]]":
     ]
 
 
-def _with_brought(inside: str, _: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
-    return [*own, *_brought(inside, own[-1])]
+def _with_feature_fields(inside: str, _: type, own: "list[Attribute[Any]]") -> "list[Attribute[Any]]":
+    return [*own, *_feature_fields(inside, own[-1])]
 
 
 @frozen
@@ -162,7 +164,7 @@ class _Tables:
         return found
 
 
-@frozen(field_transformer=partial(_with_brought, "asterisk"))
+@frozen(field_transformer=partial(_with_feature_fields, "asterisk"))
 class AsteriskSettings(_Tables):
     """``[[asterisk]]``: one PBX, its sources, and the SIP proxies on this host in front of it.
 
@@ -179,7 +181,7 @@ class AsteriskSettings(_Tables):
     wire: WireSettings = Factory(WireSettings)
 
 
-@frozen(field_transformer=partial(_with_brought, "firewall"))
+@frozen(field_transformer=partial(_with_feature_fields, "firewall"))
 class FirewallSettings(_Tables):
     """``[firewall]``: the firewall, and where and how it drops packets. Features add tables of their own.
 
@@ -326,8 +328,8 @@ def default_rules() -> dict[str, RuleSettings]:
     return {rule.name: RuleSettings.of(rule) for rule in RULES}
 
 
-# The guard's last table stays the last one.
-@frozen(field_transformer=lambda _, own: [*own[:-1], *_brought("", own[-1]), own[-1]])
+# The tables of features stand before ``display``, which stays the last table.
+@frozen(field_transformer=lambda _, own: [*own[:-1], *_feature_fields("", own[-1]), own[-1]])
 class Settings(_Tables):
     """All settings. ``rules`` has an entry for every rule."""
 
@@ -380,7 +382,7 @@ class Settings(_Tables):
         That is the entries of both lists, what features add, and the maximum number of networks in a set of
         the kernel.
         """
-        said = [
+        entries = [
             *((ListKind.ALLOW, text_of(*code_of(network))) for network in self.allow.networks),
             *((ListKind.ALLOW, host) for host in self.allow.hosts),
             *((ListKind.ALLOW, parse_region(region).text) for region in self.allow.countries),
@@ -388,7 +390,7 @@ class Settings(_Tables):
             *((ListKind.DENY, parse_region(region).text) for region in self.deny.countries),
         ]
         configured = Configured(
-            entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in said),
+            entries=tuple(ListEntry(side, what, "", 0.0, None, CONFIGURATION) for side, what in entries),
             most=self.firewall.max_bans,
         )
         return self.with_features("with_lists", configured)

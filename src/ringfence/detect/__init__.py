@@ -2,8 +2,10 @@
 
 A rule decides on a ban if enough attempts lie within its time window. The package performs no I/O and gets
 the time as an argument. ``sessions`` has the table of senders and their sessions, and states how events
-become attempts. ``attribution`` combines the sources. ``history`` has the subjects, and keeps their attempts
-within bounds. ``rules`` lists the limits (one row for each rule), ``detector`` connects the parts.
+become attempts. ``attribution`` combines the sources. ``conversation`` and ``nonces`` interpret copied
+packets, and ``unexplained`` counts the requests that could not be read. ``history`` has the subjects, and
+keeps their attempts within bounds. ``rules`` lists the limits (one row for each rule), and ``judge`` applies
+them. ``friend_attempts`` applies those for known phones. ``detector`` connects the parts.
 
 Words of this package:
 

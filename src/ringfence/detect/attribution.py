@@ -18,6 +18,9 @@ A report that nothing confirms waits ``confirmation.PATIENCE`` seconds. Then it 
 listed, but leads to no ban. If the wire would have seen the challenge of a true attempt and saw none, the
 report is a forgery and is not listed.
 
+A log line that AMI may still repeat waits longer: until AMI's events have been read up to its arrival
+(``confirmation.LateReports``). Otherwise an alarm would name each attempt that a slow AMI reports late.
+
 A busy machine may read a report so late that its attempt cannot be found any more. Such a report is left
 out if a faster source has reported the attempt (``Confirmation.take_overdue``; for a line about a connection
 ``Confirmation.is_retold``). So no attempt counts twice.
@@ -40,6 +43,7 @@ from ringfence.detect.confirmation import (
     Confirmation,
     Connections,
     KnownSources,
+    LateReports,
     Listening,
     NoConnections,
     UnconfirmedReports,
@@ -146,6 +150,7 @@ class Attribution:
         self._unread_clients: OrderedDict[bytes, Endpoint] = OrderedDict()
         self._logins = Logins()
         self._waiting = UnconfirmedReports(self._senders)
+        self.late_reports = LateReports()
         self._ambiguous = AmbiguousLines(self._backing)
         self._tags = count(1)
         self._several = sources.several
@@ -161,7 +166,7 @@ class Attribution:
     @property
     def waiting(self) -> int:
         """The number of reports that wait for another source to confirm the address they name."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self.late_reports)
 
     @property
     def evicted(self) -> int:
@@ -671,6 +676,8 @@ class Attribution:
         self.questions.expire(now)
         self.confirmation.tick(now, wall, listening, wire=wire)
         found = [one for reading in self._ambiguous.due(now) for one in self.observe(reading, now)]
+        for late in self.late_reports.due(now):
+            found += self._repeated(late, now) or self._listed(late)
         found += [one for report in self._waiting.due(now) for one in self._conclude(report, now)]
         for asked in self._conversations.unanswered(now):
             found += self._on_blind_guess(asked, now, wall)
@@ -753,7 +760,7 @@ class Attribution:
         reports = [] if session is None else [one for one in session.reports.items() if one[0][3] in ways]
         others = [(key, one) for key, one in reports if key[1] != WIRE]
         reported = [service for (_, _, service, _), _ in others]
-        # Of a crowded request the nonce is unknown, so only its report tells which of the two checked it.
+        # Of a crowded request the nonce is unknown, so only its report shows which of the two checked it.
         by_pjsip = _PJSIP in reported if request.crowded and reported else b"/" in asked.nonce
         service = _PJSIP if by_pjsip else _SIP
         source = SourceId(self.confirmation.wire_asterisk, WIRE)
@@ -845,13 +852,13 @@ class Attribution:
         """Return the findings about a report whose address no other source confirmed while it waited.
 
         By now it may be a duplicate, or be confirmed. Otherwise it is a forgery or an unconfirmed attempt.
-        Return () for an unconfirmed attempt that is listed already, and for a report that came too late.
+        Return () for an unconfirmed attempt that is listed already, for a report that came too late, and for
+        a log line that AMI may still repeat.
         """
+        repeated = self._repeated(report, now)
+        if repeated:
+            return repeated
         attempt, event, at = report.attempt, report.event, report.at
-        tag = self._senders.match_report(event, attempt.address, at, self.confirmation.happened(event))
-        if tag is not None:
-            self._backing.forgive(event.remote, now)
-            return self._duplicate(attempt, event, tag)
         confirmed = self.confirmation.confirmed(attempt, event, now)
         if confirmed is None and self._is_claim_by_now(report):
             confirmed = evolve(attempt, trusted=True)
@@ -863,9 +870,22 @@ class Attribution:
         line = event.service is _PJSIP and event.source.text and event.session
         if line and self.confirmation.would_have_been_seen(event, now):
             return (AttributedAttempt(attempt, at, forged=True),)
-        listed = self._waiting.has_unforgeable(report) or self._senders.record_unconfirmed(
-            event, attempt.address, at
-        )
+        waits = self._waiting.has_unforgeable(report) or self.late_reports.add(report)
+        return () if waits else self._listed(report)
+
+    def _repeated(self, report: UnconfirmedReport, now: float) -> Sequence[Finding]:
+        """Return the finding that another source has reported the attempt of ``report`` by now, or ()."""
+        attempt, event, at = report.attempt, report.event, report.at
+        tag = self._senders.match_report(event, attempt.address, at, self.confirmation.happened(event))
+        if tag is None:
+            return ()
+        self._backing.forgive(event.remote, now)
+        return self._duplicate(attempt, event, tag)
+
+    def _listed(self, report: UnconfirmedReport) -> Sequence[Finding]:
+        """Return the unconfirmed attempt of ``report``; () if another report has listed it before."""
+        attempt, at = report.attempt, report.at
+        listed = self._senders.record_unconfirmed(report.event, attempt.address, at)
         return () if listed else (AttributedAttempt(attempt, at),)
 
     def _is_claim_by_now(self, report: UnconfirmedReport) -> bool:

@@ -42,7 +42,8 @@ from ringfence.values.packet import CopiedAnswer
 # -- unconfirmed attempts: reports that wait for a confirmation, because their address may be forged
 #
 # :mod:`ringfence.detect.attribution` decides what confirms an address. Bound: 10 000 reports. The oldest
-# are discarded first; a discarded report is not judged, and not listed.
+# are discarded first; a discarded report is not judged, and not listed. As many log lines may wait for AMI;
+# further ones do not wait.
 
 
 PATIENCE = 1.0
@@ -58,6 +59,7 @@ _ABOUT_PASSWORDS = (
 )
 # Services about which only log lines report, with the name to show.
 _NOTHING_ELSE = {Service.IAX2: "IAX2", Service.DIALPLAN: "the dialplan"}
+_OF_AMI = (Service.PJSIP, Service.AMI)  # those whose senders AMI names by their true addresses
 
 
 class UnconfirmedReports:
@@ -159,6 +161,38 @@ class UnconfirmedReports:
             if not waiting:
                 del sender.waiting[port]
         return report
+
+
+class LateReports:
+    """Log lines that nothing has confirmed yet, but whose attempts AMI may report later than usual.
+
+    Each line waits until AMI's events have been read up to its arrival, but at most ``SESSION_LIFE`` seconds,
+    because its session is then forgotten. ``read`` is the time (monotonic seconds) up to which the events of
+    every AMI have been read; inf if that is unknown, and then no line waits.
+    """
+
+    def __init__(self, most: int = _MAX_REPORTS) -> None:
+        self.read = inf
+        self._most = most
+        self._queue: deque[UnconfirmedReport] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of lines that wait."""
+        return len(self._queue)
+
+    def add(self, report: UnconfirmedReport) -> bool:
+        """Add a log line whose attempt AMI may still report; return whether the line waits."""
+        event = report.event
+        by_ami = event.source.text and event.service in _OF_AMI and role_of(event) is not Role.PROBE
+        if not by_ami or report.at < self.read or len(self._queue) >= self._most:
+            return False
+        self._queue.append(report)
+        return True
+
+    def due(self, now: float) -> Iterator[UnconfirmedReport]:
+        """Remove the lines that have waited long enough, oldest first, and yield them."""
+        while self._queue and (self._queue[0].at < self.read or now - self._queue[0].at >= SESSION_LIFE):
+            yield self._queue.popleft()
 
 
 def why_unconfirmed(attempt: Attempt) -> str:

@@ -24,7 +24,7 @@ guess whose own answer goes elsewhere:
 
     REGISTER, CSeq 7, with a guess, maddr=255.255.255.255   ->
     BYE, CSeq 7                                             ->
-                                                            <-  481, CSeq 7: says nothing about the guess
+                                                            <-  481, CSeq 7: shows nothing about the guess
 
 So an answer that is no refusal belongs to a guess last (``Asked.rank``). No phone is affected: it gives each
 request a number of its own, but for an ACK, and for a CANCEL of its call.
@@ -65,8 +65,8 @@ window that closes also makes the open requests diverted that came before it on 
 
 If a Via has the answer sent to another address (``redirected``), which no phone does, each datagram without
 an answer is an attempt, also without credentials, and also a retransmission. For each one, Asterisk may look
-up a name: that of its own host for ``maddr=255.255.255.255``, to which it can send nothing, and it serves
-nobody until this look-up ends.
+up a name: that of its own host for ``maddr=255.255.255.255``, to which it can send nothing. Until this
+look-up ends, Asterisk serves no other sender.
 
 Of a request only what is compared with its answer is remembered. Bounds: ``MOST`` requests of all senders
 together, and as many that wait for an answer; ``MOST_REQUESTS`` of each conversation. The oldest are
@@ -298,7 +298,7 @@ class Conversations:
         """
         if not request.call_ids:
             if request.unread:
-                self._note_unread(request, now)
+                self._record_unread(request, now)
             self._divert(request)
             return
         one = Asked(evolve(request, nonces=()), nonce, now, proven, challenged)  # its nonces may take 16 kB
@@ -309,8 +309,8 @@ class Conversations:
         elif guess:
             self._waiting.append(one)
         self._divert(request)
-        for session in _names(request):
-            key = _key_of(request.address, request.port, request.transport, session)
+        for call_id in _recorded_call_ids(request):
+            key = _key_of(request.address, request.port, request.transport, call_id)
             self._challenges.pop(key, None)  # a new connection of the same port is read
             known = self._known.setdefault(key, _Conversation())
             if request.unread:
@@ -358,8 +358,8 @@ class Conversations:
     def take_silent(self, address: Address, call_id: bytes) -> bool:
         """Take a guess by UDP, of this address and Call-ID, that no copied packet counts.
 
-        Return whether there was one. Nothing answers it, and nobody waits for an answer, because Asterisk
-        never sent its nonce. Each is taken once.
+        Return whether there was one. Nothing answers it, and no answer is awaited, because Asterisk never
+        sent its nonce. Each is taken once.
         """
         known = self._known.get((address_key(address), 0, call_id))
         for one in known.requests.values() if known is not None else ():
@@ -371,12 +371,12 @@ class Conversations:
     def unanswered_others(self, asked: Asked) -> int:
         """Return how many other guesses that may have the Call-ID of ``asked`` are not answered yet."""
         request = asked.request
-        names = (
+        keys = {
             _key_of(request.address, request.port, request.transport, call_id)
             for call_id in (*request.call_ids, b"")
-        )
-        talks = [self._known[name] for name in dict.fromkeys(names) if name in self._known]
-        others = {one for talk in talks for one in talk.requests.values() if one is not asked}
+        }
+        known = [self._known[key] for key in keys if key in self._known]
+        others = {one for each in known for one in each.requests.values() if one is not asked}
         own = {*request.call_ids}
         return sum(
             one.may_be_guess and (one.request.crowded or not own.isdisjoint(one.request.call_ids))
@@ -486,7 +486,7 @@ class Conversations:
                 one.diverted = True
                 self._diverted.append(one)
 
-    def _note_unread(self, request: CopiedRequest, now: float) -> None:
+    def _record_unread(self, request: CopiedRequest, now: float) -> None:
         """Record that requests of a conversation cannot be read; forget old connections beyond the bounds."""
         key = _key_of(request.address, request.port, request.transport, b"")
         if key in self._known:
@@ -516,7 +516,7 @@ class Conversations:
                 del self._by_nonce[oldest.nonce]
 
 
-def _names(request: CopiedRequest) -> tuple[bytes, ...]:
+def _recorded_call_ids(request: CopiedRequest) -> tuple[bytes, ...]:
     """Return the Call-IDs under which a request is recorded; b"" for TCP, and if Call-IDs are missing."""
     if request.transport is not Transport.UDP:
         return (b"",)

@@ -364,6 +364,15 @@ class Detector:
         """Whether to ask every AMI how far its events have been read, because unreadable requests wait."""
         return self._exchanges.waits_for_ami(now)
 
+    def observe_read(self, read: float) -> None:
+        """Record up to when every AMI's events have been read (monotonic seconds); inf if it is unknown."""
+        self._attribution.late_reports.read = read
+
+    @property
+    def has_late_reports(self) -> bool:
+        """Whether log lines wait until AMI's events have been read further: then every AMI must be asked."""
+        return len(self._attribution.late_reports) > 0
+
     def _unexplained(
         self, now: float, wall: float, asterisk: str, since: float | None, read: float
     ) -> Iterator[AttributedAttempt]:
@@ -395,7 +404,7 @@ class Detector:
         self._attribution.observe_loss(now)
 
     def observe_silence(self, now: float) -> None:
-        """Record that the log says, at ``now`` (monotonic), that Asterisk could not report an event."""
+        """Record that the log shows, at ``now`` (monotonic), that Asterisk could not report an event."""
         self._observation.on_silence(now)
 
     def observe_backlog(self, now: float) -> None:
@@ -682,7 +691,7 @@ class Detector:
         return frozenset(self.friends.at_senders(self._observation.senders(now))).union(new)
 
     def _phones(self) -> frozenset[Address]:
-        """Return the addresses of all phones that are friends; made again only when the friends change."""
+        """Return the addresses of all phones that are friends; computed only when the friends change."""
         if self._of_phones[0] != self.friends.changes:
             phones = frozenset(one.address for one in self.friends.all() if one.reason is not _TRUNK)
             self._of_phones = self.friends.changes, phones

@@ -10,8 +10,8 @@ this network have failed there within the hour:
 - subjects of sixteen /24s of a /16, or of eight /48s of a /32: the whole /16 or /32
 
 In this network may be addresses that are known: exempt, or a friend now or in the last month. Then each part
-of it without them is banned (of a /16 or /32, down to a /24 or /48), at most ``MOST_PARTS``. So the known
-places of an account can always log in. Failures of friends do not count for an attack
+of it without them is banned (of a /16 or /32, down to a /24 or /48), at most ``MOST_PARTS``. So an account
+can always log in from its known addresses. Failures of friends do not count for an attack
 (``Judge.count_friend``): the phones of many homes may have the same wrong account. The bans last minutes, and
 longer on return: they are those of claimed evidence (``rules.Claimed``).
 

@@ -4,10 +4,9 @@
 login and a contact. Each :class:`~ringfence.values.friend.Friend` object is one reason. This module performs
 no I/O: its caller adds the reasons (:meth:`Friends.add`) and expires them (:meth:`Friends.expire`). A reason
 that has expired is *former* for a month: a phone with a wrong password cannot renew it, but is still a broken
-phone.
-When all phones fail at once, former friends count as friends during :attr:`Friends.outage_mode`.
+phone. When all phones fail at once, former friends count as friends (:attr:`Friends.outage_mode`).
 
-A login or a contact makes a friend only if :meth:`Friends.admit` it, because one account may make only some
+A login or a contact makes a friend only if :meth:`Friends.admit` returns true. One account may make only some
 new friends (``new_friends``), and the kernel must copy their packets on their first day (``observation``).
 
 Times are wall-clock seconds, because friends persist across restarts. Bounds: ``MOST`` reasons, and as many

@@ -49,18 +49,18 @@ class GroupCounts(Generic[_Group]):
         """Return the number of prefixes or accounts with attempts."""
         return len(self._group_counts)
 
-    def add(self, what: _Group, subject: Key, now: float) -> GroupCount:
-        """Count one attempt by the sender ``subject`` for ``what``, a prefix or an account.
+    def add(self, group: _Group, subject: Key, now: float) -> GroupCount:
+        """Count one attempt by the sender ``subject`` for ``group``, a prefix or an account.
 
         Return the count, without expired attempts.
         """
-        count = self._group_counts.get(what)
+        count = self._group_counts.get(group)
         if count is None:
-            count = self._group_counts[what] = GroupCount(deque(maxlen=self.attempts))
+            count = self._group_counts[group] = GroupCount(deque(maxlen=self.attempts))
             if len(self._group_counts) > self._most:
                 self._group_counts.popitem(last=False)
         else:
-            self._group_counts.move_to_end(what)
+            self._group_counts.move_to_end(group)
         count.times.append(now)
         count.subjects[subject] = now
         count.subjects.move_to_end(subject)
@@ -69,32 +69,35 @@ class GroupCounts(Generic[_Group]):
         self._prune(count, now)
         return count
 
-    def take_back(self, what: _Group, subject: Key) -> None:
-        """Count the only attempt of the sender ``subject`` for ``what`` no more."""
-        count = self._group_counts.get(what)
+    def take_back(self, group: _Group, subject: Key) -> None:
+        """Count the sender ``subject`` and its latest attempt for ``group`` no more.
+
+        Call this only if the sender has no other attempt there.
+        """
+        count = self._group_counts.get(group)
         if count is not None and subject in count.subjects:
             at = count.subjects.pop(subject)
             with suppress(ValueError):  # more attempts since then have pushed it out
                 count.times.remove(at)
 
-    def get(self, what: _Group, now: float) -> GroupCount | None:
+    def get(self, group: _Group, now: float) -> GroupCount | None:
         """Return the count of a prefix or account, without expired attempts; None if there is no count."""
-        count = self._group_counts.get(what)
+        count = self._group_counts.get(group)
         if count is not None:
             self._prune(count, now)
         return count
 
-    def forget(self, what: _Group) -> None:
-        """Discard the count of ``what``, a prefix or an account, if there is one."""
-        self._group_counts.pop(what, None)
+    def forget(self, group: _Group) -> None:
+        """Discard the count of ``group``, a prefix or an account, if there is one."""
+        self._group_counts.pop(group, None)
 
     def expire(self, now: float) -> None:
         """Discard the counts whose last attempt is too old."""
         while self._group_counts:
-            what, count = next(iter(self._group_counts.items()))
+            group, count = next(iter(self._group_counts.items()))
             if count.times and now - count.times[-1] < self.seconds:
                 break
-            del self._group_counts[what]
+            del self._group_counts[group]
 
     def _prune(self, count: GroupCount, now: float) -> None:
         while count.times and now - count.times[0] >= self.seconds:

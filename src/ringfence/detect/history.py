@@ -308,7 +308,7 @@ class History:
     def add_source(
         self, key: Key, report: DuplicateReport, now: float, *, friend: bool = False
     ) -> tuple[bytes, bytes] | None:
-        """Record that another source, too, has reported an attempt of ``key``, as ``report`` says.
+        """Record ``report``: another source, too, has reported an attempt of ``key``.
 
         That is one of its session (0: any), service and kind in the last ``_JOIN_WITHIN`` seconds that this
         source has not reported: the oldest one with the same fingerprint, else the oldest whose fingerprint

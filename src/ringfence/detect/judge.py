@@ -124,10 +124,11 @@ class ClaimedLimit:
         remember(self._before, key, (number + 1, now), self._most)
         return self.terms.ban[min(number, len(self.terms.ban) - 1)]
 
-    def _has_room(self, given: deque[float], now: float) -> bool:
-        while given and now - given[0] >= MINUTE:
-            given.popleft()
-        return len(given) < self.terms.per_minute
+    def _has_room(self, bans: deque[float], now: float) -> bool:
+        """Whether fewer bans than the limit began within the last minute; ``bans`` has their times."""
+        while bans and now - bans[0] >= MINUTE:
+            bans.popleft()
+        return len(bans) < self.terms.per_minute
 
 
 _K = TypeVar("_K")

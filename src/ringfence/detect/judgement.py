@@ -1,4 +1,4 @@
-"""Results of the detector: immutable values about attempts and addresses."""
+"""Results of the detector: values about attempts and addresses, its counters, and the texts of its alarms."""
 
 import enum
 from math import inf

@@ -196,8 +196,8 @@ class Nonces:
         if address is None or known.relayed:
             return attempt
         proof = Proof.HANDSHAKE if known.stream else Proof.NONCE if proves else Proof.CLAIMED
-        aimed_at = attempt.address if attempt.address != address else None
-        return evolve(attempt, address=address, proof=proof, trusted=True, forged_address=aimed_at)
+        forged = attempt.address if attempt.address != address else None
+        return evolve(attempt, address=address, proof=proof, trusted=True, forged_address=forged)
 
     def _known(self, nonce: bytes, now: float) -> _Sent:
         sent = self._of_pjsip.get(nonce)

@@ -1,7 +1,7 @@
 """Observed friends: the kernel copies their packets, because Asterisk refuses them again and again.
 
 Of a stranger the kernel copies the whole conversation, so each guess is seen (``conversation``). Of a friend
-it copies only the refusals (401, 403, 407), because phones and trunks say much. A phone that works gets a
+it copies only the refusals (401, 403, 407), because phones and trunks send much. A phone that works gets a
 refusal for each success: the challenge that it answers. So the refusals to a friend are counted, and a
 success that AMI reports takes away those that it answers. They have its Call-ID and its account as the user
 of their From, and are at most as many as the challenges that AMI reported of its session and account within
@@ -19,10 +19,10 @@ TLS and where no refusal is copied. So are the other addresses of a /64 that the
 meanwhile, by a login or a contact. A contact is what its sender writes: several in one REGISTER if
 ``max_contacts`` permits it, and any number one after the other if a new one replaces the last.
 
-All phones are observed for as long if the log says that Asterisk could not report an event: somebody may hide
-guesses whose answers cannot leave. Anyone can cause this by one request, so it must harm no phone. Behind a
-SIP proxy of this host, all phones are always observed: Asterisk's events name the proxy, and only the copied
-request shows which phone has logged in (``proxies``).
+All phones are observed for ``NEW_FOR`` if the log shows that Asterisk could not report an event: somebody may
+hide guesses whose answers cannot leave. Anyone can cause this by one request, so it must harm no phone.
+Behind a SIP proxy of this host, all phones are always observed: Asterisk's events name the proxy, and only
+the copied request shows which phone has logged in (``proxies``).
 
 Nothing else follows from being observed, so it harms no phone. Some phones that work are observed too: PJSIP
 challenges the OPTIONS by which a phone keeps its NAT mapping open, chan_sip reports no success of a SUBSCRIBE

@@ -1,13 +1,14 @@
 """SIP proxies on this host: which answers and events are about a proxy's clients.
 
 Asterisk sees every client of a proxy under the proxy's address. So its answers to the proxy, and its events
-that name the proxy, are nobody's. The evidence is the client's conversation with the proxy, which the kernel
-copies like one with Asterisk (``conversation``): a request with credentials, and a refusal that answers it.
+that name the proxy, show no client. The evidence is the client's conversation with the proxy, which the
+kernel copies like one with Asterisk (``conversation``): a request with credentials, and a refusal that
+answers it.
 
     client    REGISTER with credentials   ->  proxy               of the client: copied
               401                         <-  proxy               of the client: copied
-                      proxy   REGISTER    ->  Asterisk            nobody's
-                      proxy   401         <-  Asterisk            nobody's, but Asterisk has sent its nonce
+                      proxy   REGISTER    ->  Asterisk            shows no client
+                      proxy   401         <-  Asterisk            shows no client, but the nonce is Asterisk's
                               AMI: ChallengeResponseFailed of the proxy's address
 
 An event of PJSIP belongs to the client that asked last under its Call-ID, one of chan_sip to the client that

@@ -264,11 +264,11 @@ RULES: tuple[Rule, ...] = (
         strangers=2,
         scope=Scope.SIP,
     ),
-    # An attempt is an answer by TLS that nobody can read and no event explains. It is weak evidence: Asterisk
-    # reports nothing of the calls of guests. So the rule needs many, and it closes only what was misused.
-    # The handshake proves the address, so the ban lasts as long as for guesses. Asterisk does not report an
-    # OPTIONS by TLS at chan_sip, or of a carrier with an identify: pings each 29 s stay below the limit.
-    # For a friend, its own requests are excused (``unexplained``), so fewer are enough.
+    # An attempt is an unreadable request, such as by TLS, that no event explains. This is weak evidence:
+    # Asterisk reports nothing of the calls of guests. So the rule needs many, and it closes only what was
+    # misused. The handshake proves the address, so the ban lasts as long as for guesses. Asterisk does not
+    # report an OPTIONS by TLS at chan_sip, or of a carrier with an identify: pings each 29 s stay below the
+    # limit. For a friend, its own requests are excused (``unexplained``), so fewer are enough.
     Rule(
         name="unexplained",
         meaning="Asterisk answers a stranger by TLS and reports nothing about it",

@@ -850,8 +850,11 @@ class Senders:
         return session
 
     def _use_session(self, sender: Sender, session: Session, now: float) -> None:
-        """Mark a session as used at ``now``. In each table, the sessions used longest ago come first."""
-        session.used = now
+        """Mark a session as used at ``now``, or at the arrival of a report that waited, which is earlier.
+
+        In each table, the sessions used longest ago come first.
+        """
+        session.used = max(session.used, now)
         self._sessions.move_to_end(session)
         if len(sender.sessions) > 1:
             sender.sessions[session.name] = sender.sessions.pop(session.name)
@@ -958,7 +961,7 @@ class Senders:
         session = self.find_session(address, shared_session_id(event))
         if session is None:
             return None
-        known = _match(session, event, now, happened, listed=False)
+        known = self._match(session, event, now, happened, listed=False)
         if known is not None:
             self._compare(event, address, now, known)
         return known
@@ -996,6 +999,18 @@ class Senders:
         key = event.source.asterisk, event.source.name, event.service, event.remote.transport
         return session, session.reports.get(key) if session is not None else None
 
+    def _account_in(self, event: SecurityEvent) -> int:
+        """Return a hash of the account in a report: the same for each way in which it is written of chan_sip.
+
+        Its events name a caller by a URI or by the dialled number (:meth:`Reports.of_caller`), and copied
+        packets by the user in that URI. chan_sip looks an account up by this user.
+        """
+        if event.service is not _SIP:
+            return hash(event.account)
+        _, reports = self._reports_of(event)
+        account = reports.of_caller(event).account if reports is not None else event.account
+        return hash(account.partition("@")[0].removeprefix("sips:").removeprefix("sip:"))
+
     def is_reported(self, event: SecurityEvent, now: float) -> bool:
         """Whether another source has already reported the attempt of an event. Nothing is recorded."""
         session = self.find_session(event.remote.address, shared_session_id(event))
@@ -1013,7 +1028,7 @@ class Senders:
     def _record(
         self, session: Session, event: SecurityEvent, now: float, tag: int, happened: float, *, listed: bool
     ) -> int | None:
-        known = _match(session, event, now, happened, listed=listed)
+        known = self._match(session, event, now, happened, listed=listed)
         if known is None:
             key = event.service, _way_of(event), listed
             attempts = session.attempts.get(key)
@@ -1022,8 +1037,29 @@ class Senders:
                 # match no attempt that is only listed.
                 attempts = Attempts(closed=None if listed or event.service is _PJSIP else [])
                 session.attempts[_shared(key)] = attempts
-            self.evicted += attempts.add(_reporter(event), now, tag, hash(event.account))
+            self.evicted += attempts.add(_reporter(event), now, tag, self._account_in(event))
         return known
+
+    def _match(
+        self, session: Session, event: SecurityEvent, now: float, happened: float, *, listed: bool
+    ) -> int | None:
+        """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new.
+
+        If the event ``happened`` long before ``now``, the closed attempts of that time come first: the open
+        ones have reports of their own. ``listed``: look among the unconfirmed attempts (only listed).
+        """
+        reporter = _reporter(event)
+        if now - happened >= HORIZON:
+            account = self._account_in(event)
+            for attempts in _tables(session, event, listed=listed):
+                tag = attempts.match_late(reporter, account, happened, now)
+                if tag is not None:
+                    return tag
+        for attempts in _tables(session, event, listed=listed):
+            tag = attempts.match(reporter, now)
+            if tag is not None:
+                return tag
+        return None
 
     def _compare(self, event: SecurityEvent, address: Address, now: float, known: int | None) -> None:
         """Count, at a report of ``address``, the attempts that other sources report and AMI does not.
@@ -1128,7 +1164,7 @@ def _way_of(event: SecurityEvent) -> Transport:
     """Return how the request of ``event`` came: UNKNOWN, UDP, or TCP for any connection.
 
     It is TLS for an encrypted connection to chan_sip. PJSIP has one name for all WebSockets, encrypted or not
-    (``res/res_pjsip_transport_websocket.c:load_module``), so its events do not tell these apart.
+    (``res/res_pjsip_transport_websocket.c:load_module``), so its events do not distinguish these.
     """
     transport = event.remote.transport
     if transport is _UNKNOWN or transport is _UDP:
@@ -1140,27 +1176,6 @@ def _way_of(event: SecurityEvent) -> Transport:
 def _shared(key: _K) -> _K:
     """Return an object equal to ``key`` that all sessions share, because one for each takes 64 bytes."""
     return key
-
-
-def _match(
-    session: Session, event: SecurityEvent, now: float, happened: float, *, listed: bool
-) -> int | None:
-    """Record that ``event`` reports a known attempt of ``session``; return its tag, None if it is new.
-
-    If the event ``happened`` long before ``now``, the closed attempts of that time come first: the open ones
-    have reports of their own. ``listed``: look among the unconfirmed attempts, which are only listed.
-    """
-    reporter = _reporter(event)
-    if now - happened >= HORIZON:
-        for attempts in _tables(session, event, listed=listed):
-            tag = attempts.match_late(reporter, hash(event.account), happened, now)
-            if tag is not None:
-                return tag
-    for attempts in _tables(session, event, listed=listed):
-        tag = attempts.match(reporter, now)
-        if tag is not None:
-            return tag
-    return None
 
 
 def _reporter(event: SecurityEvent) -> SourceId:

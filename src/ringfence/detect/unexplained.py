@@ -304,7 +304,7 @@ class Exchanges:
         self._answered = -inf  # when the latest bytes came that have an answer
         self._searched = -inf
         self._since = inf  # since when every AMI delivers events; inf before the first time
-        self._heard = -inf  # when every AMI was last known to deliver them
+        self._delivered = -inf  # when every AMI was last known to deliver them
 
     def __len__(self) -> int:
         """Return the number of connections that are remembered."""
@@ -492,10 +492,10 @@ class Exchanges:
         if since != self._since:
             self._since = since
             for key, known in self._known.items():
-                if self._heard - LONGEST < known.began < since:
+                if self._delivered - LONGEST < known.began < since:
                     known.seen = False
                 self._excuse_unseen(key, known, now)
-        self._heard = now
+        self._delivered = now
 
     def _connection(self, key: _Key, address: Address, now: float) -> _Connection:
         known = self._known.get(key)

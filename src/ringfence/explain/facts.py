@@ -15,7 +15,7 @@ from ringfence.config.schema import Settings
 from ringfence.detect.friends import MOST
 from ringfence.detect.judgement import AddressSummary
 from ringfence.detect.rules import Claimed
-from ringfence.errors import FirewallError, FirewallIncompleteError, StoreError
+from ringfence.errors import FirewallError, StoreError
 from ringfence.firewall import make_backend
 from ringfence.firewall.contract import Backend, Element, FirewallPlan
 from ringfence.firewall.limits import LimitMode
@@ -36,7 +36,6 @@ from ringfence.values.location import UNKNOWN, Location
 from ringfence.values.network import (
     Network,
     affects,
-    contains,
     format_network,
     is_single,
     overlap,
@@ -291,15 +290,13 @@ def read_bans(backend: Backend, recorded: BanTable | None, network: Network, now
     """Read the bans that cover ``network`` at ``now`` (seconds since the epoch) from kernel and database.
 
     ``recorded`` is the database's table of bans; None without a database. In the daemon, call this function
-    in a thread, because reading many bans from the kernel takes long.
+    in a thread, because ipset may have to list many bans.
     """
     problems: list[str] = []
     elements: list[Element] = []
     past: list[RecordedBan] = []
     try:
-        elements.extend(one for one in backend.list() if contains(one.network, network))
-    except FirewallIncompleteError as error:
-        problems.append(f"the kernel may have more: {error}")
+        elements.extend(backend.covering(network))
     except FirewallError as error:
         problems.append(f"the kernel's bans are unknown: {error}")
     try:

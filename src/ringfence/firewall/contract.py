@@ -521,9 +521,9 @@ class Backend(Protocol):
         ban if others may be missing.
 
         Works without ``open``. Yields nothing if no set of ringfence exists. 100 000 bans take half a second.
-        May be called, and iterated, in another thread while other methods run. Apart from this method, only
-        ``counters``, the first step of ``replace_list_in_steps``, and the calls that its steps yield may run
-        in another thread.
+        May be called, and iterated, in another thread while other methods run. Apart from this method,
+        only ``covering``, ``counters``, the first step of ``replace_list_in_steps``, and the calls that its
+        steps yield may run in another thread.
         """
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
@@ -531,6 +531,16 @@ class Backend(Protocol):
 
         Finds ``network`` itself, not a network that covers it. Takes some 10 µs with nftables. ipset cannot
         return a single element, so the whole set is listed if it contains the ban: 50 ms for 100 000 bans.
+        """
+
+    def covering(self, network: Network) -> Iterator[Element]:
+        """Yield the bans of ``network`` and of all networks around it, in no particular order.
+
+        Works without ``open``, and in another thread, as ``list``. Yields nothing if no set of ringfence
+        exists. Changes nothing. Raises FirewallError if the kernel cannot be asked.
+
+        Takes a millisecond or two with nftables, for any number of bans. ipset lists a set that has such a
+        ban, as for ``find``.
         """
 
     def health(self) -> Health:

@@ -28,7 +28,7 @@ from ringfence.firewall.contract import (
 from ringfence.firewall.limits import Table
 from ringfence.firewall.network_lists import NetworkList
 from ringfence.values.ban import Scope
-from ringfence.values.network import Network
+from ringfence.values.network import Network, contains
 
 _DRY_RUN = "a dry run puts no rule into the kernel"
 
@@ -113,6 +113,10 @@ class MemoryBackend:
         """Return one ban if it has time left, else None."""
         left = self._ends.get((network, scope), -math.inf) - self._clock.mono()
         return Element(network, left, 0, 0, scope) if left > 0 else None
+
+    def covering(self, network: Network) -> Iterator[Element]:
+        """Yield the bans of ``network`` and of all networks around it."""
+        return (one for one in self.list() if contains(one.network, network))
 
     def _expire(self) -> None:
         now = self._clock.mono()

@@ -46,9 +46,9 @@ MOST = 1_024
 
 @define
 class _Late:
-    """How many attempts one address has made after its ban, which was placed at ``since``, and the latest.
+    """The number of attempts that one address has made after its ban.
 
-    Times are in seconds since the epoch.
+    ``since`` is when the ban was placed, ``latest`` when the latest attempt was made (epoch seconds).
     """
 
     since: float

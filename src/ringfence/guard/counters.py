@@ -1,4 +1,4 @@
-"""The counters of the firewall's rules: read, kept, and passed on as a fact."""
+"""The part that reads the packet counters of the firewall's rules, and passes them on to listeners."""
 
 import asyncio
 from collections.abc import Sequence

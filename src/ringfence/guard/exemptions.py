@@ -1,4 +1,7 @@
-"""Networks that are never banned, or that pass in the kernel: this host's own, the lists, the friends."""
+"""The networks of the kernel's lists (allowed, denied, friends), and those that are never banned.
+
+Each part here follows changes: of the friends, the allow and deny lists, this host's networks, and the DNS.
+"""
 
 import asyncio
 import time
@@ -62,10 +65,10 @@ class KernelLists(ListContents):
     They go to the list of allowed networks, too, without the parts that an administrator has banned by force
     (``ringfence ban --force``), and without the addresses of the probe.
 
-    ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to that of
-    unshielded friends, whose SIP packets are copied to ringfence, because unprovable guesses come from their
-    addresses. The kernel drops no more of them than of other friends. ``admitted`` are the networks that an
-    administrator admits for a time.
+    ``passing`` has the friends. Those that it leaves out of the kernel's list of friends go to the list of
+    unshielded friends. Unprovable guesses come from their addresses, so the kernel copies their SIP packets
+    to ringfence. It drops no more of these packets than of those of other friends. ``admitted`` are the
+    networks that an administrator admits for a time.
     """
 
     def __init__(self, passing: Passing, ledger: Ledger, most: int) -> None:
@@ -144,8 +147,8 @@ class KernelFriends:
     """Writes the friends into the kernel after each change, and removes bans that affect new friends.
 
     There may be many friends, and they may change often. So :meth:`run` pauses after each update for 20 times
-    the processor time of the update. Its waiting does not count: the next friend must not wait longer because
-    a long list was being written.
+    the processor time of the update. Time that the update waited does not count: the next friend must not
+    wait longer because a long list was being written.
     """
 
     def __init__(
@@ -232,7 +235,8 @@ SAVE_EVERY = 3_600.0
 class ExemptionTracker:
     """Exempts the networks of the allow list and the protected networks, and follows their changes.
 
-    A listener of facts: the kernel's allow list lacks what is banned by force of the protected networks.
+    It listens to facts, because the kernel's allow list must lack those parts of the protected networks that
+    are banned by force (``ringfence ban --force``).
     """
 
     def __init__(self, protected: ProtectedNetworks, kernel_lists: KernelLists, enforcer: Enforcer) -> None:

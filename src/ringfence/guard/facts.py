@@ -1,4 +1,4 @@
-"""The facts that a running daemon knows about one account or one address, and the bans that have ended."""
+"""What a running daemon knows about one account or one network, for ``ringfence why``; the ended bans."""
 
 import asyncio
 from collections import OrderedDict
@@ -123,8 +123,8 @@ class FailureMemory:
         first, times = (before.first, before.times) if before is not None else (attempt.time, 0)
         failures[attempt.address] = Failures(attempt, first, times + 1)
         if len(failures) > MOST_ADDRESSES:
-            strange = (one for one in failures if not self._friends.worked_at(account, one))
-            del failures[next(strange, next(iter(failures)))]
+            never_worked = (one for one in failures if not self._friends.worked_at(account, one))
+            del failures[next(never_worked, next(iter(failures)))]
         table.add(account, failures)
 
     def failures_of(self, account: str) -> list[Failures]:
@@ -178,7 +178,7 @@ class AccountFactsReader:
         )
 
     def _bans(self, address: Address, now: float) -> tuple[Ban, ...]:
-        """Return the bans that drop the packets of ``address``. A ban of a /64 spares the friends in it."""
+        """Return the bans that drop the packets of ``address``. A ban of a /64 exempts the friends in it."""
         ledger, network = self._side.kernel.enforcer.ledger, ip_network(address)
         friend = self._side.detector.friends.has(address)
         keys = [key for scope in Scope for key in ledger.covering(network, scope, now)]

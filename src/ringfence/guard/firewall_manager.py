@@ -76,8 +76,8 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
 
     The look-up of users' names may be slow, so do not call this in the event loop.
     """
-    found = find_ports(next(iter(_manager_ports(settings)), None), speeches=speeches)
-    named = find_named_users()
+    named = find_named_users(user for pbx in settings.asterisk for user in pbx.ami.server_users)
+    found = find_ports(next(iter(_manager_ports(settings)), None), speeches=speeches, named=named)
     listening = find_proxy_sockets(named)
     proxies = listening if settings.proxies() else frozenset()
     unnamed = bool(listening - proxies)
@@ -251,7 +251,8 @@ class RuleUpdates:
 
     async def _follow_ports(self) -> None:
         """Look up the SIP ports, and whether they speak TLS, periodically; use them for the rules."""
-        # Asking the ports takes seconds, so the rules first follow the numbers, and the proxies are known.
+        # To find out which protocol each socket speaks takes seconds. So at first the port numbers decide:
+        # the rules guard the ports at once, and the proxies are known.
         self.use(await asyncio.to_thread(find_sip_sockets, self._wanted.settings))
         speeches, soon = Speeches(), STARTING_LOOKS
         for pause in chain((1.0,), repeat(PORTS_EVERY)):

@@ -1,6 +1,6 @@
 """The firewall's side of the daemon: the firewall, its bans, and the parts that they depend on.
 
-The daemon's other side are the sources, which report attempts.
+The daemon's other side is the sources, which report attempts. ``ringfence restore`` builds this side only.
 """
 
 import threading

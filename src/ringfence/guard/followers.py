@@ -217,7 +217,7 @@ class Followers:
                 lines = [waiting.popleft().line() for _ in range(min(BATCH, len(waiting)))]
                 if not waiting:
                     follower.report_lost()
-                if not waiting:
+                if not waiting:  # and nothing was lost: otherwise the entry about that waits
                     follower.arrived.clear()
                 yield b"".join(lines)
                 await asyncio.sleep(PACE)

@@ -21,11 +21,11 @@ _NOT_REFUSED = AttemptKind.PROBE, AttemptKind.MANAGER
 
 
 class Haste:
-    """Decides how long events may gather: not at all if a ban in time is the only limit of a guesser.
+    """Decides how long events may gather: not at all while only a ban in time limits a guesser.
 
-    If the rules for it are in place, the kernel limits what a stranger may ask the SIP ports, and the
-    refusals that it gets from them. It limits no friend, neither IAX2 nor the manager interface, and no
-    WebSocket on a port that serves web pages too.
+    If the rules that limit answers are in place, the kernel limits what a stranger may ask the SIP ports, and
+    the refusals that the stranger gets from them. The kernel does not limit friends, IAX2, the manager
+    interface, and WebSocket on a port that serves web pages too.
     """
 
     def __init__(self, enforcer: Enforcer, clock: Clock) -> None:

@@ -1,5 +1,7 @@
 """Requests without the daemon: a command answers them itself, from the daemon's database and the kernel.
 
+The restore at boot, which also needs no daemon, is here too.
+
 ``ANSWERS`` has a function for each such request. It gets the settings and the arguments of the request, and
 its answer has the same form as the daemon's. A request that reads returns what is recorded; it needs the
 rights of the database's files. Lists may be changed too, and the daemon reads them when it starts. Only root
@@ -76,8 +78,8 @@ def restore_at_boot(settings: Settings) -> str:
         store = stack.enter_context(Store.open_or_memory(settings.store.path, runtime=runtime))
         if store.records.switched_off:
             return "ringfence is switched off: nothing was put in place"
-        for module in street.modules("guard"):
-            if hasattr(module, "keeps_off") and (why := module.keeps_off(store)):
+        for keeps_off in street.functions("guard", "keeps_off"):
+            if why := keeps_off(store):
                 return f"{why}: nothing was put in place"
         settings = settings.without_wire()  # nothing reads it until the daemon starts
         chosen = choose(settings)
@@ -136,6 +138,7 @@ def _bans(settings: Settings, arguments: Arguments) -> tuple[bytes, str]:
     found: list[Element] = []
     keys: set[int] = set()
     try:
+        # The backend iterates over the argument at the end: over recorded bans that it has not yielded.
         for element in backend.list(network_of(key) for key in ledger.keys() if key not in keys):  # noqa: SIM118
             keys.add(key_of(element.network, element.scope))
             found.append(element)

@@ -90,7 +90,7 @@ class Wire(Protocol):
         """
 
     def ask_amis(self) -> None:
-        """Ask every AMI how far its events have been read: many unreadable requests wait for an event."""
+        """Ask every AMI how far its events have been read: unreadable requests or log lines wait for them."""
 
 
 class EffectHandler:
@@ -374,7 +374,7 @@ class Pipeline(WireSink):
         self._effects.carry_out(self._detector.observe_answers(answers, now, wall, self.wire_asterisk))
 
     def on_silence(self) -> None:
-        """Record that the log says that Asterisk could not report a security event."""
+        """Record that Asterisk could not report a security event, as its log states."""
         self._detector.observe_silence(self._clock.mono())
 
     def on_gap(self, now: float) -> None:
@@ -401,11 +401,16 @@ class Pipeline(WireSink):
 
         ``wire``: whether the wire source sees every challenge now. ``listening`` has the time since which
         each AMI delivers events (monotonic seconds), by the name of its Asterisk, if it does now.
-        ``all_report``: every Asterisk is among these.
+        ``all_report``: every Asterisk is among these. Then log lines that AMI may still repeat wait until its
+        events have been read that far, if a wire source can ask every AMI.
         """
         now = self._clock.mono()
         self._reporting = max(listening.values(), default=None) if all_report else None
         self._refresh()
+        can_ask = self.wire is not None and self._reporting is not None
+        self._detector.observe_read(self._read if can_ask else inf)
         effects = self._detector.tick(now, self._clock.wall(), wire=wire, listening=listening)
         self._effects.carry_out(effects)
         self._judge_exchanges(now)
+        if self.wire is not None and self._detector.has_late_reports:
+            self.wire.ask_amis()

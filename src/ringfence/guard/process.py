@@ -256,11 +256,11 @@ def make_folder(folder: Path) -> None:
         with suppress(KeyError):
             user = pwd.getpwnam(USER)
             if owner.uid == os.geteuid():
-                made = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
-                    os.fchown(made, user.pw_uid, user.pw_gid)
+                    os.fchown(opened, user.pw_uid, user.pw_gid)
                 finally:
-                    os.close(made)
+                    os.close(opened)
 
 
 def closed_to_user(file: Path) -> Path | None:
@@ -281,8 +281,8 @@ def closed_to_user(file: Path) -> Path | None:
 
 def _grants(path: Path, user: int, groups: set[int], right: int) -> bool:
     found = path.stat()
-    whose = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
-    return user == 0 or bool(found.st_mode >> whose & right)
+    shift = 6 if found.st_uid == user else 3 if found.st_gid in groups else 0
+    return user == 0 or bool(found.st_mode >> shift & right)
 
 
 # -- the lock that allows only one ringfence in each network namespace
@@ -312,12 +312,12 @@ def claim_sets(folder: Path) -> Iterator[None]:
     folders = dict.fromkeys((RUNTIME_FOLDER, folder))
     refused = []
     with ExitStack() as stack:
-        for place in folders:
-            make_folder(place)
+        for one in folders:
+            make_folder(one)
             try:
-                stack.enter_context(_locked(place))
+                stack.enter_context(_locked(one))
             except OSError as error:
-                refused.append(f"{place}: {error.strerror}")
+                refused.append(f"{one}: {error.strerror}")
         if len(refused) == len(folders):
             raise FirewallError(
                 f"the sets cannot be claimed: {'; '.join(refused)}; fix: give {RUNTIME_FOLDER} to the "
@@ -458,7 +458,7 @@ def watchdog_interval(environ: Mapping[str, str] = os.environ) -> float | None:
     return int(asked) / 2_000_000 if asked.isdecimal() and int(asked) and meant else None
 
 
-# -- periodic work. If it fails, an alarm says so, and it is tried again: it never ends the daemon
+# -- periodic work: a failure activates an alarm, and the work is tried again; it never ends the daemon
 
 
 async def every(

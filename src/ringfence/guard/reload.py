@@ -71,10 +71,7 @@ class Reloader:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """The alarms about the latest load, and about decoys that are real accounts.
-
-        A decoy is an account in the configuration on which one attempt causes a ban.
-        """
+        """The alarms about the latest load, and those of :func:`decoy_alarms`."""
         return [*self._latest, *self._decoys()]
 
     def reload(self) -> Reloaded:
@@ -122,10 +119,7 @@ class Reloader:
         return Reloaded(where=error.where, refused=tuple(error.problems))
 
     def warn_of_decoys(self) -> Sequence[str]:
-        """Log a warning about each decoy that is a real account, and return the warnings.
-
-        One attempt on a decoy causes a ban, so no phone may use it.
-        """
+        """Log a warning about each decoy that is a real account, and return the warnings."""
         found = [f"decoy {alarm.subject} {alarm.text}" for alarm in self._decoys()]
         for text in found:
             self._log.warning("configuration.decoy", problem=text)
@@ -145,11 +139,11 @@ def _at_start(settings: Settings) -> dict[str, object]:
 
 
 def _until_restart(new: Settings, started_with: Settings) -> tuple[AsteriskSettings, ...]:
-    """Return the ``[[asterisk]]`` tables of ``new``, in which what holds until a restart is as at the start.
+    """Return the ``[[asterisk]]`` tables of ``new``; what needs a restart is as in ``started_with``.
 
     ``started_with`` are the settings of the start. The rules in the kernel follow the settings, and the
-    readers do not. So without this, a reload that switches a reader off removes the rules that copy packets
-    for it, and its silence disproves true lines.
+    readers do not. So without this, a reload that switches a reader off would remove the rules that copy
+    packets for it. The reader would then be silent, and that would disprove true lines.
     """
     before = {pbx.name: pbx for pbx in started_with.asterisk}
     features = [

@@ -276,10 +276,10 @@ class RequestGate:
                 f"a page may make {PAGE_CHANGES} changes an hour, and has made them; use the command line"
             )
         if do in {"ban", "deny_add"}:
-            for text in request["networks" if do == "ban" else "what"]:
-                if self._friends.any_in(parse_network(text)):
+            for blocked in request["networks" if do == "ban" else "what"]:
+                if self._friends.any_in(parse_network(blocked)):
                     raise ControlError(
-                        f"{text}: a friend, a phone or trunk of this PBX, is there, so a page may "
+                        f"{blocked}: a friend, a phone or trunk of this PBX, is there, so a page may "
                         "not block it; use the command line"
                     )
         self._page_changes.append(now)
@@ -300,8 +300,8 @@ class RequestGate:
     def _log_change(self, event: str, do: str, request: Mapping[str, Any], who: str, **more: str) -> None:
         known = REQUESTS[do].fields[PeerRole.ADMINISTRATOR]
         fields = {key: MASK if known[key].is_secret else _shortened(value) for key, value in request.items()}
-        text = json.dumps(fields, ensure_ascii=False)
-        self._log.info(event, do=do, by=who, fields=printable(text[:_MOST_LOGGED]), **more)
+        encoded = json.dumps(fields, ensure_ascii=False)
+        self._log.info(event, do=do, by=who, fields=printable(encoded[:_MOST_LOGGED]), **more)
 
 
 def _shortened(value: object) -> object:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from ringfence.friends.startup import SourceReadiness
 from ringfence.guard.firewall_manager import WantedRules, find_answer_users
 from ringfence.guard.haste import Haste
 from ringfence.guard.pipeline import Pipeline
+from ringfence.host.listening import foreign_user
 from ringfence.host.routes import follow_containers
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.ami import AmiSource, AmiTarget, AmiTls
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 # -- the parameters of the sources (addresses, logins, paths of logs), from the configuration
 #
-# The daemon and ``ringfence check`` both use this module, so that both connect in the same way.
+# The daemon and ``ringfence check`` both use these functions, so that both connect in the same way.
 
 
 def target_of(pbx: AsteriskSettings) -> AmiTarget:
@@ -94,7 +96,8 @@ class LogPositions(Positions):
 
 _UNKNOWN_USER = (
     "the user of Asterisk's sockets is unknown, so answers of this host do not count; fix: let AMI listen on "
-    "this host with its own port"
+    "this host with its own port, and if Asterisk's user is not named asterisk, add it to server_users in "
+    "[asterisk.ami]"
 )
 _UNKNOWN_ADDRESS = (
     "the address of Asterisk's container is unknown, so answers of containers do not count; fix: host of "
@@ -128,8 +131,9 @@ class SocketUsers:
     def has(self, user: int) -> bool | None:
         """Whether sockets of Asterisk (or a SIP proxy) have the user id ``user``; None if no id is known.
 
-        The ids are looked up again after a minute (``RENEW``), for an unknown one after two seconds, and when
-        other users are named like Asterisk or a proxy: a thread looks up names.
+        The ids are looked up again after a minute (``RENEW``), for an unknown id after two seconds
+        (``RENEW_FOREIGN``), and when ``rules.named`` has changed. A thread looks up those names, because that
+        may be slow.
         """
         now, named = self._clock.mono(), self._rules.named
         age = now - self._found_at
@@ -323,7 +327,7 @@ class SourceWatchdog:
         self._alarms = alarms
         self._quiet_since: dict[str, float] = {}
         self._listened: set[str] = set()
-        self._lost: dict[tuple[str, LogAlarm], AlarmCount] = {}
+        self._last_raised: dict[tuple[str, LogAlarm], AlarmCount] = {}
 
     def check(self, conditions: Mapping[str, Condition], now: float) -> None:
         """Activate or clear the alarm of each source, by its condition at ``now`` (monotonic seconds).
@@ -357,8 +361,8 @@ class SourceWatchdog:
         """
         again = []
         for fault, raised in counts:
-            if raised.count and raised != self._lost.get((name, fault)):
-                self._lost[name, fault] = raised
+            if raised.count and raised != self._last_raised.get((name, fault)):
+                self._last_raised[name, fault] = raised
                 self._alarms.activate(_CODES[fault], name, fault, lasts=DAY)
                 again.append(fault)
         return again
@@ -533,7 +537,13 @@ class SourceManager(AmiListener):
         standby = Standby(sink, sink, ami=pbx.ami.enabled)
         ami = None
         if pbx.ami.enabled:
-            ami = AmiSource(target_of(pbx), standby.on_ami_events, listener=self, coverage=standby.coverage)
+            ami = AmiSource(
+                target_of(pbx),
+                standby.on_ami_events,
+                listener=self,
+                coverage=standby.coverage,
+                foreign_user=partial(foreign_user, users=pbx.ami.server_users),
+            )
         logs = None
         if pbx.logs.wanted:
             logs = Logs(

@@ -6,6 +6,11 @@ belong to any program. Then only ``/proc`` shows Asterisk's sockets (``processes
 systemd unit hides the processes of others in ``/proc`` from it. If ``/proc`` shows Asterisk's sockets, only
 these count, because Asterisk's user may run other programs too (as on FreePBX).
 
+While Asterisk is down, any user may listen on the manager interface's port, and start a program that is named
+``asterisk``. So only sockets of users that may run Asterisk count: root, the user named ``asterisk``, the
+owners of Asterisk's folders, and those that the configuration names (``server_users``). If there is no such
+user besides root, every user counts: Asterisk may run in a container that shares this host's network.
+
 Ports of calls (RTP) do not count. A call with frames of 20 ms sends 50 packets a second, and more
 than that is a flood. A socket of a call differs from a SIP socket only by its port. So SIP's
 standard ports 5060 and 5061 always count. Any other UDP port counts if it is outside of the range of calls
@@ -24,10 +29,12 @@ listed.
 A SIP port that is not found this way can be named in the configuration.
 """
 
+import os
 import pwd
 import re
 import socket
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from itertools import product
 from pathlib import Path
@@ -46,6 +53,7 @@ ASSIGNED = 32_768
 """The first port that the kernel assigns to a socket by default (``net.ipv4.ip_local_port_range``)."""
 
 _NAME = "asterisk"
+_FOLDERS = (FOLDER, Path("/run/asterisk"), Path("/var/lib/asterisk"))
 _WIDTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
 _DISCARD = 9  # any port will do
 _PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
@@ -90,18 +98,46 @@ def is_here(host: str) -> bool:
         return False
 
 
+class NamedUsers(NamedTuple):
+    """The ids of the users that are named like Asterisk (None if there is none) and like SIP proxies.
+
+    ``owners`` are the users, except root, to whom Asterisk's folders belong, and those that the configuration
+    names (``server_users``). Only root can name a user so, or give a folder to another user.
+    """
+
+    asterisk: int | None = None
+    proxies: frozenset[int] = frozenset()
+    owners: frozenset[int] = frozenset()
+
+    def may_run_asterisk(self, user: int) -> bool:
+        """Whether a socket of ``user`` may be Asterisk's; True too if no user of Asterisk is known here.
+
+        Root may, and so may the user of this process, who knows the secret of AMI anyway.
+        """
+        known = self.owners if self.asterisk is None else self.owners | {self.asterisk}
+        return not known or user in known or user in (_ROOT, os.getuid())
+
+
+_UNKNOWN = NamedUsers()
+
+
 def find_ports(
-    ami_port: int | None, folder: Path = FOLDER, proc: Path = PROC, speeches: Speeches | None = None
+    ami_port: int | None,
+    folder: Path = FOLDER,
+    proc: Path = PROC,
+    speeches: Speeches | None = None,
+    named: NamedUsers = _UNKNOWN,
 ) -> ListeningPorts | None:
     """Return the ports that Asterisk listens on now, in this network namespace.
 
     Return None if that cannot be determined: Asterisk does not run here (in a container, on another host), it
     runs as root and ``/proc`` is hidden, or only the manager interface listens yet. ``ami_port`` is the port
     of the manager interface on this host, None if it is elsewhere. ``folder`` has Asterisk's configuration
-    files. ``speeches`` asks the sockets what they speak; None: the sockets are not asked.
+    files. ``speeches`` asks the sockets what they speak; None: the sockets are not asked. ``named`` are the
+    users that may run Asterisk: sockets of others do not count, whatever their port or program.
     """
     try:
-        tcp, udp = listening_sockets(socket.IPPROTO_TCP), listening_sockets(socket.IPPROTO_UDP)
+        tcp, udp = (_candidates(protocol, named) for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP))
     except OSError:  # a kernel without the modules for this list
         return None
     own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
@@ -121,6 +157,14 @@ def find_ports(
         return None
     alone = {port for port in left_out if port ^ 1 not in left_out}
     return found if speeches is None else _asked(found, udp, tcp, ami_port, alone | doubtful, speeches)
+
+
+def _candidates(protocol: int, named: NamedUsers) -> list[Socket]:
+    """Return the listening sockets of users that may run Asterisk; raise OSError without the kernel's list.
+
+    While Asterisk is down, any user may listen on its ports, by a program of its name.
+    """
+    return [row for row in listening_sockets(protocol) if named.may_run_asterisk(row.uid)]
 
 
 def _asked(
@@ -158,20 +202,29 @@ def _listening_socket(row: Socket, transport: Transport) -> ListeningSocket:
 _STRICTEST = (Speech.SIPS, Speech.SIP, Speech.OTHER)
 
 
-class NamedUsers(NamedTuple):
-    """The ids of the users that are named like Asterisk (None if there is none) and like SIP proxies."""
+def find_named_users(users: Iterable[str] = ()) -> NamedUsers:
+    """Look up the users that are named like Asterisk and like SIP proxies, and the owners of its folders.
 
-    asterisk: int | None = None
-    proxies: frozenset[int] = frozenset()
-
-
-def find_named_users() -> NamedUsers:
-    """Look up the users that are named like Asterisk and like SIP proxies.
-
-    Users' names may be on a slow server (LDAP), so do not call this in the event loop.
+    ``users`` are names or numbers of further users that may run Asterisk. Users' names may be on a slow
+    server (LDAP), so do not call this in the event loop.
     """
     proxies = frozenset(user for name in PROXIES if (user := _user(name)) is not None)
-    return NamedUsers(_user(_NAME), proxies)
+    return NamedUsers(_user(_NAME), proxies, _owners() | _numbers(users))
+
+
+def foreign_user(user: int, users: Iterable[str] = ()) -> str:
+    """Return a name for the user with the id ``user`` if no Asterisk of this host runs as this user; else "".
+
+    ``users`` is as in :func:`find_named_users`. Do not call this in the event loop either.
+    """
+    owners = _owners() | _numbers(users)
+    known = user in owners | {_ROOT, os.getuid()}  # most often, and then no slow server is asked for a name
+    if known or NamedUsers(_user(_NAME), owners=owners).may_run_asterisk(user):
+        return ""
+    try:
+        return f"{pwd.getpwuid(user).pw_name} ({user})"
+    except KeyError:
+        return str(user)
 
 
 def find_users(ami_ports: Iterable[int], named: NamedUsers, proc: Path = PROC) -> frozenset[int]:
@@ -179,16 +232,16 @@ def find_users(ami_ports: Iterable[int], named: NamedUsers, proc: Path = PROC) -
 
     These are the users that listen on the manager interfaces' ports ``ami_ports``. If nothing listens there,
     the result is the users of the sockets of visible processes named ``asterisk``, or else the user of that
-    name in ``named``, if it has a SIP socket. If two users listen on one port, at different addresses, the
-    users are unknown.
+    name in ``named``, if it has a SIP socket. Only users that may run Asterisk count. If two of them listen
+    on one port, at different addresses, the users are unknown.
     """
     try:
-        tcp = listening_sockets(socket.IPPROTO_TCP)
+        tcp = _candidates(socket.IPPROTO_TCP, named)
         by_port = [{row.uid for row in tcp if port_of(row.local_port) == port} for port in ami_ports]
         found = frozenset[int]().union(*by_port)
         if found:
             return found if all(len(users) <= 1 for users in by_port) else frozenset()
-        rows = tcp + listening_sockets(socket.IPPROTO_UDP)
+        rows = tcp + _candidates(socket.IPPROTO_UDP, named)
     except OSError:  # a kernel without the modules for this list
         return frozenset()
     own = frozenset(inode for process in processes(_NAME, proc) for inode in sockets_of(process, proc))
@@ -234,9 +287,23 @@ def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]
 
 def _user(name: str) -> int | None:
     try:
-        return pwd.getpwnam(name).pw_uid
+        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
     except KeyError:
         return None
+
+
+def _numbers(users: Iterable[str]) -> frozenset[int]:
+    """Return the numbers of users that are given by names or numbers, without those that do not exist."""
+    return frozenset(number for user in users if (number := _user(user)) is not None)
+
+
+def _owners() -> frozenset[int]:
+    """Return the users, except root, to whom Asterisk's folders belong."""
+    owners = set()
+    for folder in _FOLDERS:
+        with suppress(OSError):
+            owners.add(folder.stat().st_uid)
+    return frozenset(owners - {_ROOT})
 
 
 def listening_sockets(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from ringfence.clock import Clock, format_duration
@@ -115,9 +116,9 @@ class ListRequests:
 
     def _rows(self, kind: ListKind) -> Iterator[dict[str, Any]]:
         lists = self._lists.present
-        for entry in self._lists.entries(self._clock.wall()):
-            if entry.kind is kind:
-                yield _row(lists, entry)
+        configured = (entry for entry in lists.configured.entries if entry.kind is kind)
+        for entry in chain(configured, self._table.in_order(kind, self._clock.wall())):
+            yield _row(lists, entry)
 
     def _remove(self, kind: ListKind, request: Mapping[str, Any]) -> Answer:
         answer, lists = Answer(), self._lists.present

@@ -7,6 +7,7 @@ and ports stay bytes. The number of received bytes is parsed only when the calle
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
@@ -25,13 +26,13 @@ from ringfence.netlink.connection import (
 )
 from ringfence.values.network import Address
 
-CLOSED, LISTENING = 7, 10
+ESTABLISHED, CLOSED, LISTENING = 1, 7, 10
 """States of a socket (``include/net/tcp_states.h``). A UDP socket that is not connected is ``CLOSED``."""
 
 NETLINK_SOCK_DIAG = 4
 BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
-# inet_diag_req_v2: family, protocol, extensions, states. Zeros after them match any addresses and ports.
-_REQUEST = struct.Struct("=BBBxI48x")
+# inet_diag_req_v2: family, protocol, extensions, states, both ports. Zeros match any addresses and ports.
+_REQUEST = struct.Struct("=BBBxI2s2s44x")
 # nlmsghdr, then inet_diag_msg: state; ports and addresses in network byte order; owner and inode.
 _SOCKET = struct.Struct("=17xB2x2s2s16s16s24xII")
 _TRIES = 3
@@ -43,6 +44,9 @@ _RECEIVED = 128  # offset of tcpi_bytes_received in tcp_info
 _DELIVERED = 192  # offset of tcpi_delivered in tcp_info
 _BYTES, _PACKETS = struct.Struct("=Q"), struct.Struct("=I")
 _IPV4 = 4
+_WIDTHS = {socket.AF_INET: _IPV4, socket.AF_INET6: 16}  # bytes of an address
+_PORT = 2  # bytes
+_ANY_PORTS = b"\0\0", b"\0\0"
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -65,11 +69,17 @@ class Socket(NamedTuple):
 
 
 def sockets(
-    family: socket.AddressFamily, protocol: int, states: int, *, info: bool = False
+    family: socket.AddressFamily,
+    protocol: int,
+    states: int,
+    *,
+    info: bool = False,
+    ports: tuple[bytes, bytes] = _ANY_PORTS,
 ) -> Iterator[Socket]:
     """Yield the kernel's sockets of an IP version and a protocol; ``states`` has a bit for each wanted state.
 
-    With ``info``, ``Socket.received`` returns a number for TCP; otherwise it returns None. If sockets change
+    With ``info``, ``Socket.received`` returns a number for TCP; otherwise it returns None. ``ports`` are the
+    local and the remote port of the wanted sockets, in network byte order; zero is any. If sockets change
     while the kernel sends the list, the list is requested again. The third list is used in any case. Raise
     OSError if the list cannot be read, for example because the kernel has none for this protocol.
     """
@@ -77,7 +87,7 @@ def sockets(
     extensions = 1 << (_INFO - 1) if info else 0
     for _ in range(_TRIES):
         rows.clear()
-        if not _listed(_REQUEST.pack(family, protocol, extensions, states), rows):
+        if not _listed(_REQUEST.pack(family, protocol, extensions, states, *ports), rows):
             break
     for datagram, frame in rows:
         count = partial(_received, datagram, frame)
@@ -144,3 +154,22 @@ def address_of(packed: bytes) -> Address:
     """Parse a packed address; an IPv4-mapped IPv6 address is returned as IPv4."""
     packed = unmapped(packed)
     return IPv4Address(packed) if len(packed) == _IPV4 else IPv6Address(packed)
+
+
+def peer_user(own: tuple[Address, int], peer: tuple[Address, int]) -> int | None:
+    """Return the user of the program at the other end of a TCP connection within this network namespace.
+
+    ``own`` and ``peer`` are the addresses and ports of this end and of the other one. The user is that of the
+    process that accepted the connection. Return None if the user is unknown: the other end is elsewhere, no
+    process has accepted the connection yet, the other end was closed, or the kernel cannot list its sockets.
+    """
+    addresses = peer[0].packed, own[0].packed
+    ports = peer[1].to_bytes(_PORT, "big"), own[1].to_bytes(_PORT, "big")
+    for family, width in _WIDTHS.items():
+        with suppress(OSError):
+            # The kernel leaves out other ports: a stranger may have thousands of connections.
+            for row in sockets(family, socket.IPPROTO_TCP, 1 << ESTABLISHED, ports=ports):
+                if (unmapped(row.local[:width]), unmapped(row.remote[:width])) == addresses:
+                    # A socket that no process holds has no inode, and the kernel names root as its user.
+                    return row.uid if row.inode else None
+    return None

@@ -14,6 +14,9 @@ The login answers an MD5 challenge, also under TLS, so the secret itself is neve
 on the port. Every Asterisk offers the challenge (``main/manager.c``). Asterisk does not report whether it
 granted the class ``security``. But the login causes an event SuccessfulAuth, which only a listener with that
 class receives. If the event does not come, the state is *no events*.
+
+Before the login, the user of a program of this host is checked (:meth:`AmiSource._refuse_foreign_user`), and
+no event counts.
 """
 
 import asyncio
@@ -24,7 +27,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import md5
 from ipaddress import ip_address
 from pathlib import Path
@@ -40,6 +43,7 @@ from panoramisk.message import Message
 from ringfence.clock import Backoff
 from ringfence.file_rights import open_regular
 from ringfence.gathering import patient
+from ringfence.netlink.sock_diag import peer_user
 from ringfence.parse.address import unmapped
 from ringfence.parse.ami import AmiCounts, AmiDecoder
 from ringfence.parse.ami_http import AmiItem, Banner, Reply
@@ -277,7 +281,9 @@ class AmiSource(SupervisedSource):
     The argument ``sink`` is called with the security events of each read and their monotonic arrival time. It
     is called directly in the callback of the connection, so that a ban is not delayed. ``listener`` gets all
     phones and trunks of this Asterisk, at the login and every minute, and everything else that AMI reports.
-    ``coverage`` records in which period AMI delivers events without interruption.
+    ``coverage`` records in which period AMI delivers events without interruption. ``foreign_user`` returns a
+    name for the user with an id if no Asterisk of this host runs as this user; "" for any other user. It may
+    be slow. With None, every user counts as Asterisk's.
 
     The attribute ``roster_ready`` is set once this connection's first roster was passed on. ``http_checked``
     is set once Asterisk has replied to the question whether AMI is served over HTTP: then ``weaknesses`` is
@@ -292,6 +298,7 @@ class AmiSource(SupervisedSource):
         *,
         listener: AmiListener | None = None,
         coverage: Coverage | None = None,
+        foreign_user: Callable[[int], str] | None = None,
     ) -> None:
         listener = listener or AmiListener()
         self.id = SourceId(target.asterisk, AMI)
@@ -306,6 +313,7 @@ class AmiSource(SupervisedSource):
         self.http_checked = asyncio.Event()
         self.version = ""
         self._target = target
+        self._foreign_user = foreign_user
         self._refusals = Backoff(REFUSED_PAUSE, MOST_REFUSED_PAUSE)
         self._sink = sink
         self._queries = RosterQueries(target.asterisk, target.username, listener)
@@ -315,10 +323,12 @@ class AmiSource(SupervisedSource):
         self._logged_in = asyncio.Event()
         self._proven = asyncio.Event()
         self._own_endpoint: tuple[Address, int] | None = None
+        self._peer_endpoint: tuple[Address, int] | None = None
         self._peer = _outside(target.host)
         self._named: Collection[Address] = ()
         self._here = False
         self._http_question = "Ping"
+        self._believed = False  # whether events count: not before the login
 
     @property
     def counts(self) -> AmiCounts:
@@ -363,6 +373,7 @@ class AmiSource(SupervisedSource):
         self._decoder = AmiDecoder(self.id, self._queries.token)
         self._queries.reset()
         self._http_question = "Ping"
+        self._believed = False
         for flag in (self._greeted, self._logged_in, self._proven, self.roster_ready, self.http_checked):
             flag.clear()
         protocol = _Protocol(self._decoder, self)
@@ -419,7 +430,7 @@ class AmiSource(SupervisedSource):
         own, peer = (protocol.transport.get_extra_info(name) for name in ("sockname", "peername"))
         if own is None or peer is None:
             raise EndError(State.LOST, f"{self._where} reset the connection")
-        self._own_endpoint = (unmapped(ip_address(own[0])), own[1])
+        self._own_endpoint, self._peer_endpoint = _endpoint(own), _endpoint(peer)
         self._peer = _outside(peer[0])
 
     async def _tls_context(self) -> ssl.SSLContext | None:
@@ -446,6 +457,7 @@ class AmiSource(SupervisedSource):
             raise EndError(State.UNRESPONSIVE, detail) from None
         if not self.version:
             raise EndError(State.NOT_AMI, f"{self._where} does not speak as a manager interface")
+        await self._refuse_foreign_user()
         await self._log_in(protocol)
         self.logged_in_since = asyncio.get_running_loop().time()
         self._logged_in.set()
@@ -460,6 +472,21 @@ class AmiSource(SupervisedSource):
                 self._set_condition(Condition(State.LISTENING, detail))
             await asyncio.sleep(PING_EVERY)
             await self._ping(protocol)
+
+    async def _refuse_foreign_user(self) -> None:
+        """Raise EndError if the peer is a program of this host whose user does not run Asterisk.
+
+        While Asterisk is down, any user may listen on its port. The peer has sent its banner, so it has
+        accepted the connection, and the kernel knows its user. A verified certificate proves more than that.
+        """
+        tls, own, peer = self._target.tls, self._own_endpoint, self._peer_endpoint
+        if self._foreign_user is None or own is None or peer is None or (tls is not None and tls.verify):
+            return
+        user = await asyncio.to_thread(peer_user, own, peer)
+        name = "" if user is None else await asyncio.to_thread(self._foreign_user, user)
+        if name:
+            detail = _FOREIGN_USER.format(where=self._where, port=self._target.port, user=name)
+            raise EndError(State.FOREIGN_USER, detail)
 
     async def _keep_roster(self, protocol: _Protocol) -> None:
         """Ask for phones and trunks at once, and then every minute, but not during a flood of events.
@@ -551,6 +578,8 @@ class AmiSource(SupervisedSource):
             "Key": key,
             "Events": _WANTED,
         }
+        # The peer has answered after the check of its user, so the kernel listed its socket then.
+        self._believed = True
         answer = await self._ask(protocol, Action(login), LOGIN_WITHIN)
         if not answer.success:
             reason = reason_of(str(answer.get("Message", "")))
@@ -576,6 +605,8 @@ class AmiSource(SupervisedSource):
 
     def on_items(self, items: list[AmiItem], protocol: _Protocol, now: float) -> None:
         """Handle the events and replies that one read of ``protocol`` returned, at ``now`` (monotonic)."""
+        if not self._believed:  # no Asterisk sends anything else before a login
+            items = [item for item in items if isinstance(item, Banner | Reply)]
         self.last_sign = now if items else self.last_sign
         # An unreadable packet may be a lost security event. So AMI's coverage ends, and SECURITY lines of the
         # log are no longer skipped.
@@ -583,7 +614,7 @@ class AmiSource(SupervisedSource):
             self._garbled = self._decoder.counts.garbled
             self.coverage.end()
         self._on_events([item for item in items if isinstance(item, SecurityEvent)], now)
-        if self._decoder.http.wanted:
+        if self._believed and self._decoder.http.wanted:
             self._ask_http(protocol)
         for item in items:
             if isinstance(item, RosterEvent):
@@ -640,6 +671,13 @@ _NO_CHALLENGE = (
     "secret was not sent; fix: see which program listens there (ss -ltnp 'sport = :{port}'), and correct "
     "host and port of [asterisk.ami]"
 )
+_FOREIGN_USER = (
+    "the program on {where} runs as the user {user}, but Asterisk here as root, as the user asterisk, as the "
+    "owner of /etc/asterisk, /run/asterisk or /var/lib/asterisk, or as one of server_users; so ringfence "
+    "does not log in, and no event from there counts; fix: see which program it is (ss -ltnp "
+    "'sport = :{port}'); if it is Asterisk (perhaps in a container) or a proxy of yours, add its user to "
+    "server_users in [asterisk.ami]; otherwise stop it, and restart Asterisk"
+)
 _UNVERIFIED = (
     "the server's certificate is not verified (tls_verify = false), so anyone who can redirect the "
     "connection can invent events; fix: tls_ca = the file with its certificate, and tls_verify = true"
@@ -678,3 +716,8 @@ def _outside(host: str) -> Address | None:
     except ValueError:
         return None
     return None if address.is_loopback else address
+
+
+def _endpoint(name: tuple[Any, ...]) -> tuple[Address, int]:
+    """Return address and port of ``name``, the name of a socket."""
+    return unmapped(ip_address(name[0])), name[1]

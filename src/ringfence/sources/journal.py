@@ -157,10 +157,8 @@ class JournalSource(FollowedLog):
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # without pidfd_open(2), Python starts a thread for the child
+        except (OSError, RuntimeError) as error:
+            # RuntimeError: without pidfd_open(2), Python starts a thread for the child, and that may fail.
             detail = f"{self._program[0]} cannot be run: {getattr(error, 'strerror', error)}"
             raise EndError(State.UNREADABLE, detail) from None
         error_output = bytearray()
@@ -225,7 +223,7 @@ class JournalSource(FollowedLog):
         lines = []
         for entry in entries:
             who = dict(_WHO.findall(entry))
-            if who.get(b"_TRANSPORT") == b"driver":  # the journal's own message; nobody else can write one
+            if who.get(b"_TRANSPORT") == b"driver":  # the journal's own message: no program can write one
                 if _DROPPED in entry:
                     self._ingest.alarm(LogAlarm.JOURNAL_DROPS, time.time())
             elif self._counts(who):

@@ -142,10 +142,7 @@ class Tail:
         fails.
         """
         data = self._following()
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) >= CHUNK:
-            end = len(data)
-        return self._consume(data[:end])
+        return self._consume(data[: _end_of_lines(data)])
 
     def rest(self) -> bytes:
         """Return the unfinished last line; call this when nothing more will be written to the file.
@@ -261,9 +258,7 @@ class Fifo:
         except BlockingIOError:  # the writer writes nothing now; without a writer, read returns no bytes
             return b""
         data = self._begun + data
-        end = data.rfind(b"\n") + 1
-        if not end and len(data) >= CHUNK:
-            end = len(data)
+        end = _end_of_lines(data)
         self._begun = data[end:]
         return data[:end]
 
@@ -275,6 +270,12 @@ class Fifo:
     def close(self) -> None:
         """Close the FIFO."""
         os.close(self.fd)
+
+
+def _end_of_lines(data: bytes) -> int:
+    """Return how many bytes of ``data`` are whole lines; all, if it is a part of a line over ``CHUNK``."""
+    end = data.rfind(b"\n") + 1
+    return len(data) if not end and len(data) >= CHUNK else end
 
 
 def open_log(path: Path) -> Tail | Fifo:
@@ -408,7 +409,7 @@ class RotatingLog:
             self._skip_old(tail)
             siblings = rotated_files(self.path)
             newer = set() if tail.key == self._key() else set(rotated_files(self.path, tail.changed))
-            self._are_done([path for path in siblings if path not in newer])
+            self._mark_done([path for path in siblings if path not in newer])
             return tail
         try:
             self.present = open_log(self.path)
@@ -416,7 +417,7 @@ class RotatingLog:
             if first or self._from == NOWHERE:  # otherwise the disk of the file may come later
                 self.live, self._from = True, NOWHERE
             return None
-        self._are_done(rotated_files(self.path))
+        self._mark_done(rotated_files(self.path))
         if isinstance(self.present, Fifo):
             self.live = True
         elif first:
@@ -454,7 +455,8 @@ class RotatingLog:
             tail.go_to_line_after(tail.size - MOST_PAST)
             self.skipped += tail.offset - before
 
-    def _are_done(self, paths: list[Path]) -> None:
+    def _mark_done(self, paths: list[Path]) -> None:
+        """Record that the rotated files ``paths`` have been read, or are older than what is to be read."""
         for tail in open_tails(paths):
             with suppress(OSError):
                 self._done.add(tail.whole_name())

@@ -250,7 +250,7 @@ class Logs:
         self._tasks[path] = group.create_task(file.run(), name=str(source))
 
     def _begin_journal(self, group: asyncio.TaskGroup) -> None:
-        from ringfence.sources.journal import JournalSource, position_key  # noqa: PLC0415 - the same
+        from ringfence.sources.journal import JournalSource, position_key  # noqa: PLC0415 - see _load_readers
 
         source = SourceId(self._plan.asterisk, "journal")
         position = self._positions.read().get(position_key(source))
@@ -261,7 +261,7 @@ class Logs:
         group.create_task(self._journal.run(), name=str(source))
 
     def _ingest_of(self, source: SourceId) -> "LogIngest":
-        from ringfence.parse.log import LogReader  # noqa: PLC0415 - the same
+        from ringfence.parse.log import LogReader  # noqa: PLC0415 - see _load_readers
         from ringfence.sources.log_ingest import LogIngest  # noqa: PLC0415 - the same
 
         reader = LogReader(source, timezone=self._plan.timezone, customs=self._plan.customs)

@@ -302,7 +302,7 @@ class StandbyLog:
         before = self._reader.counts.standby
         results = self._reader.receive(data, wall)
         if self._period is None:
-            self._compare(results)
+            self._stand_by_if_delivered(results)
             parts.append(self._without_duplicates(LogPart(now, live, results), wall, now))
         else:
             self._hold(data, now, live=live, skipped=self._reader.counts.standby > before)
@@ -321,7 +321,7 @@ class StandbyLog:
     def end_if_over(self, wall: float, now: float) -> list[LogPart]:
         """End the standby if AMI no longer delivers, or if too many bytes are held.
 
-        Return what the lines kept back meanwhile report and AMI did not; [] while the standby continues.
+        Return the results of the held lines whose events AMI did not deliver; [] while the standby continues.
         ``wall`` is in seconds since the epoch, ``now`` is monotonic.
         """
         period = self._period
@@ -375,7 +375,7 @@ class StandbyLog:
             parts.append(part)
         return parts
 
-    def _compare(self, results: list[LineResult]) -> None:
+    def _stand_by_if_delivered(self, results: list[LineResult]) -> None:
         """Stand by (skip SECURITY lines) if AMI has certainly delivered the last event in ``results``."""
         period = self._standby.coverage.period
         if period is None:

@@ -1,4 +1,4 @@
-"""The condition of a source.
+"""The condition of a source, the base class that runs a source's sessions, and what no source can report.
 
 ``ringfence status`` shows the words of :class:`State`, and scripts may compare them.
 """
@@ -30,6 +30,7 @@ class State(enum.StrEnum):
     TLS_FAILED = "tls failed"
     NOT_AMI = "not ami"
     NO_CHALLENGE = "no md5 challenge"  # AMI does not offer MD5, the only login that hides the secret
+    FOREIGN_USER = "foreign user"  # the program on AMI's port runs as a user that does not run Asterisk
     LOGIN_REFUSED = "login refused"
     UNRESPONSIVE = "unresponsive"  # AMI accepts connections, but does not answer in time
     LOST = "lost"  # the connection, or the program that reads the source, has ended

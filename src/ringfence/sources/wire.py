@@ -214,11 +214,11 @@ class WireSource(NflogSource):
         The sink gets what is collected once it has ``TOGETHER`` (8) items. ``now`` is in monotonic seconds.
         """
         if message.prefix in (REQUEST, DROPPED):
-            self._add_request(message, self._seen)
+            self._add_request(message)
         elif message.prefix:
-            self._add_copy(message, self._seen, now)
+            self._add_copy(message, now)
         else:
-            self._add_answers(message, self._seen, now)
+            self._add_answers(message, now)
         if len(self._seen) >= TOGETHER:
             self._pass_on(now)
 
@@ -228,7 +228,7 @@ class WireSource(NflogSource):
         Without ``more`` no packet waits. Then an answer whose rest may not come is parsed as it is.
         """
         if not more:
-            self._add_challenges(parse_cut(self._streams), self._seen)
+            self._add_challenges(parse_cut(self._streams))
         if self._seen:
             self._pass_on(now)
 
@@ -241,7 +241,7 @@ class WireSource(NflogSource):
         super().on_gap(now)
         self._sink.on_gap(now)
 
-    def _add_request(self, message: Logged, seen: list[WireItem]) -> None:
+    def _add_request(self, message: Logged) -> None:
         requests = parse_requests(message.payload, self._requests, dropped=message.prefix == DROPPED)
         if requests is None:
             self.counts.unreadable += 1
@@ -249,10 +249,10 @@ class WireSource(NflogSource):
         unread = sum(one.unread and one.transport is Transport.TCP for one in requests)
         self.counts.unread += unread
         self.counts.requests += sum(bool(one.digest) for one in requests)
-        seen += requests
+        self._seen += requests
 
-    def _add_copy(self, message: Logged, seen: list[WireItem], now: float) -> None:
-        """Add to ``seen`` what a packet shows that a feature has the kernel copy, if Asterisk sent it.
+    def _add_copy(self, message: Logged, now: float) -> None:
+        """Collect what a packet shows that a feature has the kernel copy, if Asterisk sent it.
 
         Count the packet as exported, or as unreadable.
         """
@@ -264,32 +264,32 @@ class WireSource(NflogSource):
             self.counts.unreadable += 1
             return
         self.counts.exported += 1
-        seen += found
+        self._seen += found
 
-    def _add_answers(self, message: Logged, seen: list[WireItem], now: float) -> None:
+    def _add_answers(self, message: Logged, now: float) -> None:
         if not (self._is_own(message, now) if message.own else self._is_containers(message, now)):
             return
         answers = parse_answers(message.payload, self._streams)
         datagram = bool(answers) and answers[0].transport is Transport.UDP
         if not datagram and segment_in(message.payload) is not None:
-            self._add_exchange(message.payload, seen)
+            self._add_exchange(message.payload)
         elif not answers:
             self.counts.unreadable += 1
-        self._add_challenges(answers, seen)
+        self._add_challenges(answers)
 
-    def _add_exchange(self, segment: bytes, seen: list[WireItem]) -> None:
-        """Add to ``seen``, and count, what a TCP segment (an IP packet) shows of an unreadable stream."""
+    def _add_exchange(self, segment: bytes) -> None:
+        """Collect, and count, what a TCP segment (an IP packet) shows of an unreadable stream."""
         for one in parse_exchange(segment, self._tls, self._requests, self._host.has_pages):
             if isinstance(one, CopiedRequest):
                 self.counts.unread += 1
             else:
                 self.counts.exchanges += one.number
                 self._host.on_exchange()
-            seen.append(one)
+            self._seen.append(one)
 
-    def _add_challenges(self, challenges: Sequence[CopiedAnswer], seen: list[WireItem]) -> None:
+    def _add_challenges(self, challenges: Sequence[CopiedAnswer]) -> None:
         self.counts.challenges += len(challenges)
-        seen += challenges
+        self._seen += challenges
 
     def _is_own(self, message: Logged, now: float) -> bool:
         """Whether Asterisk or a SIP proxy sent a packet of this host; if not, count the packet as ignored."""

@@ -227,16 +227,20 @@ class BanTable:
         If the begin of a ban was in the future before the clock was set, its times stay: another clock
         recorded them. After a boot with a slow clock, this holds for the bans of before the boot.
         """
-        before = now - step
         with self._connection.transaction() as execute:
-            if step:
-                execute(
-                    "UPDATE bans SET since = since + ?, expires = expires + ?, ended = ended + ?"
-                    " WHERE expires > ? AND since <= ?",
-                    (step, step, step, min(now, before), before + _ANOTHER_CLOCK),
-                )
-            for fact in ((_CLOCK, repr(offset)), (_BOOT, boot)):
-                execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", fact)
+            _record_clock(execute, offset, boot, step, now)
+
+    def follow_clock(self, offset: float, boot: str, least: float, now: float) -> None:
+        """Record the clock as :meth:`record_clock` does; the step is the difference from the recorded offset.
+
+        A difference of at most ``least`` seconds is no step. If the recorded offset is missing or of another
+        boot, record nothing: then it does not show by how much the clock was set.
+        """
+        with self._connection.transaction() as execute:
+            known, booted = _clock(execute)
+            if known is not None and boot and boot == booted:
+                step = offset - known
+                _record_clock(execute, offset, boot, step if abs(step) > least else 0.0, now)
 
     def clock(self) -> tuple[float | None, str]:
         """Return the offset and the boot's identity that :meth:`record_clock` recorded last.
@@ -244,13 +248,7 @@ class BanTable:
         Return None and "" if they are missing or invalid.
         """
         with self._connection.reading() as execute:
-            found = dict(
-                execute("SELECT name, value FROM facts WHERE name IN (?, ?)", (_CLOCK, _BOOT)).fetchall()
-            )
-        try:
-            return float(found[_CLOCK]), str(found.get(_BOOT, ""))
-        except (KeyError, ValueError):
-            return None, ""
+            return _clock(execute)
 
     def running(self, now: float) -> Iterator[Ban | None]:
         """Yield every ban that is active at ``now`` (epoch), without its attempts, the first recorded first.
@@ -361,6 +359,26 @@ def _record(execute: Execute, ban: Ban) -> None:
         add_attempt(execute, int(identity or 0), attempt)
 
 
+def _record_clock(execute: Execute, offset: float, boot: str, step: float, now: float) -> None:
+    before = now - step
+    if step:
+        execute(
+            "UPDATE bans SET since = since + ?, expires = expires + ?, ended = ended + ?"
+            " WHERE expires > ? AND since <= ?",
+            (step, step, step, min(now, before), before + _ANOTHER_CLOCK),
+        )
+    for fact in ((_CLOCK, repr(offset)), (_BOOT, boot)):
+        execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", fact)
+
+
+def _clock(execute: Execute) -> tuple[float | None, str]:
+    found = dict(execute("SELECT name, value FROM facts WHERE name IN (?, ?)", (_CLOCK, _BOOT)).fetchall())
+    try:
+        return float(found[_CLOCK]), str(found.get(_BOOT, ""))
+    except (KeyError, ValueError):
+        return None, ""
+
+
 def _end(execute: Execute, network: Network, scope: Scope, when: float, how: BanEnd) -> None:
     """End the active ban of ``network`` at ``when`` (epoch). A ban that had expired by then stays."""
     execute(
@@ -446,6 +464,13 @@ class Records:
         The arguments are those of :meth:`BanTable.record_clock`.
         """
         self._best_effort.write(self._bans.record_clock, offset, boot, step, now)
+
+    def queue_clock_follow(self, offset: float, boot: str, least: float, now: float) -> None:
+        """Queue a write that finds out by how much the clock was set, and moves the bans' times.
+
+        The arguments are those of :meth:`BanTable.follow_clock`.
+        """
+        self._best_effort.write(self._bans.follow_clock, offset, boot, least, now)
 
     def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
         """Queue a write that records that bans have expired by ``now`` (seconds since the epoch)."""

@@ -118,7 +118,9 @@ class SavedState:
 # -- the table of the entries that commands added to the allow list and the deny list
 
 
-_SELECT_ENTRIES = "SELECT what, note, added, until, forced FROM entries WHERE side = ?"
+_SELECT_ENTRIES = (
+    "SELECT what, note, added, until, forced FROM entries WHERE side = ? AND (until IS NULL OR until > ?)"
+)
 
 
 class EntryTable:
@@ -128,10 +130,19 @@ class EntryTable:
         self._connection = connection
 
     def current(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
-        """Yield the entries of a list that have not ended at ``now`` (epoch), the earliest added first."""
+        """Yield the entries of a list that have not ended at ``now`` (epoch), in the order of the table.
+
+        So SQLite sorts nothing. It would sort many entries in a file, and so fail on a full disk.
+        """
+        return self._selected(f"{_SELECT_ENTRIES} ORDER BY what", kind, now)
+
+    def in_order(self, kind: ListKind, now: float) -> Iterator[ListEntry]:
+        """Yield the same entries, the earliest added first."""
+        return self._selected(f"{_SELECT_ENTRIES} ORDER BY added, what", kind, now)
+
+    def _selected(self, sql: str, kind: ListKind, now: float) -> Iterator[ListEntry]:
         with self._connection.scanning() as execute:
-            current = f"{_SELECT_ENTRIES} AND (until IS NULL OR until > ?) ORDER BY added, what"
-            for row in execute(current, (str(kind), now)):
+            for row in execute(sql, (str(kind), now)):
                 if (entry := _entry_of(kind, row)) is not None:
                     yield entry
 

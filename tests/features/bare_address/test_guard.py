@@ -181,6 +181,22 @@ def test_friends_are_remembered(tmp_path: Path) -> None:
         job.close()
 
 
+def test_a_full_disk_gets_one_write_about_friends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits, no other is queued, so days of a full disk push no ban out; then all is written."""
+    with judging(tmp_path, OBSERVE) as found:
+        best_effort = found.made.store.best_effort
+        monkeypatch.setattr(best_effort, "_later", lambda _: None)
+        for address in (ALICE, TRUNK, ALICE):
+            found.ask(address)
+            found.rule._tick()
+        assert len(best_effort.waiting_calls(found.rule._table.save)) == 1
+
+        best_effort.write_kept()
+        found.rule._tick()
+        best_effort.write_kept()
+        assert Judging(found.made, configured(OBSERVE)).state["seen"] == 2
+
+
 @pytest.mark.parametrize("step", [-86_400.0, 30 * 86_400.0])
 def test_a_set_clock_leaves_what_friends_asked_for(tmp_path: Path, step: float) -> None:
     """When the clock is set, the time since then stays, also for a later start of the daemon."""

@@ -239,7 +239,7 @@ def test_refused_bans_are_reported(running: Migration) -> None:
     assert (done.returncode, done.stdout) == (1, "1 of 2 active bans taken over\n")
     assert done.stderr == (
         f"{running.database}: invalid rows: 1, such as 'x', {now!r}, 1\n"
-        "203.0.113.9/32: is allowed (see: ringfence allow list)\n"
+        "203.0.113.9: is allowed (see: ringfence allow list)\n"
     )
 
 

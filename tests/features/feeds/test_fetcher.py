@@ -1,6 +1,8 @@
 """When each list is requested, and what is written."""
 
+import errno
 import json
+import os
 import random
 import ssl
 from collections.abc import Mapping
@@ -279,6 +281,28 @@ def test_a_full_disk_is_an_error_of_the_feed(tmp_path: Path) -> None:
 
     assert fetcher.tick() <= 66
     assert "cannot be written" in fetcher.states["one"].error
+
+
+def test_what_a_full_disk_took_of_a_list_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that does not fit leaves the last room on the disk to others, such as the database."""
+    world = World(tmp_path)
+    world.path.write_bytes(b"198.51.100.1\n")
+    save_state(world.path, FeedState(identity=world.feed.identity))
+    before = {file.name for file in tmp_path.iterdir()}
+    world.answers = [HttpAnswer(200, {}, b"198.51.100.2\n")]
+    fetcher = world.made()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    fetcher.tick()
+
+    assert "No space left on device" in fetcher.states["one"].error
+    assert {file.name for file in tmp_path.iterdir()} == before
+    assert world.path.read_bytes() == b"198.51.100.1\n"
 
 
 @pytest.mark.parametrize(

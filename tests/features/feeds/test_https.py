@@ -1,5 +1,6 @@
 """One request by HTTPS: what is accepted, and everything that has an end."""
 
+import socket
 import ssl
 import time
 from ipaddress import ip_address
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.features.feeds.server import Publisher, Reply, publisher
 
+from ringfence.features.feeds import https
 from ringfence.features.feeds.https import HttpAnswer, Limits, get, is_public
 from ringfence.features.feeds.plan import FetchError
 from ringfence.values.network import Address
@@ -94,6 +96,19 @@ def test_an_absent_server_is_an_error(tmp_path: Path) -> None:
         pass
     with pytest.raises(FetchError, match=r"127\.0\.0\.1: .*refused"):
         fetched(server)
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose first address leads nowhere is asked at another one."""
+    monkeypatch.setattr(https, "CONNECT_SECONDS", 1.0)
+    with publisher(tmp_path, list=Reply()) as server, socket.create_server(("127.0.0.1", 0)) as silent:
+        places = [("127.0.0.1", port) for port in (silent.getsockname()[1], server.port)]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place) for place in places]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        assert fetched(server, limits=Limits(1_000, 20.0)).body == BODY
 
 
 def test_a_redirect_is_followed(tmp_path: Path) -> None:

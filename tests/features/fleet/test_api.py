@@ -397,6 +397,32 @@ def test_a_client_stopped_while_it_connects_closes_its_socket(
     assert server.requests == []
 
 
+def test_a_client_stopped_during_a_look_up_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's stop does not wait for name servers that do not answer."""
+    begun, over = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        begun.set()
+        over.wait(120)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    url = "http://api.example:8080"
+    api = Api(Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), Clock(), 60.0)
+
+    def stop() -> None:
+        begun.wait(20)
+        api.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    began = time.monotonic()
+    assert str(failure(api, Pull(full=True))) == "stopped"
+    assert time.monotonic() - began < 30
+    over.set()
+    stopping.join()
+
+
 def test_a_client_stopped_before_the_handshake_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is stopped when its socket is connected does not wait for a server that sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -42,6 +42,7 @@ def test_the_status_of_the_fleet(tmp_path: Path) -> None:
             done = guard.command("fleet", "status")
             assert done.returncode == 1
             assert "now it fails: status 503" in done.stdout
+            assert "the pull fails: status 503" in done.stderr
 
 
 def test_without_a_local_api(tmp_path: Path) -> None:

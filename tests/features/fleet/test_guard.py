@@ -451,6 +451,23 @@ def test_what_an_answer_left_out_comes_soon_after_news(
     asyncio.run(play())
 
 
+def test_decisions_that_end_one_after_the_other_are_applied_together(
+    server: FakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gets a long list whole before the next one, although a decision ends nearly always."""
+    monkeypatch.setattr(module, "APPLIED_A_SECOND", 20)
+    for number in range(40):
+        server.add(f"203.0.113.{number}", "other", f"{1_000 + 50 * number}ms")
+
+    async def play() -> None:
+        async with host(server, store) as made:
+            await until(lambda: len(made.applied) == 40)
+            await until(lambda: not made.applied)
+            assert made.applications < 10
+
+    asyncio.run(play())
+
+
 def seconds_to_place(made: Host, address: str) -> float:
     """Report a ban to the task; return how long that took."""
     began = time.monotonic()

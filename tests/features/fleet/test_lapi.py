@@ -174,6 +174,13 @@ def test_only_so_many_brackets_are_skipped(monkeypatch: pytest.MonkeyPatch) -> N
         parse_page(b'{"new":[],"x":[' + b"[]," * 500 + b"1]}")
 
 
+@pytest.mark.parametrize("rest", [b',"x":[' + b"1," * MAX_SKIPPED + b"1]}", b" " * (MAX_SKIPPED + 1) + b"}"])
+def test_no_step_searches_for_long(rest: bytes) -> None:
+    """Meanwhile no other thread of the daemon runs: so much between two marks makes an answer invalid."""
+    with pytest.raises(ValueError, match=r"too long|where it must be"):
+        parse_page(b'{"new":[]' + rest)
+
+
 @pytest.mark.parametrize("member", [b'"a":1', b'"a":"b"', b'"new":null', b'"new":[]', b'"deleted":[]'])
 def test_an_answer_has_a_maximum_number_of_members(member: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member costs time although it has no bracket, and so does a list of decisions that is empty."""

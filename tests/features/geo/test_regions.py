@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.mmdb import Record, write
 
+from ringfence.alarm_codes import Alarm
 from ringfence.errors import ListError
 from ringfence.features.geo import regions as geo
 from ringfence.features.geo.regions import GeoDatabases, locations_of, networks_of
@@ -184,6 +185,49 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert read(databases, regions) == {"country DE": prefixes("198.51.100.0/24")}
     assert databases.alarms == []
     assert read(databases, PLACES)["country FR"] == prefixes("203.0.113.0/24")
+
+
+def test_a_database_that_lost_almost_all_of_a_country_is_refused(tmp_path: Path) -> None:
+    """The networks that were read last stay, also over a restart, and other regions are updated."""
+    before: list[tuple[str, Record]] = [("192.0.2.0/24", DE), ("2001:db8::/32", DE)]
+    path = write(tmp_path / "test.mmdb", [*before, ("198.51.100.0/24", FR)])
+    regions, kept = frozenset({"country DE", "country FR"}), tmp_path / "kept" / "regions"
+    first, rest = GeoDatabases([path], kept), ("203.0.113.0/24", FR)
+    whole = read(first, regions)["country DE"]
+    assert first.alarms == []
+
+    updates: list[list[tuple[str, Record]]] = [[], [("192.0.2.0/28", DE), before[1]], before[:1]]
+    for left in updates:
+        _replace(path, write(tmp_path / "update.mmdb", [*left, rest]).read_bytes())
+        for databases in (first, GeoDatabases([path], kept)):
+            found = read(databases, regions)
+            assert found == {"country DE": whole, "country FR": prefixes("203.0.113.0/24")}
+            assert [(one.code, one.subject) for one in databases.alarms] == [("geo.refused", "country DE")]
+            assert databases.alarms[0].text.endswith(f"remove {kept}, and restart ringfence")
+            assert not databases.waits
+    first.networks(frozenset({"country FR"}))
+    assert first.alarms == []
+
+    right = write(tmp_path / "right.mmdb", [("192.0.2.0/25", DE), before[1], rest])
+    _replace(path, right.read_bytes())
+    assert read(first, regions)["country DE"] == prefixes("192.0.2.0/25", "2001:db8::/32")
+    assert first.alarms == []
+
+
+def test_removing_the_kept_networks_accepts_a_small_database(tmp_path: Path) -> None:
+    """After a restart, nothing is known with which the database could be compared."""
+    path, kept = write(tmp_path / "test.mmdb", [("192.0.2.0/24", DE)]), tmp_path / "regions"
+    read(GeoDatabases([path], kept), PLACES)
+    write(path, [("192.0.2.0/32", DE)])
+    assert [one.code for one in _alarms(path, kept)] == ["geo.refused"]
+    kept.unlink()
+    assert _alarms(path, kept) == []
+
+
+def _alarms(path: Path, kept: Path) -> Sequence[Alarm]:
+    databases = GeoDatabases([path], kept)
+    read(databases, PLACES)
+    return databases.alarms
 
 
 def test_no_file_is_read_for_regions_that_left_the_lists(tmp_path: Path) -> None:

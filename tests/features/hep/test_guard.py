@@ -75,7 +75,6 @@ def test_soon_after_a_loss_a_missing_request_shows_nothing() -> None:
 
 def test_the_wire_passes_copies_to_the_reader_of_their_prefix() -> None:
     """Only those of Asterisk's user, and those of a prefix without a reader are skipped."""
-    found: list[Any] = []
     source = WireSource(WireSink(), KnownHost({5: True, 6: False}))
     reader: Any = SimpleNamespace(read=lambda packet, _now, _lost: [] if packet == PACKET else None)
     source.readers[PREFIX.encode()] = reader
@@ -89,7 +88,7 @@ def test_the_wire_passes_copies_to_the_reader_of_their_prefix() -> None:
         )
     ]
     for copy in copies:
-        source._add_copy(copy, found, 0.0)
+        source.on_packet(copy, 0.0)
     assert source.counts == WireCounts(exported=1, foreign=1, unreadable=1)
 
 

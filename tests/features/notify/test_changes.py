@@ -86,7 +86,7 @@ def test_an_unban_that_the_kernel_refuses_in_part_is_news(desk: Desk) -> None:
     for network in ("192.0.2.0/24", "192.0.2.2"):
         desk.ask("unban", networks=[network])
 
-    assert desk.recorded() == [("unban", "", "192.0.2.0/24", "192.0.2.2/32: no answer")]
+    assert desk.recorded() == [("unban", "", "192.0.2.0/24", "192.0.2.2: no answer")]
 
 
 def test_an_unban_of_allowed_addresses_is_news(desk: Desk) -> None:

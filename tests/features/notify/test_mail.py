@@ -199,6 +199,42 @@ def test_a_server_that_is_down_is_an_error() -> None:
         mail.send(settings(port), CONTENT, "h")
 
 
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(
+    box: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the first address of a server leads nowhere, the mail arrives by another one."""
+    place = ("127.0.0.1", box.port)
+    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)] * 2
+    connect, waits = socket.socket.connect, list[float | None]()
+
+    def connected(connection: socket.socket, where: tuple[str, int]) -> None:
+        waits.append(connection.gettimeout())
+        if len(waits) == 1:
+            raise TimeoutError("timed out")
+        connect(connection, where)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(socket.socket, "connect", connected)
+    assert "accepted it" in mail.send(settings(box.port, timeout=60.0), CONTENT, "pbx1")
+
+    assert waits == [mail.CONNECT_SECONDS] * 2
+    assert len(box.mails) == 1
+
+
+def test_a_server_may_begin_tls_late(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that first looks up the name of this host has as much time for TLS as for an answer."""
+    monkeypatch.setattr(mail, "CONNECT_SECONDS", 0.2)
+
+    def serve(connection: socket.socket) -> None:
+        time.sleep(1.0)
+        with suppress(OSError):
+            context(certificate).wrap_socket(connection, server_side=True).close()
+
+    login = {"security": MailSecurity.TLS, "tls_ca": certificate}
+    with raw_server(serve) as port, pytest.raises(ValueError, match="unexpectedly closed"):
+        mail.send(settings(port, timeout=20.0, **login), CONTENT, "h")
+
+
 def test_a_server_that_says_nothing_ends_in_time() -> None:
     """A server that accepts the connection and hangs costs one timeout."""
     with raw_server(lambda _: None) as port, pytest.raises(ValueError, match="timed out"):

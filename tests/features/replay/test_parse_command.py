@@ -86,6 +86,15 @@ def test_only_what_was_not_understood() -> None:
     ]
 
 
+@pytest.mark.parametrize("option", ["--json", "--unparsed"])
+def test_options_about_lines_do_not_fit_a_summary(option: str) -> None:
+    """No line is shown, so an option that chooses or changes lines is a usage error, and not ignored."""
+    code, out, err = parse("--summary", option, "-", text=GUESS)
+
+    assert (code, out) == (2, "")
+    assert "leave out --json and --unparsed" in " ".join(err.split())
+
+
 def test_only_the_numbers() -> None:
     """--summary shows no line."""
     assert (

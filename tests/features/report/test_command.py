@@ -50,3 +50,14 @@ def test_errors(tmp_path: Path) -> None:
             "cannot write /nowhere/report.html: No such file or directory\n",
         )
         assert guard.command("report", "--since", "soon").returncode == 2
+
+
+def test_a_running_daemon_needs_no_good_configuration(tmp_path: Path) -> None:
+    """The daemon goes on with its old one; the mistakes of the new one are printed once."""
+    with Guard(tmp_path) as guard:
+        guard.configure(colour=1)
+        done = guard.command("report")
+
+    assert done.returncode == 0
+    assert "Phones that need a person" in done.stdout
+    assert done.stderr.count("colour: unknown key") == 1, done.stderr

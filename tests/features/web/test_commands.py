@@ -47,7 +47,7 @@ def test_a_problem_is_shown(served: Served) -> None:
     answer = served.browser.run("unban", "100.64.7.77")
 
     assert "Not done: Unban 100.64.7.77" in answer.words
-    assert "100.64.7.77/32: is not banned" in answer.words
+    assert "100.64.7.77: is not banned" in answer.words
 
 
 def test_an_address_without_a_ban_is_allowed_too(served: Served) -> None:
@@ -266,7 +266,7 @@ def test_an_address_that_is_neither_allowed_nor_banned(tmp_path: Path) -> None:
 
     def unban(request: Mapping[str, Any]) -> dict[str, list[str]]:
         asked.append(request["allowed"])
-        return {"problems": [], "notes": [], "not_banned": ["100.64.7.1/32"]}
+        return {"problems": [], "notes": [], "not_banned": ["100.64.7.1"]}
 
     full = "100.64.7.1: the allow list is full"
     handlers = {"allow_add": lambda _: {"problems": [full], "notes": []}, "unban": unban}
@@ -276,7 +276,7 @@ def test_an_address_that_is_neither_allowed_nor_banned(tmp_path: Path) -> None:
             client = DaemonClient(tmp_path / "socket", Clock())
             return await COMMANDS["unban-allow"].run(client, Order("100.64.7.1", "alice"))
 
-    assert asyncio.run(scenario()) == CommandResult((full, "100.64.7.1/32: is not banned"))
+    assert asyncio.run(scenario()) == CommandResult((full, "100.64.7.1: is not banned"))
     assert asked == [False]
 
 

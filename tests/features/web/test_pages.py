@@ -10,19 +10,21 @@ from urllib.parse import quote
 
 import pytest
 from attrs import evolve
-from tests.explain.world import NOW, RULE, ban, count, known, proven, story
+from tests.explain.world import NOW, RULE, ban, count, friend, holder, known, proven, story
 from tests.features.web.conftest import GUESSES, Served
 from tests.support.amiserver import Script
 from tests.support.daemon import GRANTED, Guard, ami_server, until
 from tests.support.web import Browser, daemon_in_thread, web_server
 
 from ringfence.control import MOST_ENDED
+from ringfence.explain.account import AccountFacts, account_document
 from ringfence.explain.as_json import document
 from ringfence.explain.facts import Admission
 from ringfence.features.web.pages import MOST_BANS
 from ringfence.firewall.limits import LimitMode
 from ringfence.store.bans import RecordedBan
 from ringfence.values.ban import UNRECORDED, BanEnd
+from ringfence.values.entry import ListKind
 
 GUESSER = "198.18.1.101"
 HOSTILE = "<img src=x onerror=alert(1)>\"'\u202e\x1b[2J"
@@ -224,6 +226,20 @@ def test_the_rules_and_lists_of_an_address_are_those_of_the_command(tmp_path: Pa
     assert words.count("and 1 more") == 2
 
 
+def test_list_entries_and_friends_have_their_end(tmp_path: Path) -> None:
+    """An entry of the lists shows its network and whether it was forced, as in the command."""
+    entry = holder(ListKind.DENY, "pbx.example", "192.0.2.0/24", until=NOW + 7_200.0, forced=True)
+    found = document(known(friends=(friend(),), holders=(entry,)))
+    with (
+        daemon_in_thread(tmp_path / "control.sock", {"why": lambda _: found}),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/why?about=192.0.2.1").words
+
+    assert "deny: pbx.example (192.0.2.0/24), from command, forced, until 2023-11-15 00:15:00" in words
+    assert ", until 2023-11-14 23:15:00" in words
+
+
 def test_the_lines_of_features_are_those_of_the_command(tmp_path: Path) -> None:
     """Whether the fence admits an address is shown in the words of `ringfence why`."""
     found = document(known(admission=Admission(LimitMode.ENFORCE, inside=False, packets=3)))
@@ -243,6 +259,35 @@ def test_why_an_account(served: Served) -> None:
     assert "account alice fails, and the address that tried it is banned" in answer.words
     assert f"ringfence unban {GUESSER}" in answer.words
     assert "wrong password 3" in answer.words
+
+
+def test_the_lines_of_features_about_an_account_are_those_of_the_command(tmp_path: Path) -> None:
+    """Where an account logs in, and what it asks for, is shown in the words of `ringfence why`."""
+    last = "2026-11-28T08:00:00Z"
+    place = {
+        "network": "192.0.2.0/24",
+        "country": "DE",
+        "asn": "<b>",
+        "grade": "elsewhere",
+        "home": False,
+        "last": last,
+        "days": 1,
+        "logins": 2,
+    }
+    phone = {"address": "192.0.2.1", "accounts": ["alice"], "host": "198.51.100.9", "last": last}
+    handlers = {
+        "why_account": lambda _: account_document(AccountFacts("alice", NOW)),
+        "account": lambda request: {"places": [place] if request["account"] == "alice" else []},
+        "status": lambda _: {"bare_address": {"friends": [phone], "without_name": 1}},
+    }
+    with (
+        daemon_in_thread(tmp_path / "control.sock", handlers),
+        web_server(tmp_path / "web", tmp_path / "control.sock") as web,
+    ):
+        words = web.browser().get("/why?about=alice").words
+
+    assert "place: 192.0.2.0/24 (DE, <b>): elsewhere; 2 logins on 1 day, last 2026-11-28 08:00" in words
+    assert "domain: 192.0.2.1 asks for 198.51.100.9, last 2026-11-28 08:00: no name of this PBX" in words
 
 
 @pytest.mark.parametrize("about", ["198.18.1.300", "::1::2", "10.0.0.1/8", "1.2.3.4/99"])

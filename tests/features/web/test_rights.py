@@ -35,7 +35,7 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser
             return answer
 
         names = (
-            "alarms alarms_dismiss allow_add allow_remove ban bans deny_add deny_remove "
+            "account alarms alarms_dismiss allow_add allow_remove ban bans deny_add deny_remove "
             "feeds fence fleet friends history latest lists locations past_bans status top unban why "
             "why_account"
         )

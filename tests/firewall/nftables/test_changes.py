@@ -207,6 +207,16 @@ def test_a_removal_makes_room_in_its_batch(changes: Kind, kernel: NetlinkConnect
     assert len(listed(kernel, SMALL)) == 100
 
 
+def test_a_removal_undoes_a_ban_of_its_batch_that_filled_the_set(
+    changes: Kind, kernel: NetlinkConnection
+) -> None:
+    """A ban takes the last room, and removals of absent bans have none: its own removal is carried out."""
+    apply(changes, (SMALL, adds(99)))
+    batch = [*adds(100)[99:], *removes(104)[:98:-1]]
+    assert {one.error for one in apply(changes, (SMALL, batch))} == {None}
+    assert {element.network for element in listed(kernel, SMALL)} == {one.network for one in adds(99)}
+
+
 def test_a_missing_set_affects_no_other(changes: Kind, kernel: NetlinkConnection) -> None:
     """Bans for a missing set are refused one by one; those of other sets are carried out."""
     run("nft", "delete set inet ringfence ban4_32")

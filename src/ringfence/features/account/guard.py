@@ -44,7 +44,7 @@ _AT = " at "  # between account and place in the subject of an alarm
 _MOST_NAME = 256  # characters, as in the request ``why_account``
 
 _ACCOUNT = {"account": text(_MOST_NAME, 1)}
-REQUESTS = {"account": read(_ACCOUNT), "account_confirm": only(_ACCOUNT)}
+REQUESTS = {"account": read(_ACCOUNT, page=_ACCOUNT), "account_confirm": only(_ACCOUNT)}
 
 
 BLOCKED_FOR = 7 * DAY

@@ -1,12 +1,9 @@
 """The places of an account in ``ringfence why ACCOUNT``."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from ringfence.cli.common import ask_or_read
 from ringfence.cli.output import short_time
-from ringfence.errors import DaemonUnreachableError, StoreError
 from ringfence.features.account.rows import grade
 from ringfence.plurals import counted
 
@@ -14,16 +11,17 @@ _SHOWN = 8
 """The maximum number of places that are shown, the latest ones; ``ringfence account`` shows all."""
 
 
-def facts(config: Path, account: str) -> dict[str, Any]:
+def request(account: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of the request whose answer has the places of the account."""
+    return "account", {"account": account}
+
+
+def facts(answer: Mapping[str, Any], _: str) -> dict[str, Any]:
     """Return under ``places`` where the account logged in, the latest login first.
 
-    Without a daemon and a readable database there are none. ``why`` itself reports that.
+    The answer is empty without a daemon and a readable database. Then there are none.
     """
-    try:
-        found, _ = ask_or_read(config, "account", account=account)
-    except (DaemonUnreachableError, StoreError):
-        return {"places": []}
-    return {"places": found["places"]}
+    return {"places": answer.get("places", [])}
 
 
 def lines(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

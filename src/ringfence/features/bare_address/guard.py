@@ -186,7 +186,8 @@ class BareAddress(Feature):
 
     def _tick(self) -> None:
         self._find_hosts()
-        self.finish()
+        if not self._best_effort.waiting_calls(self._table.save):  # on a full disk, the next has all changes
+            self.finish()
 
     def finish(self) -> None:
         """Queue what friends asked for since the last call, to be written to the database."""

@@ -1,26 +1,26 @@
 """What an account asks for, in ``ringfence why ACCOUNT``: only a bare address is shown."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from ringfence.cli.common import ask_daemon
 from ringfence.cli.output import short_time
-from ringfence.errors import DaemonUnreachableError
 from ringfence.plurals import counted
 from ringfence.values.text import printable
 
 
-def facts(config: Path, account: str) -> dict[str, Any]:
+def request(_: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the fields of the request whose answer has what accounts ask for."""
+    return "status", {}
+
+
+def facts(answer: Mapping[str, Any], account: str) -> dict[str, Any]:
     """Return under ``without_name`` the account's addresses that asked for no name of the PBX within a week.
 
-    There are none without a daemon, or if the rule ``bare_address`` is off. The daemon lists only the latest
-    such addresses; under ``unlisted`` is the number of the others, of any account.
+    There are none without a daemon (then the answer is empty), or if the rule ``bare_address`` is off. The
+    daemon lists only the latest such addresses; under ``unlisted`` is the number of the others, of any
+    account.
     """
-    try:
-        found = ask_daemon(config, "status", quietly=True).get("bare_address", {})
-    except DaemonUnreachableError:
-        found = {}
+    found = answer.get("bare_address", {})
     friends, name = found.get("friends", ()), printable(account)
     return {
         "without_name": [friend for friend in friends if name in friend["accounts"]],

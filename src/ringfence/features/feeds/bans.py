@@ -11,7 +11,7 @@ from ringfence.plurals import counted
 def notes(config: Path, networks: Sequence[str] | None) -> Iterator[str]:
     """Yield which feeds deny the networks that the user asked for; without any, how many all feeds deny."""
     asked: dict[str, Any] = {"networks": networks} if networks else {}
-    rows = ask_daemon(config, "feeds", **asked)
+    rows = ask_daemon(config, "feeds", quietly=True, **asked)
     if networks:
         yield from (f"{one} is denied by the feed {row['name']}" for row in rows for one in row["denies"])
     elif names := [row["name"] for row in rows if row["state"] == "in force"]:

@@ -122,11 +122,16 @@ def save_state(path: Path, state: FeedState) -> None:
 def write(path: Path, content: bytes) -> None:
     """Replace a file's content so that a crash leaves the old or the new one; raise OSError if it fails."""
     partial = path.with_name(f".{path.name}.new")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:  # the disk may be full, and others need the room too
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 class _LaterError(FetchError):

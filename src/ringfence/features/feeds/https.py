@@ -20,6 +20,8 @@ from ringfence.values.network import Address
 
 SECONDS = 60.0
 """The maximum seconds from the look-up of the host to the answer's last byte; each redirect has as many."""
+CONNECT_SECONDS = 10.0
+"""The maximum seconds to connect to one address of the host: IPv6 may lead nowhere, and IPv4 work."""
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORT = 443
@@ -122,10 +124,12 @@ def _request(
     with Deadline(limits.seconds) as deadline:
         connection = http.client.HTTPSConnection(host, port, context=context)
         try:
-            sock = open_connection(host, port, limits.seconds, deadline, context, allowed)
+            connect = min(CONNECT_SECONDS, limits.seconds)
+            sock = open_connection(host, port, connect, deadline, context, allowed)
             if sock is None:
                 raise FetchError("a redirect leads to an address that is not public")
             connection.sock = sock  # from now on, closing the connection closes the socket
+            sock.settimeout(limits.seconds)
             connection.request(
                 "GET", path, headers={"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
             )

@@ -84,13 +84,13 @@ def enforce(
             raise typer.Exit(Exit.PROBLEM)
         echo_stderr(*unchecked(console))
         answer = ask_daemon(config, "fence_enforce", seconds=seconds, force=force)
-        echo_stderr(*_cut(ask_daemon(config, "fence", quietly=True)))
         try:
             start_trial_end(f"{__package__}.firewall", config, answer["end"])
         except StartError as error:  # the trial runs: only the daemon ends it now
             echo_stderr(str(error))
+        echo_stderr(*_cut(ask_daemon(config, "fence", quietly=True)))
         echo(
-            f"the fence drops packets until {short_time(answer['until'])}; "
+            f"the fence drops packets until {short_time(answer['until'])} {output.zone()}; "
             "to keep it: ringfence fence confirm"
         )
         if answer["mode"] != "enforce":
@@ -119,7 +119,7 @@ def admit(
     """Admit an address or a host name for a time. It can still be banned."""
     with errors_reported():
         until = ask_daemon(config, "fence_admit", what=what, seconds=duration_from("--for", time))
-    echo(f"{what} is admitted until {short_time(until)}")
+    echo(f"{what} is admitted until {short_time(until)} {output.zone()}")
 
 
 @fence.command("link")

@@ -7,7 +7,7 @@ import typer
 from ringfence.cli import output
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, settings_from
 from ringfence.cli.groups import HintingGroup
-from ringfence.cli.output import JsonOption, echo, echo_json, errors_reported, short_time
+from ringfence.cli.output import JsonOption, echo, echo_json, echo_stderr, errors_reported, short_time
 from ringfence.cli.screen import Screen, show_list
 from ringfence.clock import Clock
 from ringfence.errors import Exit
@@ -48,7 +48,8 @@ def status(
             )
         else:
             _print(report)
-        if report and (report["pull"]["problem"] or report["push"]["problem"]):
+        if report and (problems := _problems(report)):
+            echo_stderr(*problems)
             raise typer.Exit(Exit.PROBLEM)
 
 
@@ -61,6 +62,12 @@ def prove(config: ConfigOption = DEFAULT_CONFIG) -> None:
             raise FleetError(f"the configuration has no [crowdsec] url; fix: {_BEGIN}")
         Api(sharing.access, Clock()).prove()
         echo(f"ok  {sharing.access.url} stores and returns decisions of {sharing.access.machine}")
+
+
+def _problems(report: dict[str, Any]) -> list[str]:
+    """Return a line for each kind of request to the local API that fails."""
+    ways = [way for way in ("pull", "push") if report[way]["problem"]]
+    return [f"the {way} fails: {report[way]['problem']}" for way in ways]
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -47,6 +48,12 @@ GATHERED = 0.1
 
 So the bans of a burst share one request. The thread that sends requests starts only after the burst, and
 does not delay the later bans.
+"""
+APPLIED_A_SECOND = 10_000
+"""The number of applied decisions for each second until they are applied again.
+
+The kernel takes seconds for a long list, and each change begins the list from the start. With thousands of
+decisions, one ends nearly always, and the kernel would never get the whole list.
 """
 LOSS_LASTS = 86_400.0
 """Seconds that the alarm lasts after a ban or an unban of this host was left out."""
@@ -115,6 +122,8 @@ class Fleet(Feature):
         interval = sharing.interval if sharing else 0.0
         self._sync = Sync(interval, most, refusal_of, chance=chance, sends=enforces)
         self._applied: Decisions = ()
+        self._changed = False  # whether other decisions apply than those in ``_applied``
+        self._apply_at = -inf  # monotonic seconds
         self._lost = 0  # how many left out bans and unbans the alarm has reported
         self._turned_away = 0  # how many losses of others' decisions the alarm has reported
         self._thread = Threads(1, "fleet")
@@ -186,9 +195,11 @@ class Fleet(Feature):
         )
         try:
             while True:
-                if await self._step(api):
-                    self._applied = self._sync.in_force()
+                self._changed |= await self._step(api)
+                if self._changed and self._apply_at <= self._clock.mono():
+                    self._changed, self._applied = False, self._sync.in_force()
                     await self._apply(self._applied)
+                    self._apply_at = self._clock.mono() + len(self._applied) / APPLIED_A_SECOND
                 self._report_losses()
         finally:
             api.stop()
@@ -225,9 +236,12 @@ class Fleet(Feature):
         request = self._sync.next_request(now)
         if request is not None:
             changed |= await self._send(api, request, now)
-        elif not changed:
+        else:
+            due = self._sync.due()
+            if changed or self._changed:
+                due = min(due, self._apply_at)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._sync.due() - now)):
+                async with asyncio.timeout(max(0.0, due - now)):
                     await self._wake.wait()
                     await asyncio.sleep(GATHERED)
         return changed

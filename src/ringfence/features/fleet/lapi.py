@@ -43,7 +43,7 @@ MOST_TEXTS = 8 << 20
 MOST_MARKS = 500_000
 """The maximum number of JSON members of an answer, and of brackets and texts in skipped values."""
 MAX_SKIPPED = 1 << 16
-"""The longest text of JSON that is skipped or taken at once, in bytes."""
+"""The longest text of JSON that is skipped or taken at once, in bytes: no other thread runs meanwhile."""
 
 _LONGEST_VALUE = 50  # an IPv6 address in full, with the length of a network
 _MAX_DURATION = 64
@@ -280,9 +280,9 @@ class _Reader:
         depth = 0
         while True:
             self._count_mark()
-            mark = _MARK.search(self._body, self._at)
+            mark = _MARK.search(self._body, self._at, self._at + MAX_SKIPPED)
             if mark is None:
-                raise ValueError("the answer is cut")
+                raise ValueError("the answer is cut, or a value in it is too long")
             if mark[0] == b'"':
                 self._at = mark.start()
                 self._text()
@@ -308,7 +308,7 @@ class _Reader:
         return found[0]
 
     def _blank(self) -> None:
-        found = _BLANK.match(self._body, self._at)
+        found = _BLANK.match(self._body, self._at, self._at + MAX_SKIPPED)
         self._at = found.end() if found is not None else self._at
 
     def _accept(self, token: bytes) -> bool:

@@ -4,7 +4,7 @@ from ringfence.alarm_codes import AnyAlarmCode
 
 
 class GeoAlarmCode(AnyAlarmCode):
-    """The codes of alarms about country databases: one is unreadable, or no one knows a listed region."""
+    """The codes of alarms about country databases: unreadable ones, and listed regions without networks."""
 
     GEO_UNREADABLE = (
         "geo.unreadable",
@@ -13,6 +13,14 @@ class GeoAlarmCode(AnyAlarmCode):
             "read last, if anything, counts."
         ),
         "Correct `database` in `[geo]`, or replace the file.",
+    )
+    GEO_REFUSED = (
+        "geo.refused",
+        (
+            "The databases have far fewer addresses of a listed region than before; the networks that were "
+            "read last stay."
+        ),
+        "Look at the databases. To accept them, remove the file that the text names, and restart ringfence.",
     )
     LIST_UNKNOWN_REGION = (
         "list.unknown_region",

@@ -25,25 +25,32 @@ from ringfence.lists.kept import identity_of
 from ringfence.lists.prefixes import V4_BITS, V6_BITS, Gatherer, Prefixes
 from ringfence.lists.regions import Regions
 from ringfence.lists.texts import overlaps_local
-from ringfence.values.network import Address, Network
+from ringfence.values.network import VERSIONS, Address, Network
 from ringfence.values.text import printable
 
 MOST_NETWORKS = 600_000
 """The maximum number of networks of all regions in a database, after they are merged."""
 
+MOST_SHRINKAGE = 10
+"""The greatest factor by which a region may have fewer addresses of an IP version than were read last."""
+
 _FIX = "[geo] database names a file in MaxMind's format, such as GeoLite2-Country.mmdb"
 _MAX_NAME = 64
 _V4_DEPTH = V6_BITS - V4_BITS
+
+_Read = tuple[frozenset[str], Mapping[str, Prefixes]]
+"""What was read from a database: the regions that were wanted, and the networks of each."""
 
 
 class GeoDatabases(Regions):
     """The networks of regions (countries and autonomous systems), read from the database files ``paths``.
 
     ``kept`` is the file with the networks that were read last; None: they are not kept. A database is read
-    again if it has changed, or if regions are requested that were not read. ``alarms`` are about the files
-    that could not be read or written in the last call of :meth:`read`. ``failed``: that call failed for a
-    reason other than a database, such as a lack of memory or a full disk, so another one may succeed without
-    a change.
+    again if it has changed, or if regions are requested that were not read. If a region has lost almost all
+    addresses that ``kept`` has of it, those stay: its phones must not meet the fence because of a bad file.
+    ``alarms`` are about such regions, and about the files that could not be read or written in the last call
+    of :meth:`read`. ``failed``: that call failed for a reason other than a database, such as a lack of memory
+    or a full disk, so another one may succeed without a change.
 
     One thread may call :meth:`read`, and others the other methods.
     """
@@ -55,7 +62,9 @@ class GeoDatabases(Regions):
         self._kept_path = kept
         self._kept: Mapping[str, Prefixes] | None = None  # None: the file was not read
         self._wanted: frozenset[str] = frozenset()
-        self._read: dict[Path, tuple[frozenset[str], Mapping[str, Prefixes]]] = {}
+        self._read: dict[Path, _Read] = {}
+        self._refused: Mapping[str, Alarm] = {}  # by region, an alarm that its networks from before stay
+        self._file_alarms: list[Alarm] = []
         self._seen: dict[Path, tuple[object, frozenset[str]]] = {}  # what was tried: the file, the regions
 
     @property
@@ -73,8 +82,9 @@ class GeoDatabases(Regions):
         """
         self._wanted = regions
         if not regions:
-            self.alarms, self.failed = [], False
+            self._file_alarms, self.failed = [], False
             self._seen.clear()
+        self._set_alarms()
         return {region: self._known(region) for region in regions}
 
     def unknown(self, region: str) -> bool:
@@ -99,14 +109,15 @@ class GeoDatabases(Regions):
 
         With ``keep``, write the networks of these regions to the file ``kept``.
         """
-        regions, alarms, failed = self._wanted, [], False
+        regions, alarms, failed = self._wanted, list[Alarm](), False
+        found: dict[Path, _Read] = {}
         for path in self._paths if regions else ():
             if not self._is_due(path):
-                alarms += [alarm for alarm in self.alarms if alarm.subject == str(path)]
+                alarms += [alarm for alarm in self._file_alarms if alarm.subject == str(path)]
                 continue
             identity = identity_of(path)
             try:
-                self._read[path] = regions, networks_of(path, regions)
+                found[path] = regions, networks_of(path, regions)
             except ListError as error:
                 alarms.append(Alarm(GeoAlarmCode.GEO_UNREADABLE, str(path), str(error)))
             except Exception as error:  # noqa: BLE001 - reported, and tried again
@@ -115,19 +126,52 @@ class GeoDatabases(Regions):
                 failed = True
                 continue
             self._seen[path] = identity, regions
+        self._take(found, regions)
         unkept = [*self._keep(regions)] if keep else []
-        self.alarms, self.failed = [*alarms, *unkept], failed or bool(unkept)
+        self._file_alarms, self.failed = [*alarms, *unkept], failed or bool(unkept)
+        self._set_alarms()
+
+    def _take(self, found: Mapping[Path, _Read], regions: frozenset[str]) -> None:
+        """Use what was ``found`` in databases, except of ``regions`` that have lost almost everything."""
+        read = {**self._read, **found}
+        refused = {region: alarm for region in regions if (alarm := self._loss(region, read)) is not None}
+        self._refused = {**self._refused, **refused}  # first, because other threads must not see the loss
+        self._read.update(found)
+        self._refused = refused
+
+    def _loss(self, region: str, read: Mapping[Path, _Read]) -> Alarm | None:
+        """Return an alarm if a region has far fewer addresses in ``read`` than were read last; else None."""
+        before = self._from_before().get(region)
+        if before is None or not self._has_all(region, read):
+            return None
+        parts = [networks.get(region, Prefixes()) for _, networks in read.values()]
+        for version in VERSIONS:
+            if sum(part.addresses(version) for part in parts) * MOST_SHRINKAGE < before.addresses(version):
+                text = (
+                    f"more than {MOST_SHRINKAGE} times fewer addresses (IPv{version}) than before, so the "
+                    "networks that were read last stay; fix: look at the databases; to accept them: "
+                    f"remove {self._kept_path}, and restart ringfence"
+                )
+                return Alarm(GeoAlarmCode.GEO_REFUSED, region, text)
+        return None
+
+    def _set_alarms(self) -> None:
+        refused = (alarm for region, alarm in self._refused.items() if region in self._wanted)
+        self.alarms = [*self._file_alarms, *refused]
 
     def _is_due(self, path: Path) -> bool:
         identity, regions = self._seen.get(path, (None, frozenset[str]()))
         return identity != identity_of(path) or not self._wanted <= regions
 
     def _is_read(self, region: str) -> bool:
-        read = (self._read.get(path) for path in self._paths)
-        return all(found is not None and region in found[0] for found in read)
+        return self._has_all(region, self._read)
+
+    def _has_all(self, region: str, read: Mapping[Path, _Read]) -> bool:
+        found = (read.get(path) for path in self._paths)
+        return all(one is not None and region in one[0] for one in found)
 
     def _known(self, region: str) -> Prefixes:
-        if not self._is_read(region) and region in self._from_before():
+        if (region in self._refused or not self._is_read(region)) and region in self._from_before():
             return self._from_before()[region]
         gatherer = Gatherer()
         for _, networks in [*self._read.values()]:

@@ -64,6 +64,11 @@ _UNKNOWN = "localhost"
 
 MOST_ANSWERED = 256 * 1024
 """The maximum number of bytes of all answers of a mail server to one message."""
+CONNECT_SECONDS = 8.0
+"""The maximum seconds to connect by TCP to one address of the server: IPv6 may lead nowhere, and IPv4 work.
+
+The kernel asks again after 1, 3 and 7 seconds.
+"""
 GOODBYE = 2.0
 """Seconds that the server has to answer QUIT, after it has accepted the message."""
 
@@ -89,7 +94,13 @@ class _Answers:
 
 
 class _Smtp(smtplib.SMTP):
-    """A connection to a mail server whose answers are bounded."""
+    """A connection to a mail server whose answers are bounded, and the wait for each of its addresses."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        wait = min(timeout, CONNECT_SECONDS)
+        connection: socket.socket = super()._get_socket(host, port, wait)  # type: ignore[misc]  # not public
+        connection.settimeout(timeout)
+        return connection
 
     def getreply(self) -> tuple[int, bytes]:
         """Return the status and the text of the server's next answer."""
@@ -98,8 +109,8 @@ class _Smtp(smtplib.SMTP):
         return super().getreply()
 
 
-class _SmtpOverTls(_Smtp, smtplib.SMTP_SSL):
-    """The same by TLS from the first byte on."""
+class _SmtpOverTls(smtplib.SMTP_SSL, _Smtp):
+    """The same by TLS from the first byte on. The handshake may take as long as any other answer."""
 
 
 def send(channel: Mapping[str, Any], content: Mapping[str, Any], host: str) -> str:

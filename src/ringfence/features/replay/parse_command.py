@@ -61,12 +61,14 @@ def parse(
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Show line by line how ringfence parses a log. Changes nothing."""
+    if summary and (as_json or unparsed):
+        raise typer.BadParameter("--summary shows no line: leave out --json and --unparsed")
     customs = [_custom(pattern)] if pattern else []
     zone = zone_from(timezone) or _configured_zone(config, Path(file))
     reader = LogReader(SourceId("-", "log:-"), timezone=zone, customs=customs)
     summary_counts = _Summary()
     with errors_reported(), _open_log(file) as (read, now):
-        lines = _Lines() if unparsed and not (summary or as_json) else None
+        lines = _Lines() if unparsed and not as_json else None
         for readings in _only_asterisk(_read(read, reader, now, lines), file):
             summary_counts.add(readings)
             if not summary:

@@ -6,17 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from ringfence.cli import output
-from ringfence.cli.common import (
-    DEFAULT_CONFIG,
-    ConfigOption,
-    ask_daemon,
-    ask_or_read,
-    duration_from,
-    settings_from,
-)
+from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, ask_daemon, ask_or_read, duration_from
 from ringfence.cli.output import RECORDED_ONLY, JsonOption, echo_json, echo_stderr, errors_reported, text_form
 from ringfence.cli.private_file import write_private
 from ringfence.cli.screen import Screen
+from ringfence.config import loader
 from ringfence.errors import WebError
 from ringfence.features.report.summary import ReportAnswers, locations_by_name, summary_of
 from ringfence.features.report.text import report_lines
@@ -57,11 +51,14 @@ def report(
 
 
 def _found(path: Path, seconds: float) -> tuple[Document, str]:
-    """Return the report of the last ``seconds``, and why no daemon could be reached; "" if one answered."""
+    """Return the report of the last ``seconds``, and why no daemon could be reached; "" if one answered.
+
+    The first request prints the mistakes of the configuration. The others are quiet.
+    """
     history, absent = ask_or_read(path, "history", seconds=seconds)
 
     def answer(do: str, **arguments: object) -> Any:  # noqa: ANN401 - any JSON value
-        return ask_or_read(path, do, **arguments)[0]
+        return ask_or_read(path, do, quietly=True, **arguments)[0]
 
     addresses = answer("tops", kind="addresses", seconds=seconds)
     answers = ReportAnswers(
@@ -70,8 +67,8 @@ def _found(path: Path, seconds: float) -> tuple[Document, str]:
         addresses,
         answer("tops", kind="accounts", seconds=seconds),
         [*answer("alarms"), *answer("alarms", past=True, seconds=seconds)],
-        None if absent else ask_daemon(path, "status"),
-        locations_by_name(files_of(settings_from(path)), addresses),
+        None if absent else ask_daemon(path, "status", quietly=True),
+        locations_by_name(files_of(loader.load_what_is_right(path)), addresses),
     )
     return summary_of(answers), absent
 

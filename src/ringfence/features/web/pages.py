@@ -306,12 +306,16 @@ class Pages:
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
         if is_account(about):
             found = await self._client.ask_costly("why_account", account=about)
+            for module in street.modules("why_account"):
+                do, fields = module.request(about)
+                found |= module.facts(await self._client.ask_costly(do, **fields), about)
             return self._page(
                 request,
                 "why_account.html",
                 found=found,
                 headline=account_headline(found),
                 bad=found["verdict"] in BAD_VERDICTS,
+                lines=[line for module in street.modules("why_account") for line in module.lines(found)],
             )
         try:
             network = str(parse_network(about))

@@ -48,6 +48,7 @@ from ringfence.firewall.ipset.sets import (
     ban_set_name,
     ban_set_names,
     check_set,
+    covering,
     create_list_set,
     create_set,
     destroy,
@@ -439,6 +440,19 @@ class IpsetBackend:
         """Return one ban from the kernel, None if it is not there. Needs ``open``."""
         found = (find(self._kernel, name, network, scope) for name in ban_set_names(network, scope))
         return next((one for one in found if one is not None), None)
+
+    def covering(self, network: Network) -> Iterator[Element]:
+        """Yield the bans of ``network`` and of all networks around it. Uses a socket of its own."""
+        version = network.version
+        with NetlinkConnection() as kernel:
+            try:
+                for scope in Scope:
+                    for friends_exempt in friends_exempt_values(version):
+                        name = ban_set_name(version, scope, friends_exempt=friends_exempt)
+                        yield from covering(kernel, name, network, scope)
+            except NetlinkError:
+                require_ipset(kernel)  # raises a better error if ipset is missing
+                raise
 
     def health(self) -> Health:
         """Check sets and rules; the module's docstring lists what is checked. Starts no process."""

@@ -34,7 +34,7 @@ from ringfence.firewall.network_lists import NetworkList
 from ringfence.firewall.stages import added_stages
 from ringfence.netlink.connection import NetlinkConnection, NetlinkError
 from ringfence.values.ban import Scope
-from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends
+from ringfence.values.network import BITS, SENDER_LENGTHS, VERSIONS, Network, exempts_friends, is_single
 
 # -- reads, looks up, replaces and destroys a set of ipset in the kernel
 
@@ -125,15 +125,37 @@ def list_elements(kernel: NetlinkConnection, name: str, scope: Scope = Scope.FUL
 def find(kernel: NetlinkConnection, name: str, network: Network, scope: Scope = Scope.FULL) -> Element | None:
     """Return one element of a set, with its time and counters; None if it is not there.
 
-    The kernel sends time and counters only in a list of all elements, in several answers. To save time, only
-    the answers that contain the element's bytes are parsed. ``scope`` is the scope of the set's bans.
+    ``scope`` is the scope of the set's bans.
     """
     if not contains(kernel, name, network):
         return None
-    pattern = messages.element_bytes(network)
-    parts = [answer for answer in kernel.stream(messages.list_elements(name)) if pattern in answer]
-    found = (one for part in parts for one in messages.parse_elements(part, scope))
-    return next((one for one in found if one.network == network), None)
+    return next(iter(_read(kernel, name, [network], scope)), None)
+
+
+def covering(kernel: NetlinkConnection, name: str, network: Network, scope: Scope) -> Sequence[Element]:
+    """Return the elements of a set that are ``network`` or a network around it; none if there is no such set.
+
+    ``scope`` is the scope of the set's bans.
+    """
+    if is_single(network) and not contains(kernel, name, network):  # that asks for the networks around it too
+        return []
+    around = [network.supernet(new_prefix=length) for length in range(network.prefixlen, 0, -1)]
+    there = [one for one in around if contains(kernel, name, one)]
+    return _read(kernel, name, there, scope) if there else []
+
+
+def _read(
+    kernel: NetlinkConnection, name: str, networks: Sequence[Network], scope: Scope
+) -> Sequence[Element]:
+    """Return those of the elements ``networks`` that a set has, with their times and counters.
+
+    The kernel sends time and counters only in a list of all elements, in several answers. To save time, only
+    the answers that contain the bytes of one of ``networks`` are parsed.
+    """
+    patterns = [messages.element_bytes(one) for one in networks]
+    answers = kernel.stream(messages.list_elements(name))
+    parts = [answer for answer in answers if any(pattern in answer for pattern in patterns)]
+    return [one for part in parts for one in messages.parse_elements(part, scope) if one.network in networks]
 
 
 def replace(kernel: NetlinkConnection, name: str, fresh: str, creation: bytes) -> None:

@@ -62,8 +62,9 @@ from ringfence.values.network import Network
 # each.
 #
 # A full set is handled differently: the kernel names the first element without room. Of the elements after it
-# only those already in the set are sent again (queried one by one, some 10 µs each). The others would have no
-# room either. So a full set costs one additional transaction, not one for each element.
+# only those are sent again that are in the set already (queried one by one, some 10 µs each), or that the
+# transaction has added to it before. The others would have no room either. So a full set costs one additional
+# transaction, not one for each element.
 #
 # Kernels before mid-2022, such as 5.10, report no position. Then the elements for a full set are sent in
 # halves, until a half fits or is a single element.
@@ -298,13 +299,16 @@ class Changes:
             else:
                 if unknown:  # the first change without room: those after it have none either
                     full.add(group.ban)
-                rest += self._after_refusal(group, request, refused)
+                rest += self._after_refusal(group, request, refused, rest)
         return rest
 
-    def _after_refusal(self, group: ChangeGroup, request: bytes, refusal: Refusal) -> list[ChangeGroup]:
+    def _after_refusal(
+        self, group: ChangeGroup, request: bytes, refusal: Refusal, before: Sequence[ChangeGroup]
+    ) -> list[ChangeGroup]:
         """Handle the refusal of ``request``, a message of ``group``, and return what to send again.
 
-        Store the outcomes of the changes that are not sent again.
+        ``before`` are the groups that are sent again before this one. Store the outcomes of the changes that
+        are not sent again.
         """
         self.missed |= refusal.code == errno.ENOENT
         if refusal.code == errno.EEXIST and group.adds and not group.replace:
@@ -316,19 +320,22 @@ class Changes:
             self._refuse(group.numbers, _explain(group.ban, refusal))
             return []
         if refusal.code == errno.ENFILE:
-            return group.only(self._fitting(group, index, refusal))
+            return group.only(self._fitting(group, index, refusal, before))
         self._refuse(group.numbers[index : index + 1], _explain(group.ban, refusal))
         return group.only([*group.numbers[:index], *group.numbers[index + 1 :]])
 
-    def _fitting(self, group: ChangeGroup, index: int, refusal: Refusal) -> list[int]:
+    def _fitting(
+        self, group: ChangeGroup, index: int, refusal: Refusal, before: Sequence[ChangeGroup]
+    ) -> list[int]:
         """Return the changes to send again to a full set; store the outcomes of the others.
 
         ``index`` is the position in the group of the first change without room. The changes before it are
-        sent again. Any other change is sent again only if its network is in the set already, or if a change
-        before ``index`` has the same network.
+        sent again. Any other change is sent again only if its network is in the set already, if a change
+        before ``index`` has the same network, or if one of the groups ``before`` adds it.
         """
         kept = list(group.numbers[:index])
-        known = {self._batch[number].network for number in kept}
+        added = _all(one for one in before if one.adds and one.ban == group.ban)
+        known = {self._batch[number].network for number in (*added, *kept)}
         for number in group.numbers[index:]:
             network = self._batch[number].network
             if network in known or self._contains(group.ban, network):
@@ -561,6 +568,15 @@ class NftablesBackend:
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
         """Return one ban from the kernel, None if it is not there. Needs ``open``."""
         return state.find(self._kernel, network, scope)
+
+    def covering(self, network: Network) -> Iterator[Element]:
+        """Yield the bans of ``network`` and of all networks around it. Uses a socket of its own."""
+        with NetlinkConnection(extended=True) as kernel:
+            try:
+                yield from state.covering(kernel, network)
+            except NetlinkError:
+                _require_kernel(kernel)  # raises a better error if nftables is missing
+                raise
 
     def health(self) -> Health:
         """Check whether another program changed our rules or sets. Needs ``open``; changes nothing."""

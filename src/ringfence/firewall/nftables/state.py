@@ -394,6 +394,17 @@ def find(kernel: NetlinkConnection, network: Network, scope: Scope) -> Element |
     return next(found, None)
 
 
+def covering(kernel: NetlinkConnection, network: Network) -> Iterator[Element]:
+    """Yield the bans of ``network`` and of all networks around it: one lookup for each set."""
+    for head in read_sets(kernel):
+        ban = BanSet.parse(head.name)
+        if ban is None or ban.version != network.version or ban.length > network.prefixlen:
+            continue
+        found = find(kernel, network.supernet(new_prefix=ban.length), ban.scope)
+        if found is not None:
+            yield found
+
+
 def read_part(kernel: NetlinkConnection, name: str) -> list[bytes]:
     """Return the kernel's answers that list the elements of the set ``name``.
 
