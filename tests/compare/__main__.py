@@ -2,8 +2,7 @@
 
 Each cell is measured separately, and a guard that fails leaves its reason in the cell. A run of all rows
 writes RESULTS.md beside this file, and the table of the README. Rows can be chosen by a part of their text
-(``python -m tests.compare memory``); then the table is only printed. Run it on a machine that does nothing
-else.
+(``make compare ROW=memory``); then the table is only printed. Run it on a machine that does nothing else.
 """
 
 import argparse
@@ -18,7 +17,7 @@ from multiprocessing import get_context
 from tests.bench.machine import described
 from tests.compare.guards import Guard, guards
 from tests.compare.page import Compared, table, write
-from tests.compare.rows import RELEASE, ROWS, Row
+from tests.compare.rows import RELEASE, ROWS, Measured, Row, shown
 from tests.support.lab import why_no_asterisk
 
 _MOST_OF_REASON = 100
@@ -52,22 +51,22 @@ def compare(rows: Sequence[Row], of: Sequence[Guard]) -> Compared:
         started = time.monotonic()
         if row.together:
             with ProcessPoolExecutor(len(of), get_context("fork")) as processes:
-                cells[row.what] = tuple(processes.map(cell, [row.what] * len(of), [g.title for g in of]))
+                cells[row.what] = tuple(processes.map(cell, [row.what] * len(of), range(len(of))))
         else:
-            cells[row.what] = tuple(_measured(row, guard) for guard in of)
+            turns = [[_measured(row, guard) for guard in of] for _ in range(row.turns)]
+            cells[row.what] = tuple(shown(trials) for trials in zip(*turns, strict=True))
         took = time.monotonic() - started
         print(f"{took:5.0f} s  {row.what}: {' | '.join(cells[row.what])}", file=sys.stderr, flush=True)
     return Compared(day, described([RELEASE]), time.monotonic() - began, of, rows, cells)
 
 
-def cell(what: str, title: str) -> str:
-    """Measure a row with a guard, both by their names, in another process."""
+def cell(what: str, at: int) -> str:
+    """Measure a row, by its text, with the guard at this place of all, in another process."""
     [row] = [row for row in ROWS if row.what == what]
-    [guard] = [guard for guard in guards() if guard.title == title]
-    return _measured(row, guard)
+    return shown([_measured(row, guards()[at])])
 
 
-def _measured(row: Row, guard: Guard) -> str:
+def _measured(row: Row, guard: Guard) -> Measured:
     if guard.missing:
         return f"not measured: {guard.missing}"
     try:

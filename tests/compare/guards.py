@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from attrs import frozen
+from tests.bench.busy import PHONES
 from tests.bench.fail2ban import Fail2ban
 from tests.bench.testbed import defended, until_defended
+from tests.compare.busy import register
 from tests.compare.crowdsec import AcquiringCrowdSec, Bouncer
 from tests.support import crowdsec
 from tests.support.daemon import Guard as Daemon
@@ -33,6 +35,8 @@ Bans = Sequence[IPv4Network]
 
 ALL_PORTS = "all ports"
 _DAY = 86_400
+_KNOWN_FOR = 2 * _DAY
+"""The seconds for which ringfence has known the phones on later days."""
 _BAN = "INSERT INTO bips (ip, jail, timeofban, bantime, bancount, data) VALUES (?, ?, ?, ?, 1, '{}')"
 """A row in fail2ban's database."""
 _REST = 2.0
@@ -62,7 +66,8 @@ class Guard:
     """A guard as a value: ``prepare`` writes its files, and its context starts it.
 
     ``prepare`` has the laboratory, a folder, and the bans that its database has from its last run.
-    ``missing`` is the reason why it cannot run here; empty if it can.
+    ``missing`` is the reason why it cannot run here; empty if it can. ``prepare_later`` prepares it as if it
+    had known the phones of a company for days; None: it learns nothing about phones.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Guard:
     settings: str
     prepare: Callable[[Lab, Path, Bans], Running]
     missing: str = ""
+    prepare_later: Callable[[Lab, Path, Bans], Running] | None = None
 
     @property
     def title(self) -> str:
@@ -113,13 +119,17 @@ class _Ringfence:
             self._daemon = stack.enter_context(
                 guarded(self._lab, self._folder, firewall=defended("nftables"))
             )
-            preferred(self._daemon)
-            until_defended(self._daemon)
+            self._begin()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _begin(self) -> None:
+        """Set the priority of the daemon, and wait until it defends Asterisk."""
+        preferred(self._guard)
+        until_defended(self._guard)
 
     @property
     def pids(self) -> Sequence[int]:
@@ -139,6 +149,24 @@ class _Ringfence:
     def _guard(self) -> Daemon:
         assert self._daemon is not None
         return self._daemon
+
+
+class _LaterRingfence(_Ringfence):
+    """ringfence that has known a company's phones for ``_KNOWN_FOR``."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        register(self._lab)
+        self.settle()
+        self._guard.stop()
+        self._lab.asterisk.forget_phones()  # each account may have one contact
+        with closing(sqlite3.connect(self._folder / "ringfence.db")) as database, database:
+            database.execute("UPDATE friends SET since = since - ?", (_KNOWN_FOR,))
+            (known,) = database.execute("SELECT count(DISTINCT account) FROM friends").fetchone()
+        if known < PHONES:
+            raise RuntimeError(f"the database knows {known} phones of {PHONES}")
+        self._guard.start()
+        super()._begin()
 
 
 class _Fail2ban:
@@ -232,16 +260,17 @@ def guards() -> Sequence[Guard]:
     """Return all guards, ringfence first and no guard last."""
     old, new = fail2ban_tree(), fail2ban_tree().with_name("fail2ban-newest")
     ipset = "iptables-ipset-proto6-allports[name=asterisk, protocol=all, blocktype=DROP]"
-    nftables = "nftables[type=allports, name=asterisk, protocol=all, blocktype=drop]"
+    nftables = 'nftables[type=allports, name=asterisk, protocol=all, blocktype=drop, addr_options=""]'
     return (
         Guard(
             "ringfence",
             ringfence.__version__,
             "its defaults, with nftables; it reads AMI, the log and the wire",
             _Ringfence,
+            prepare_later=_LaterRingfence,
         ),
         _fail2ban_of(old, ipset, "Debian 12's"),
-        _fail2ban_of(new, nftables, "the newest in Debian"),
+        _fail2ban_of(new, nftables, "the newest in Debian, with sets of addresses (by default of intervals)"),
         _crowdsec(),
         Guard("no guard", "", "what the attacks do without one", _Nobody),
     )

@@ -14,9 +14,22 @@ README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- make compare -->", "<!-- end of make compare -->"
 """The lines of the README between which the table stands."""
 _NOT_MEASURED = (
-    "sipcheck and sipban: neither Debian nor PyPI has a package, so there is no version that everybody can "
-    "install"
+    (
+        "sipcheck and sipban are left out: neither Debian nor PyPI has a package of them, so there is no "
+        "version that everybody can install"
+    ),
+    (
+        "sipcheck by its source (`sipcheck.py` 3.0 of sinologicnet/sipcheck): within an hour each "
+        "`InvalidPassword` of AMI counts 1 and each `ChallengeSent` 0.4; more than 5 are a ban, but not of "
+        "an address that has logged in"
+    ),
+    (
+        "sipban by its source (`sipban.pl` of elpop/sipban): the first `InvalidAccountID` or "
+        "`InvalidPassword` of AMI is a ban, and so is the sixth `ChallengeSent` within 10 s"
+    ),
+    "neither has a handler for `ChallengeResponseFailed`, by which PJSIP reports a wrong password",
 )
+"""The rivals that are left out, and what they would do."""
 
 
 @frozen
@@ -45,13 +58,16 @@ def table(found: Compared, rows: Sequence[Row], *, rivals: bool = False) -> str:
 def page(found: Compared) -> str:
     """Return the page with everything."""
     settings = "\n".join(f"- {guard.title}: {guard.settings}." for guard in found.guards)
+    left_out = "\n".join(f"- {rival}." for rival in _NOT_MEASURED)
     return f"""# ringfence and its rivals
 
 Written by `make compare` on {found.began:%Y-%m-%d %H:%M} UTC, {found.machine}
 All rows are of one run of {found.seconds:.0f} seconds. Each cell has a new network, Asterisk and guard.
-The guard runs on one core and the attacker on another one; Asterisk may use all. The attacks are in
-[rows.py](rows.py), the settings in [guards.py](guards.py). `python -m tests.compare TEXT` measures the rows
-with this text again.
+The guard runs on one core and the attacker on another one; Asterisk may use all. Beside each guard, Asterisk
+writes `messages` and a log with security lines, also if the guard does not read them. If many guesses come at
+once, Asterisk's own socket loses some, with any guard and without one. The CPU time of a guard includes that
+of the programs that it starts. The attacks are in [rows.py](rows.py), the settings in [guards.py](guards.py).
+`make compare ROW=TEXT` measures the rows with this text again.
 
 {table(found, found.rows)}
 
@@ -61,7 +77,7 @@ with this text again.
 
 Not measured:
 
-- {_NOT_MEASURED}.
+{left_out}
 """
 
 
@@ -76,7 +92,7 @@ def readme(text: str, found: Compared) -> str:
         f"Measured by `make compare` on {found.began:%Y-%m-%d}, on {len(CORES)} cores "
         "([all figures, and the settings](tests/compare/RESULTS.md)):"
     )
-    return f"{before}{begin}\n{head}\n\n{table(found, brief, rivals=True)}\n{end}{after}"
+    return f"{before}{begin}{head}\n\n{table(found, brief, rivals=True)}\n{end}{after}"
 
 
 def write(found: Compared) -> None:

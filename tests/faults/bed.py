@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import sqlite3
+import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,7 @@ BANNED = tuple(f"198.18.1.{n}" for n in range(1, 6))
 DENIED = "203.0.113.0/24"
 """The network that the feed lists."""
 OFF = "off"
+ENFORCE = "enforce"
 LONG = 30 * 86_400.0
 QUIET = 10.0
 """Seconds until the daemon must have repaired what differs."""
@@ -57,6 +59,8 @@ class Facts:
     denied: frozenset[str] = frozenset()
     switched: frozenset[str] = frozenset()
     """The word OFF if nothing is enforced."""
+    fenced: frozenset[str] = frozenset()
+    """The word ENFORCE if the fence drops packets."""
 
 
 def listed(values: Iterable[str]) -> str:
@@ -66,7 +70,7 @@ def listed(values: Iterable[str]) -> str:
 
 def vars_of(facts: Facts) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the names and values of facts."""
-    for name in ("bans", "allowed", "feeds", "rules", "admitted", "denied", "switched"):
+    for name in ("bans", "allowed", "feeds", "rules", "admitted", "denied", "switched", "fenced"):
         yield name, getattr(facts, name)
 
 
@@ -96,7 +100,7 @@ class Bed:
             asterisk=[entry],
             firewall={"backend": backend},
             rules={"probe": {"enabled": True}},
-            fence={"mode": "observe"},
+            fence={"mode": ENFORCE},  # until an operation starts it, it only observes
             may_fail=True,
         )
 
@@ -146,6 +150,7 @@ class Bed:
         ``empty``: as before the first start of all. ``earlier``: the database is of an earlier ringfence.
         """
         self.end()
+        self.end_trials()
         flush_everything()
         for path in {*self._work.iterdir()} - {self._work / "notify.sock"}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -178,18 +183,24 @@ class Bed:
             self.guard.process.send_signal(signal.SIGCONT)
             self.guard.kill()
 
+    def end_trials(self) -> None:
+        """Kill the processes that wait for the end of a trial: they would open a later case's database."""
+        waiting = f"ringfence.guard.trial_end .* {self.guard.config} "
+        subprocess.run(["pkill", "-f", waiting], check=False)
+
     def facts(self) -> Facts:
         """Return what the daemon shows."""
         guard = self.guard
-        status = guard.status()
+        status, fence = guard.status(), guard.ask("fence")
         return Facts(
             frozenset(guard.banned()),
             frozenset(row["entry"] for row in guard.ask("lists", side="allow")),
             frozenset(row["name"] for row in guard.ask("feeds")),
             frozenset(status["rules"]["off"]),
-            frozenset(row["what"] for row in guard.ask("fence")["admitted"]),
+            frozenset(row["what"] for row in fence["admitted"]),
             frozenset(row["entry"] for row in guard.ask("lists", side="deny")),
             frozenset() if status["firewall"]["enforcing"] else frozenset({OFF}),
+            frozenset({fence["mode"]} & {ENFORCE}),
         )
 
     def disagreement(self) -> str:
@@ -282,5 +293,6 @@ def bed(folder: Path, backend: str, pbx: ServedAmi) -> Iterator[Bed]:
         yield made
     finally:
         made.end()
+        made.end_trials()
         made.guard.__exit__()
         flush_everything()

@@ -143,7 +143,10 @@ class _Case:
     def _injected(self, pid: int) -> Iterator[None]:
         output = self._bed.output
         when = f"{self._number}{'+' * self._row.lasts}"
-        with injected(pid, self._row.call, self._row.injection, when, output=output) as lines:
+        # `fence enforce` starts a process that outlives it. The calls of that process are left alone.
+        programs = self._operation.process is not Process.COMMAND
+        row = self._row
+        with injected(pid, row.call, row.injection, when, output=output, programs=programs) as lines:
             yield
         self.tried.trace = output.read_text("utf-8", "replace")
         changed = lines()
@@ -278,7 +281,8 @@ class _Case:
             allowed.append(self._after)
         if self._operation.process is Process.ALONE and answer.outcome is Outcome.UNRECORDED:
             allowed.append(self._before)  # the answer says that the next start undoes the change
-        return [self._before] if self._operation.process is Process.STARTING else allowed
+        is_undone = self._operation.process is Process.STARTING or self._operation.ends_with_daemon
+        return [self._before] if is_undone else allowed
 
     def _look_again(self, allowed: list[Facts], restored: frozenset[str]) -> None:
         """Look at the daemon after its restart; ``restored`` are the codes of alarms before it."""

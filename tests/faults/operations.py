@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
-from tests.faults.bed import BANNED, LONG, OFF, Bed, Facts
+from tests.faults.bed import BANNED, ENFORCE, LONG, OFF, Bed, Facts
 from tests.judge.oracle import GUESSES
 from tests.support.daemon import Completed
 from tests.support.faults import wait_for
@@ -21,6 +21,8 @@ from ringfence.errors import ControlError, DaemonUnreachableError, Exit, Ringfen
 LIST = "LIST"
 """An argument: the file of the feed."""
 GUESSER = "198.18.5.1"
+TRIAL = 300.0
+"""The length of a trial of the fence (seconds): more than a case takes."""
 PATIENCE = 30.0
 """Seconds after which an operation has failed to end."""
 
@@ -71,7 +73,10 @@ class Operation:
     earlier: bool = False
     stops: bool = False
     is_in_file: bool = False
-    """Whether it changes the configuration: a daemon that refuses the change has it after a restart."""
+    """Whether it changes a file: the configuration, or the database if the command reaches no daemon.
+
+    Then a daemon that lacks the change has it after a restart.
+    """
     first: Callable[[Bed], object] | None = None
     """What is done before, while nothing fails; ``since`` returns the facts after that."""
     since: Callable[[Facts], Facts] = _same
@@ -81,6 +86,8 @@ class Operation:
     """Whether the database keeps the bans that the kernel loses."""
     repeats: bool = False
     """Whether the daemon tries again by itself, although it has answered that it failed."""
+    ends_with_daemon: bool = False
+    """Whether a restart of the daemon undoes it."""
     is_certain: bool = False
     """Whether it must happen, whatever call fails once, except those that read the reports."""
 
@@ -217,6 +224,10 @@ def _switched_on(facts: Facts) -> Facts:
     return evolve(facts, bans=frozenset(BANNED), switched=frozenset())
 
 
+def _enforced(facts: Facts) -> Facts:
+    return evolve(facts, fenced=frozenset({ENFORCE}))
+
+
 def _guessed(facts: Facts) -> Facts:
     return evolve(facts, bans=facts.bans | {GUESSER})
 
@@ -232,6 +243,13 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("allow-add", _ask("allow_add", what=["198.18.3.0/24"]), _allowed),
         Operation("feeds-add", _run("feeds", "add", "office", "--file", LIST), _fed, is_in_file=True),
         Operation("fence", _ask("fence_admit", what="198.18.4.0/24", seconds=LONG), _admitted),
+        Operation(
+            "enforce",
+            _ask("fence_enforce", seconds=TRIAL, force=True),
+            _enforced,
+            repeats=True,
+            ends_with_daemon=True,
+        ),
         Operation("reload", _reload, _ruled, is_in_file=True),
         Operation("rotation", _rotate, usual=Outcome.UNKNOWN),
         Operation("allow-remove", _ask("allow_remove", what=["192.0.2.0/24"]), _disallowed),
@@ -251,6 +269,21 @@ OPERATIONS: Mapping[str, Operation] = {
         Operation("start-empty", _begin, process=Process.STARTING, empty=True),
         Operation("upgrade", _begin, process=Process.STARTING, earlier=True),
         Operation("ban-command", _run("ban", *_BANS, "--for", "30d"), _banned, Process.COMMAND),
+        Operation(
+            "allow-command",
+            _run("allow", "add", "198.18.3.0/24"),
+            _allowed,
+            Process.COMMAND,
+            is_in_file=True,
+        ),
+        Operation(
+            "enforce-command",
+            _run("fence", "enforce", "--force", "--for", f"{TRIAL:.0f}s"),
+            _enforced,
+            Process.COMMAND,
+            repeats=True,
+            ends_with_daemon=True,
+        ),
         Operation(
             "feeds-command",
             _run("feeds", "add", "office", "--file", LIST),

@@ -1,5 +1,6 @@
 """A sample of `make faults`: a system call fails, or the process is killed there, and all is as answered."""
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from itertools import product
@@ -12,6 +13,7 @@ from tests.faults.operations import OPERATIONS, Process
 from tests.faults.setup_bed import SetupBed
 from tests.faults.values import AT_ANSWER, ERRORS, KILL, NOTHING, Row
 from tests.support.daemon import ami_server
+from tests.support.faults import injected
 from tests.support.netns import netns
 
 pytestmark = pytest.mark.kernel
@@ -29,6 +31,8 @@ SAMPLE = (
     ("start-empty", "clone3", "EAGAIN", 2),
     ("upgrade", "pwrite64", "ENOSPC", 2),
     ("upgrade", "pwrite64", KILL, 3),
+    ("allow-command", "recvfrom", "ECONNRESET", 1),
+    ("enforce-command", "sendto", KILL, 2),
     ("feeds-command", "renameat", KILL, 1),
     ("unban-alone", "sendto", "EPERM", 1),
     ("off", "pwrite64", "ENOSPC", 1),
@@ -113,3 +117,17 @@ def test_a_setup_whose_call_fails(tmp_path: Path, operation: str, call: str, err
 
     assert tried.calls, "no call failed"
     assert tried.findings == [], tried.log
+
+
+@pytest.mark.parametrize("programs", [True, False])
+def test_programs_that_a_process_starts(tmp_path: Path, *, programs: bool) -> None:
+    """With ``programs``, the calls of a program that the process starts fail; without it, they do not."""
+    line = "echo ready; read line; cat /dev/null; exit $?"
+    with subprocess.Popen(["sh", "-c", line], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        shell.stdout.readline()
+        output = tmp_path / "strace"
+        with injected(shell.pid, "openat", "error=EMFILE", "1+", output, programs=programs):
+            shell.communicate(b"\n")
+
+    assert (shell.returncode != 0) == programs

@@ -1,8 +1,8 @@
 """What is tried: system calls, the errors with which each can fail, and one case of the many.
 
-An error is in the table if the manual page of the call names it for a cause outside of the program: the disk,
-memory, a limit, a right. ``epoll_ctl`` is left out: asyncio and pyroute2 cannot go on without it. The kernel
-refuses it only if it lacks memory for its own objects.
+An error is in the table if a kernel returns it for a cause outside of the program: the disk, memory, a limit,
+a right. ``epoll_ctl`` is left out: asyncio and pyroute2 cannot go on without it. The kernel refuses it only
+if it lacks memory for its own objects.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,10 +19,10 @@ ERRORS: Mapping[str, tuple[str, ...]] = {
     "fsync": ("EIO", "ENOSPC"),
     "fdatasync": ("EIO", "ENOSPC"),
     "ftruncate": ("EIO",),
-    "rename": ("ENOSPC", "EACCES"),
-    "renameat": ("ENOSPC", "EACCES"),
-    "unlink": ("EACCES",),
-    "unlinkat": ("EACCES",),
+    "rename": ("ENOSPC", "EACCES", "EPERM", "EIO"),
+    "renameat": ("ENOSPC", "EACCES", "EPERM", "EIO"),
+    "unlink": ("EACCES", "EPERM", "EIO"),
+    "unlinkat": ("EACCES", "EPERM", "EIO"),
     "mkdir": ("ENOSPC",),
     "newfstatat": ("EIO",),
     "getdents64": ("EIO",),

@@ -37,6 +37,14 @@ from ringfence.values.network import format_network
 
 PBXS: Mapping[str, Sequence[str]] = {"22": ("22",), "16": ("16", "16-pjsip")}
 """The kinds of PBX in each release of Asterisk."""
+WAYS: Mapping[str, Sequence[str]] = {
+    "22": (*TRANSPORTS["22"], "WSS"),
+    "16": (*TRANSPORTS["16"], "WSS"),
+    "16-pjsip": TRANSPORTS["16-pjsip"],
+}
+"""The transports of each PBX, with WebSocket over TLS (WSS) where it has WebSocket."""
+_PORTS = {**PORTS, "22 WSS": open_pbx.HTTPS_PORT, "16 WSS": open_pbx.HTTPS_PORT}
+_ENCRYPTED = frozenset({"TLS", "WSS"})
 IN_A_ROUND = 48
 AT_ONCE = 12
 """The senders that send at the same time: more would keep the daemon behind on two processors."""
@@ -51,7 +59,7 @@ _AT = 0.0
 """The time of every request for the judge. One is enough: a round is shorter than the window of `guess`."""
 CHECKED = {"22": frozenset({401}), "16": frozenset({403}), "16-pjsip": frozenset({401})}
 """The statuses that show that a password was checked. chan_sip also challenges without a check."""
-_CHALLENGES = frozenset({401, 407})
+CHALLENGES = frozenset({401, 407})
 LATE = GUESSES + 2
 """The most refusals that a sender gets before its ban: a guess or two are on their way."""
 _BY_BYTES = frozenset({"unexplained"})
@@ -92,7 +100,8 @@ class Sender:
                         time.sleep(_LAG)
 
     def _open(self) -> Wire:
-        return open_wire(self.transport, (PBX_IPV4, PORTS[f"{self.pbx} {self.transport}"]), self.address, 1.0)
+        where = PBX_IPV4, _PORTS[f"{self.pbx} {self.transport}"]
+        return open_wire(self.transport, where, self.address, 1.0)
 
     def _exchange(self, wire: Wire, chosen: random.Random) -> bool:
         """Ask, and guess once or twice if a challenge comes; return whether the last request was answered."""
@@ -236,7 +245,7 @@ class Game:
         pbx = chosen.choice(PBXS[self.release])
         victim = chosen.choice((*self.known, None, None)) or next(self._victims)
         self._mark += 1_000
-        transport = chosen.choice(TRANSPORTS[pbx])
+        transport = chosen.choice(WAYS[pbx])
         return Sender(self.address(), pbx, transport, victim, seed, self._mark)
 
     def _fate(self, sender: Sender, request: Request) -> Fate:
@@ -245,7 +254,7 @@ class Game:
         NONE is an unchanged request without credentials that was challenged.
         """
         answers = self.truth.answers.get(request.mark, set())
-        if request.question and answers and all(answer.status in _CHALLENGES for answer in answers):
+        if request.question and answers and all(answer.status in CHALLENGES for answer in answers):
             return Fate.NONE
         refused = any(answer.refuses(CHECKED[sender.pbx]) for answer in answers)
         return Fate.MUST if request.clear and refused and _is_shown(sender, request.data) else Fate.MAY
@@ -281,13 +290,18 @@ class Game:
 
 
 def _sent(address: str, transport: str, number: int, credentials: str, exception: str = "") -> Sent:
+    """Return a request as the judge knows it.
+
+    Each sender has an account of its own there. If all had the same one, the judge would excuse bans by the
+    rule `distributed`, which is off.
+    """
     return Sent(
         time=_AT,
         sender=address,
         source=address,
         transport=_judged_transport(transport),
         dialogue=str(number),
-        account="alice",
+        account=address,
         known=True,
         credentials=credentials,
         exception=exception,
@@ -296,22 +310,23 @@ def _sent(address: str, transport: str, number: int, credentials: str, exception
 
 
 def _judged_transport(transport: str) -> str:
-    """Return a transport as the judge knows it: TLS and WebSocket are TCP."""
+    """Return a transport as the judge knows it: TLS, WebSocket and WSS are TCP."""
     return "UDP" if transport == "UDP" else "TCP"
 
 
 def _is_shown(sender: Sender, data: bytes) -> bool:
     """Whether a guess is counted at once, and not by the bytes of its connection (docs/evidence.md).
 
-    No event reports guesses at chan_sip by MESSAGE and SUBSCRIBE, and by TLS none by INVITE. By TCP and
-    WebSocket only the wire shows these, if the connection has nothing that ringfence cannot read.
+    No event reports guesses at chan_sip by MESSAGE and SUBSCRIBE, and by TLS and WSS none by INVITE. By TCP
+    and WebSocket only the wire shows these, if the connection has nothing that ringfence cannot read.
     """
     if sender.transport == "UDP":
         return True
-    methods = (b"REGISTER ",) if sender.transport == "TLS" else (b"REGISTER ", b"INVITE ")
+    encrypted = sender.transport in _ENCRYPTED
+    methods = (b"REGISTER ",) if encrypted else (b"REGISTER ", b"INVITE ")
     if sender.pbx == "16" and not data.startswith(methods):
         return False
-    return sender.transport != "TLS" or _is_plain(data)
+    return not encrypted or _is_plain(data)
 
 
 def _is_plain(data: bytes) -> bool:

@@ -6,11 +6,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.live.play import RULES, game
+from tests.judge.oracle import ATTACKERS, GUESSES, Judge, View
+from tests.live import play
+from tests.live.play import RULES, WAYS, game
 from tests.live.requests import changed, guess, is_clear, plain
 from tests.live.truth import Answer, Truth, watched
 from tests.support.daemon import until
-from tests.support.hostile_text import TRANSPORTS, Victim
+from tests.support.hostile_text import Victim
 from tests.support.network import PBX_IPV4, Network, socket_in
 from tests.support.sip_wire import Challenge
 
@@ -76,6 +78,17 @@ def test_an_answer_belongs_to_the_mark_that_it_repeats() -> None:
     assert truth.unknown == 2
 
 
+def test_a_ban_for_one_request_is_an_objection() -> None:
+    """A narrow ban for one request is unjust, also while many other senders guess at the same account."""
+    judge, one = Judge(), "198.19.1.1"
+    for number in range(GUESSES * ATTACKERS):
+        judge.sent(play._sent(f"198.19.0.{number % ATTACKERS + 1}", "TCP", number, "wrong"))
+    judge.sent(play._sent(one, "TCP", 0, "wrong", "question"))
+    bans = frozenset({(one, "sip-tcp")})
+    found = judge.check(View(bans, bans, bans, bans, {one: 1}), 0.0, quiet=False)
+    assert [violation.invariant for violation in found] == ["F"]
+
+
 @pytest.mark.kernel
 def test_an_answer_that_leaves_is_read() -> None:
     """A datagram that leaves is an answer, even if nobody receives it. One that arrives is not."""
@@ -101,8 +114,9 @@ def test_the_judge_has_no_objection(tmp_path: Path) -> None:
     for one in found.senders:
         refused[one.transport] += found.refused[one.address]
     assert refused.total() > 40
-    assert {name for name, number in refused.items() if number} == set(TRANSPORTS["22"])
+    assert {name for name, number in refused.items() if number} == set(WAYS["22"])
     assert len(found.banned) > 10
+    assert played.truth.exported > len(found.banned)
     assert [str(one) for one in found.violations] == []
 
 

@@ -60,16 +60,19 @@ class Truth:
     """The final answers that Asterisk has sent so far, by the mark of the request.
 
     ``unknown`` is the number of those without a mark, or with several; a repeated one counts again.
+    ``exported`` is the number of messages in Asterisk's export, with a mark or without.
     """
 
     _export: socket.socket
     _packets: socket.socket
     answers: dict[int, set[Answer]] = field(factory=dict)
     unknown: int = 0
+    exported: int = 0
 
     def read(self) -> None:
         """Read what Asterisk has sent since the last call."""
         for message in _exported(self._export):
+            self.exported += 1
             self.add(message)
         for packet in passed(self._packets):
             if packet.leaves and packet.protocol == UDP:

@@ -2,6 +2,7 @@
 
     python -m tests.mutate bans
     python -m tests.mutate detect --sample 300
+    python -m tests.mutate detect --numbers rules
 
 mutmut makes the changes, in a copy of the project in ``build/mutate``. Its results stay there, so the next
 run tries only what is new in the package: delete them if tests are new. A change that no test can notice
@@ -10,6 +11,12 @@ estimates how many its tests notice.
 
 mutmut imports the package and runs all tests before it makes a change. So it misses what a change does during
 the import, and in a function with a cache. Each change that no test noticed is tried again in a new process.
+
+mutmut changes no function with a decorator, such as a property or a function with a cache. So in the copy,
+a statement below each function decorates it (``decorators.py``). Only setters of properties never change.
+
+mutmut changes functions and methods only. ``--numbers`` changes the numbers outside of them: those of one
+module, or of all with ``'*'``. Each is tried in a new process, first with the tests of its module.
 """
 
 import argparse
@@ -20,12 +27,17 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import frozen
+from tests.mutate.decorators import with_plain_functions
+from tests.mutate.literals import Changed, changed_numbers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -43,9 +55,12 @@ _NOTICED = frozenset({"killed", "timeout", "suspicious", "caught by type check",
 _LEFT = "not checked"
 _TESTS_FAILED = (1, 2)  # exit codes of pytest: a test failed, or a file of tests cannot be imported
 _OPTIONS = ("-m", "not kernel and not asterisk and not long", "-p", "no:cacheprovider", "-q")
+_LONGER = 3.0
+"""How many times as long as without a change the tests may take: some changes make a loop endless."""
 _NO_NAME = "nothing"
 """No change has this name: mutmut makes the changes, runs the tests once, and tries none."""
 _NAME = re.compile(r"ringfence\.(?P<module>[\w.]+?)\.x(?P<function>.*)__mutmut_[0-9]+")
+_T = TypeVar("_T")
 
 
 @frozen
@@ -64,17 +79,26 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sample", type=int, default=0, metavar="N", help="only N changes, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
+    parser.add_argument("--numbers", metavar="MODULE", help="only numbers outside of functions")
     options = parser.parse_args()
     folder = _copy(options.package)
+    if options.numbers:
+        every = _changes_of_numbers(folder, options.package, options.numbers)
+        chosen = _drawn(every, options.sample, options.seed) if options.sample else every
+        return _try_numbers(folder, options.package, chosen)
+    _move_decorators(folder, options.package)
     run = [*MUTMUT, "run", "--max-children", str(options.processes)]
     names: Sequence[str] = ()
     if options.sample:
         subprocess.run([*run, _NO_NAME], cwd=folder, check=False, stderr=subprocess.DEVNULL)
-        every = sorted(_results(folder))
-        chosen = random.Random(options.seed)  # noqa: S311 - a sample, no secret
-        names = chosen.sample(every, min(options.sample, len(every)))
+        names = _drawn(sorted(_results(folder)), options.sample, options.seed)
     subprocess.run([*run, *names], cwd=folder, check=False)
     return _report(folder, options.package, names)
+
+
+def _drawn(every: Sequence[_T], number: int, seed: int) -> Sequence[_T]:
+    """Return ``number`` of ``every``, drawn at random, or all if there are fewer."""
+    return random.Random(seed).sample(every, min(number, len(every)))  # noqa: S311 - a sample, no secret
 
 
 def _copy(package: str) -> Path:
@@ -100,6 +124,17 @@ pytest_add_cli_args_test_selection = {[*TESTS[package]]}
     return folder
 
 
+def _move_decorators(folder: Path, package: str) -> None:
+    """Move the decorators in the copy, so that mutmut changes their functions.
+
+    The files keep their times, because mutmut begins again with a file that is newer than its results.
+    """
+    for path in (folder / "src" / "ringfence" / package).glob("*.py"):
+        source, times = path.read_bytes(), path.stat()
+        path.write_bytes(with_plain_functions(source))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def _results(folder: Path) -> Mapping[str, str]:
     """Return by the name of each change what became of it, such as "killed" or "survived"."""
     listed = subprocess.run(
@@ -108,17 +143,64 @@ def _results(folder: Path) -> Mapping[str, str]:
     return dict(re.findall(r"^ *(\S+): (.+)$", listed.stdout, re.MULTILINE))
 
 
-def _is_noticed_at_import(folder: Path, package: str, name: str) -> bool:
-    """Whether the tests of a package fail if the change with this name is made before its import."""
-    paths = (folder / "mutants" / "src", folder / "mutants")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--exitfirst", *_OPTIONS, *TESTS[package]],
-        cwd=folder / "mutants",
-        env=os.environ | {"MUTANT_UNDER_TEST": name, "PYTHONPATH": os.pathsep.join(map(str, paths))},
-        check=False,
-        stdout=subprocess.DEVNULL,
-    )
+def _fails(root: Path, tests: Sequence[str], most: float | None = None, mutant: str = "") -> bool:
+    """Whether tests in the copy ``root`` fail, or take longer than ``most`` seconds.
+
+    If ``mutant`` is set, mutmut's change with this name is made before the import.
+    """
+    environ = {"MUTANT_UNDER_TEST": mutant, "PYTHONPATH": os.pathsep.join(map(str, (root / "src", root)))}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "--exitfirst", *_OPTIONS, *tests],
+            cwd=root,
+            env=os.environ | environ,
+            check=False,
+            stdout=subprocess.DEVNULL,
+            timeout=most,
+        )
+    except subprocess.TimeoutExpired:
+        return True
     return done.returncode in _TESTS_FAILED
+
+
+def _changes_of_numbers(folder: Path, package: str, modules: str) -> list[tuple[Path, Changed]]:
+    """Return each changed number of the modules whose names match ``modules``, with its module's path."""
+    return [
+        (path, changed)
+        for path in sorted((folder / "src" / "ringfence" / package).glob("*.py"))
+        if fnmatchcase(path.stem, modules)
+        for changed in changed_numbers(path.read_bytes())
+    ]
+
+
+def _try_numbers(folder: Path, package: str, chosen: Sequence[tuple[Path, Changed]]) -> int:
+    """Print which changed numbers no test noticed; return 1 if there are any, or if nothing was tried."""
+    began = time.monotonic()
+    if not chosen or _fails(folder, TESTS[package]):
+        print("no number stands there, or the tests fail without a change")
+        return 1
+    most = _LONGER * (time.monotonic() - began)
+    equivalent = {(one["function"], one["new"]) for one in _equivalent()}
+    unnoticed = 0
+    for version, (path, changed) in enumerate(chosen, 1):
+        name, before = f"{package}.{path.stem}", path.read_bytes()
+        if (name, changed.new) in equivalent:
+            continue
+        own = f"tests/{package}/test_{path.name}"
+        _write(path, changed.source, version)
+        runs = [[own], TESTS[package]] if (folder / own).exists() else [TESTS[package]]
+        if not any(_fails(folder, tests, most) for tests in runs):
+            unnoticed += 1
+            print(f"\n{name}, line {changed.line}\n-{changed.old}\n+{changed.new}", flush=True)
+        _write(path, before, 0)
+    print(f"\n{len(chosen)} changes tried, {unnoticed} not noticed")
+    return int(unnoticed > 0)
+
+
+def _write(path: Path, source: bytes, version: int) -> None:
+    """Write a module of the copy. Each version has a time of its own, so that Python compiles it again."""
+    path.write_bytes(source)
+    os.utime(path, (version, version))
 
 
 def _report(folder: Path, package: str, names: Sequence[str]) -> int:
@@ -132,7 +214,7 @@ def _report(folder: Path, package: str, names: Sequence[str]) -> int:
         for name, state in pairs.items()
         if state not in _NOTICED and state != _LEFT
         if ((mutant := _mutant(folder, name)).function, mutant.new) not in equivalent
-        if not _is_noticed_at_import(folder, package, name)
+        if not _fails(folder / "mutants", TESTS[package], mutant=name)
     ]
     for mutant in unnoticed:
         print(f"\n{mutant.function}\n{mutant.shown}")

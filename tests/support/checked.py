@@ -58,6 +58,8 @@ _BYES = 40
 """So many answers fill a small window and Asterisk's own buffer for it."""
 _LEARNED = 1.0
 """Seconds after which a login has made its sender a friend."""
+_LOGIN = 10.0
+"""Seconds for which a sender tries to log in."""
 _REST = 1.0
 """Seconds without a check after which Asterisk has checked everything."""
 _ABREAST = 50
@@ -173,13 +175,18 @@ class Trial:
         with self.open(source) as wire:
             return self.challenge(wire, "UDP")
 
-    def log_in(self, wire: Wire, transport: str) -> bool:
-        """Register the sender's own account, by which it becomes a friend; return whether it could."""
+    def log_in(self, wire: Wire, transport: str) -> int:
+        """Register the sender's own account, by which it becomes a friend; return the last answer's status.
+
+        The status is 0 without an answer. Asterisk may be busy with other senders, so the sender tries for
+        ten seconds.
+        """
         own = Raw(from_user=b"phone%d" % (1 + self.number % phones.NUMBERS))
-        statuses = (Caller(wire, transport).guess(own, PASSWORD, 2.0) for _ in range(3))
-        registered = 200 in statuses
+        end = time.monotonic() + _LOGIN
+        while (status := Caller(wire, transport).guess(own, PASSWORD, 2.0)) != 200 and time.monotonic() < end:
+            time.sleep(0.2)
         time.sleep(_LEARNED)
-        return registered
+        return status
 
     def wait(self, source: str, seconds: float = PATIENCE) -> None:
         """Wait until the trial of ``source`` is over, at most ``seconds``."""
@@ -305,8 +312,8 @@ def as_friend(transport: str) -> Way:
     def way(trial: Trial) -> None:
         source = trial.address()
         with trial.open(source, transport) as wire:
-            if not trial.log_in(wire, transport):
-                raise RuntimeError(f"{source} could not register by {transport}")
+            if (status := trial.log_in(wire, transport)) != 200:
+                raise RuntimeError(f"{source} could not register by {transport}: {status}")
             challenge = trial.challenge(wire, transport)
             _send_each(trial, wire, transport, challenge, range(1, MANY + 1), 100.0)
             trial.wait(source)
@@ -320,9 +327,9 @@ def new_friends(version: int, addresses: int, each: int = 29) -> Way:
     def way(trial: Trial) -> None:
         for number in range(addresses):
             with trial.open(trial.address(1 + number, version)) as wire:
-                if not trial.log_in(wire, "UDP"):
+                if (status := trial.log_in(wire, "UDP")) != 200:
                     if not number:
-                        raise RuntimeError(f"{wire.contact} could not register by UDP")
+                        raise RuntimeError(f"{wire.contact} could not register by UDP: {status}")
                     return
                 challenge = Caller(wire, "UDP").challenged(Raw(from_user=trial.account), 2.0)
                 if challenge is not None:
