@@ -5,6 +5,7 @@ from attrs import Factory, define, evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.detect.events import event
+from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.detect.sessions import HORIZON, MOST_ATTEMPTS, MOST_CLOSED, SESSION_LIFE, Attempts, Senders
 from ringfence.values.event import EventKind, SecurityEvent, Service, SourceId
@@ -130,6 +131,20 @@ def test_a_report_that_only_matches_makes_no_attempt() -> None:
     assert attempts.match(LOG, 0.0) == 7
     assert attempts.match(LOG, 0.0) is None
     assert attempts.match(WIRE, HORIZON) is None
+
+
+def test_reports_take_linear_time() -> None:
+    """However many attempts are open, also of another Asterisk."""
+
+    def look_up(number: int) -> None:
+        attempts = Attempts()
+        for tag in range(number):
+            attempts.add(AMI, 0.0, tag)
+        for _ in range(5 * number):
+            assert not attempts.is_known(AMI, 0.0)
+            assert attempts.match(ELSEWHERE, 0.0) is None
+
+    assert is_linear_in(lambda size: seconds(look_up, size), MOST_ATTEMPTS)
 
 
 def test_a_late_report_matches_a_closed_attempt_of_its_account_and_time_once() -> None:

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 from attrs import evolve
 from tests.detect.events import NOTICES, SENDER, attempt, event
+from tests.parse.worst import is_linear_in, seconds
 from tests.support.attempts import attempts
 
 from ringfence.detect.confirmation import PATIENCE, LateReports, UnconfirmedReports, why_unconfirmed
@@ -45,6 +46,36 @@ def test_settle_returns_the_reports_of_a_session() -> None:
     assert reports.settle(ip_address(SENDER), b"call-1") == []
     assert reports.settle(ip_address("203.0.113.9"), b"call-2") == []
     assert list(reports.due(10.0)) == [other]
+
+
+def test_a_question_settles_no_report_about_a_password() -> None:
+    """A question has no credentials. Such reports wait on, and the next settling returns all by arrival."""
+    reports = UnconfirmedReports(Senders())
+    asked = event(EventKind.INVALID_ACCOUNT_ID, source=NOTICES, session=b"call-1")
+    unknown, too = (UnconfirmedReport(at, attempt(trusted=False), asked) for at in (0.1, 0.2))
+    guess, other = report(0.0), report(0.3)
+    reports.add(guess)
+    reports.add(unknown)
+
+    address = ip_address(SENDER)
+    assert reports.settle(address, b"call-1", question=True) == [unknown]
+    assert reports.settle(address, b"call-1", question=True) == []
+    reports.add(too)
+    reports.add(other)
+    assert reports.settle(address, b"call-1") == [guess, too, other]
+
+
+def test_questions_take_linear_time() -> None:
+    """However many reports about passwords wait in their session."""
+
+    def settle(number: int) -> None:
+        reports = UnconfirmedReports(Senders())
+        for each in [report(0.0)] * number:
+            reports.add(each)
+        for _ in range(4 * number):
+            assert reports.settle(ip_address(SENDER), b"call-1", question=True) == []
+
+    assert is_linear_in(lambda size: seconds(settle, size), 2_000)
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:

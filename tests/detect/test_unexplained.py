@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.parse.worst import is_linear_in, seconds
 
 from ringfence.detect.confirmation import KnownSources
 from ringfence.detect.detector import Detector
@@ -451,6 +452,22 @@ def test_all_is_bounded() -> None:
         exchanges.explain(EVENT, 30.0)
     exchanges.observe(evolve(ONE, number=MOST_EARLY + 1), 30.0)
     assert exchanges.unexplained(40.0, 0.0) == [REMOTE]
+
+
+@pytest.mark.parametrize("of_each", [1, FEW + 1])
+def test_waiting_exchanges_take_linear_time(of_each: int) -> None:
+    """However many wait, of one address or of many, while AMI is read no further."""
+
+    def judge(number: int) -> None:
+        exchanges = Exchanges()
+        for each in range(number):
+            address = ip_address(int(A) + each // of_each)
+            exchanges.observe(evolve(ONE, address=address, port=each), 10.0)
+        for _ in range(number):
+            assert exchanges.unexplained(10.0 + WAIT / 2, 0.0, 9.0) == []
+            assert exchanges.waits_for_ami(10.0 + WAIT / 2) == (of_each > FEW)
+
+    assert is_linear_in(lambda size: seconds(judge, size), 1_000)
 
 
 STEPS = st.lists(st.sampled_from(["exchange", "event", "login", "judge"]), max_size=40)

@@ -107,6 +107,16 @@ def test_a_pattern_is_of_the_dialplans_notices_if_it_names_nothing_else() -> Non
     assert (str(event.remote.address), event.acl_name) == ("192.0.2.7", "custom")
 
 
+@pytest.mark.parametrize(("pattern", "forgeable"), [("{any}: {address}", True), ("Bad {address}", False)])
+def test_a_message_that_may_be_cut_is_forgeable_behind_any_text(pattern: str, *, forgeable: bool) -> None:
+    """A sender's text may end with the address before the cut; the pattern's own words do not."""
+    event = Custom.compile(pattern, file="a.c").parse(
+        b"NOTICE", b"a.c", pattern.format(any="x", address="192.0.2.7").encode(), SOURCE, 1.0, may_be_cut=True
+    )
+    assert isinstance(event, SecurityEvent)
+    assert event.forgeable is forgeable
+
+
 def test_level_and_file_are_the_pattern_s() -> None:
     """A message of another level or another file does not match."""
     custom = Custom.compile("{address}", level="WARNING", file="a.c")

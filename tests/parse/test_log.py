@@ -195,6 +195,25 @@ def test_the_worst_lines_take_linear_time(name: str) -> None:
     assert is_linear(read, b"", UNITS[name], most=100_000)
 
 
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        (b'Executing [1@a:1] Dial("x", "y") in new stack\n', b"@a:1] A(\n"),
+        (P + b"NOTICE[1]: Ext. 1:1 @ x: Rejecting unknown SIP connection from 192.0.2.7\n", b"from 1\n"),
+    ],
+    ids=["steps of a dialplan", "rejections"],
+)
+def test_lines_that_may_end_an_earlier_message_take_linear_time(head: bytes, unit: bytes) -> None:
+    """Each of many short lines on a console may end the same message far above."""
+
+    def read(data: bytes) -> None:
+        reader = LogReader(SOURCE)
+        reader.receive(CONSOLE + head + CONSOLE + data, NOW)
+        reader.end(NOW)
+
+    assert is_linear(read, b"", unit, most=MAX_MESSAGE * len(unit))
+
+
 HEAD = P + (
     b'SECURITY[1] res_security_log.c: SecurityEvent="InvalidAccountID",'
     b'EventTV="2026-11-20T06:05:22.000+0000",Severity="Error",Service="SIP",EventVersion="1",AccountID="x'

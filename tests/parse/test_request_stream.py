@@ -712,3 +712,18 @@ def test_a_websocket_of_a_page(origin: bytes, *, is_page: bool) -> None:
     assert not streams.answer(syn[12:24], SWITCHED)
     [asked] = parse_requests(segment_like(syn, 1 + len(page), framed(ASK)), streams) or []
     assert (asked.page, asked.method) == (False, "REGISTER")
+
+
+def test_it_takes_linear_time_to_find_what_to_forget() -> None:
+    """Idle connections, which hold no bytes, do not slow this down."""
+
+    def read_all(number: int) -> None:
+        streams = RequestStreams(most_bytes=1)
+        for key in (b"%d" % each for each in range(2 * number)):
+            connect(streams, 1, key=key)
+            assert streams.read(key, 1, b"\r\n") == []
+        for key in (b"%d" % each for each in range(number, 2 * number)):
+            assert streams.read(key, 3, b"x") == []
+        assert streams.pending == 1
+
+    assert is_linear_in(lambda size: seconds(read_all, size), 2_000)

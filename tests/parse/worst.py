@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 SECURITY = (
     b'SecurityEvent="InvalidAccountID",EventTV="2026-11-20T06:05:22.090+0000",Severity="Error",'
@@ -48,8 +51,8 @@ FILLERS = (
 ROUNDS = 5
 
 
-def seconds(read: Callable[[bytes], object], text: bytes) -> float:
-    """Return the shorter of two CPU times for parsing ``text``."""
+def seconds(read: Callable[[_T], object], text: _T) -> float:
+    """Return the shorter of two CPU times for reading ``text``."""
     taken = []
     for _ in range(2):
         start = time.thread_time()

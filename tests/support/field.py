@@ -207,12 +207,13 @@ def _export(lines: list[bytes]) -> Iterator[bytes]:
         yield _FIELDS + message + b"\n_PID=99\n"
 
 
+SYSLOG = "shared syslog"
 FORMS: Mapping[str, tuple[str, Form]] = {
     "console": ("console", _unchanged),
     "json": ("full.json", _unchanged),
     "docker's json-file": ("console", _docker),
     "compose": ("console", _compose),
-    "shared syslog": ("full.plain", _syslog),
+    SYSLOG: ("full.plain", _syslog),
     "podman's journal": ("console", _podman),
     "the journal's export": ("console", _export),
 }
@@ -220,11 +221,17 @@ FORMS: Mapping[str, tuple[str, Form]] = {
 
 
 def wrong_forms(paths: Mapping[str, Path]) -> dict[str, Outcome]:
-    """Return the forms of a log with other attempts or bans than the file, or with false tampering."""
+    """Return the forms of a log with other attempts or bans than the file, or with false tampering.
+
+    A syslog does not show where Asterisk cut a line. So the guesser, whose address stands after its own text
+    in security lines, is not banned by a syslog alone.
+    """
     right = outcome_of(paths["file"])
-    found = {name: outcome_of(paths[name]) for name in FORMS}
-    return {
-        name: outcome
-        for name, outcome in found.items()
-        if (outcome.attempts, outcome.bans, outcome.tampered) != (right.attempts, right.bans, 0)
-    }
+    wrong = {}
+    for name in FORMS:
+        outcome, bans = outcome_of(paths[name]), dict(right.bans)
+        if name == SYSLOG:
+            del bans[GUESSER]
+        if (outcome.attempts, outcome.bans, outcome.tampered) != (right.attempts, bans, 0):
+            wrong[name] = outcome
+    return wrong

@@ -7,6 +7,7 @@ confirmed or an unconfirmed address.
 from collections import deque
 from collections.abc import Iterator, Mapping
 from math import inf
+from operator import attrgetter
 from typing import Protocol
 
 from attrs import Factory, frozen
@@ -86,8 +87,8 @@ class UnconfirmedReports:
         sender = self._senders.sender_at(remote.address, report.at)
         self._queue.append((report, sender, session))
         if session.unconfirmed is None:
-            session.unconfirmed = []
-        session.unconfirmed.append(report)
+            session.unconfirmed = {}
+        session.unconfirmed.setdefault(_is_about_password(report), []).append(report)
         if not report.event.forgeable:
             if session.unforgeable is None:
                 session.unforgeable = []
@@ -104,12 +105,12 @@ class UnconfirmedReports:
         known = self._senders.find_session(address, session) if self._queue else None
         if known is None or known.unconfirmed is None:
             return []
-        waiting = [report for report in known.unconfirmed if not report.settled]
-        found = [report for report in waiting if not (question and report.event.kind in _ABOUT_PASSWORDS)]
+        waiting = known.unconfirmed.pop(False, [])
+        if not question:
+            waiting += known.unconfirmed.pop(True, [])
+        found = sorted((report for report in waiting if not report.settled), key=attrgetter("at"))
         for report in found:
             report.settled = True
-        if len(found) == len(waiting):
-            known.unconfirmed = known.unforgeable = None
         return found
 
     def oldest_of(self, remote: Endpoint) -> UnconfirmedReport | None:
@@ -150,7 +151,8 @@ class UnconfirmedReports:
         The oldest report is also the first one in the lists of its session and of its port.
         """
         report, sender, session = self._queue.popleft()
-        for waiting_in_session in (session.unconfirmed, session.unforgeable):
+        in_session = (session.unconfirmed or {}).get(_is_about_password(report))
+        for waiting_in_session in (in_session, session.unforgeable):
             if waiting_in_session and waiting_in_session[0] is report:
                 waiting_in_session.pop(0)
         port = report.event.remote.port
@@ -161,6 +163,10 @@ class UnconfirmedReports:
             if not waiting:
                 del sender.waiting[port]
         return report
+
+
+def _is_about_password(report: UnconfirmedReport) -> bool:
+    return report.event.kind in _ABOUT_PASSWORDS
 
 
 class LateReports:

@@ -29,7 +29,8 @@ forgotten first. ``MOST_ACCOUNTS`` accounts of a host; the least trusted account
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from math import inf
 from operator import attrgetter
 
 from attrs import Factory, define
@@ -225,18 +226,16 @@ def _due(host: _Host, now: float) -> list[_Question]:
     """Return the requests of ``host`` that are attempts now, because they are for enough accounts."""
     today = [one for one in host.accounts.values() if now - one.at < DAY]
     latest = [one for one in today if now - one.at < WITHIN]
+    daily = _reached(DAILY_ACCOUNTS, [one.trust for one in today])
+    many = _reached(MANY_ACCOUNTS, [one.trust for one in latest])
+    few = _reached(FEW_ACCOUNTS, [one.weighed for one in latest])
     return [
         one
         for one in today
-        if sum(each.trust >= one.trust for each in today) >= DAILY_ACCOUNTS
-        or (
-            now - one.at < WITHIN
-            and (
-                sum(each.trust >= one.trust for each in latest) >= MANY_ACCOUNTS
-                or (
-                    one.weighed >= one.trust
-                    and sum(each.weighed >= one.trust for each in latest) >= FEW_ACCOUNTS
-                )
-            )
-        )
+        if one.trust <= daily or (now - one.at < WITHIN and one.trust <= max(many, min(few, one.weighed)))
     ]
+
+
+def _reached(number: int, values: Sequence[int]) -> float:
+    """Return the greatest value that at least ``number`` of ``values`` reach; -inf if there are fewer."""
+    return sorted(values)[-number] if len(values) >= number else -inf

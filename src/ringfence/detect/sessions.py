@@ -537,13 +537,14 @@ class Attempts:
     def match(self, source: SourceId, now: float) -> int | None:
         """Record a report of ``source``; return the tag (a number) of the known attempt that it is about.
 
-        If the report is about a new attempt, return None and record nothing.
+        If the report is about a new attempt, return None.
         """
         self._close(now)
         position = self._next(source)
+        self.reported[source] = self.first + position  # those of other Asterisks are passed over once
         if position >= len(self.open):
             return None
-        self.reported[source] = self.first + position + 1
+        self.reported[source] += 1
         at, tag, asterisk, account = self.open[position]
         self.open[position] = at, tag, asterisk or source.asterisk, account
         return tag
@@ -564,16 +565,20 @@ class Attempts:
 
     def _close(self, now: float) -> None:
         """Close the attempts that are ``HORIZON`` seconds old."""
-        closed = 0
-        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
-            closed += 1
+        closed = self._number_closed(now)
         if closed:
             self._drop_oldest(closed)
 
+    def _number_closed(self, now: float) -> int:
+        """Return how many of the oldest attempts in ``open`` are ``HORIZON`` seconds old."""
+        closed = 0
+        while closed < len(self.open) and now - self.open[closed][0] >= HORIZON:
+            closed += 1
+        return closed
+
     def is_known(self, source: SourceId, now: float) -> bool:
         """Whether the next report of ``source`` is about an attempt that another source has reported."""
-        closed = sum(now - one[0] >= HORIZON for one in self.open)
-        return self._next(source, closed) < len(self.open)
+        return self._next(source, self._number_closed(now)) < len(self.open)
 
     def _next(self, source: SourceId, position: int = 0) -> int:
         """Return the position in ``open`` of the attempt that the next report of ``source`` is about.
@@ -630,8 +635,8 @@ class Session:
     - ``reports``: by Asterisk, source, service and transport.
     - ``attempts``: by service, by their way (:func:`_way_of`), and by whether they are unconfirmed and so
       only listed.
-    - ``unconfirmed``: the reports that wait for a confirmation. ``unforgeable``: those that no sender can
-      forge.
+    - ``unconfirmed``: the reports that wait for a confirmation, by whether they are about a password.
+      ``unforgeable``: those that no sender can forge.
     - ``challenged``: the time of PJSIP's last challenge by UDP.
     - ``proven``: when a nonce proved the sender.
     - ``asked``: the Asterisk and kind of its latest *question* (request without credentials), and the account
@@ -649,7 +654,7 @@ class Session:
     used: float
     reports: dict[tuple[str, str, Service, Transport], Reports] = Factory(dict)
     attempts: dict[tuple[Service, Transport, bool], Attempts] = Factory(dict)
-    unconfirmed: list[UnconfirmedReport] | None = None
+    unconfirmed: dict[bool, list[UnconfirmedReport]] | None = None
     unforgeable: list[UnconfirmedReport] | None = None
     challenged: float = -inf
     proven: float = -inf

@@ -73,12 +73,13 @@ every AMI has delivered events since before an exchange, nothing is concluded of
 The answers of an unread connection by plain TCP are read (``conversation.py``), so they only settle bytes.
 
 Bounds: ``MOST`` connections and ``MOST_ACCOUNTS`` pairs of a host and an account, of which the least recently
-used are forgotten first, ``MOST_WAITING`` exchanges and ``MOST_EARLY`` early events of each connection. Times
-are monotonic seconds.
+used are forgotten first, ``MOST_WAITING`` exchanges and ``MOST_EARLY`` early events of each connection. The
+queue of exchanges also has those of the last ``LONGEST`` seconds that an event has explained. Times are
+monotonic seconds.
 """
 
-from collections import Counter, OrderedDict, deque
-from collections.abc import Collection
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -272,6 +273,10 @@ class _Connection:
         """The most bytes without an answer that may be one request: more if they came at once."""
         return MOST_AT_ONCE if self.came_at_once else MOST_REQUEST
 
+    def waits_since(self, came: float) -> bool:
+        """Whether a request waits that came at ``came`` or earlier."""
+        return bool(self.waiting) and self.waiting[0] <= came
+
     def explain_one(self, now: float) -> None:
         """Record an event about one unreadable request: the oldest that waits, or else the next to come."""
         if self.waiting:
@@ -299,7 +304,12 @@ class Exchanges:
         # By host (IPv6: /64) and account, what the logins of the account excuse. The host is None for all
         # logins of the account that make no friend.
         self._own: OrderedDict[tuple[AddressKey | None, str | None], _OwnRequests] = OrderedDict()
-        self._waiting: dict[_Key, None] = {}
+        # By address, the connections with requests that wait, and those addresses with more than ``FEW``.
+        self._waiting: dict[AddressKey, dict[_Key, _Connection]] = {}
+        self._crowded: dict[AddressKey, None] = {}
+        self._newly_crowded: list[AddressKey] = []  # since the last search
+        self._queue: deque[tuple[float, _Connection]] = deque()  # those that wait, the oldest first
+        self._judged = -inf  # up to when the requests of crowded addresses were judged
         self._asking: OrderedDict[_Key, None] = OrderedDict()  # with bytes that have no answer, by ``last``
         self._answered = -inf  # when the latest bytes came that have an answer
         self._searched = -inf
@@ -363,8 +373,8 @@ class Exchanges:
         elif known.asked:
             self._answered = max(self._answered, known.last)
             known.asked = 0
-        if known.transport is Transport.TLS and known.add(now):
-            self._waiting[key] = None
+        if known.transport is Transport.TLS:
+            self._add(key, known, now)
 
     def _count_asked(self, key: _Key, known: _Connection, now: float) -> None:
         """Count the bytes that have no answer as requests, one for each ``PART`` bytes."""
@@ -372,8 +382,37 @@ class Exchanges:
         known.since = now
         known.owed += parts
         for _ in range(min(parts, MOST_WAITING)):
-            if known.add(now):
-                self._waiting[key] = None
+            self._add(key, known, now)
+
+    def _add(self, key: _Key, known: _Connection, now: float) -> None:
+        """Add an unreadable request, which waits for an event unless an earlier one was left."""
+        if known.add(now):
+            self._waiting.setdefault(key[0], {})[key] = known
+            self._queue.append((now, known))
+            if key[0] not in self._crowded and self._is_crowd(key[0]):
+                self._crowded[key[0]] = None
+                self._newly_crowded.append(key[0])
+
+    def _explain_one(self, key: _Key, known: _Connection, now: float) -> None:
+        known.explain_one(now)
+        self._release(key, known)
+
+    def _release(self, key: _Key, known: _Connection) -> None:
+        """Record that fewer requests of a connection wait, or none."""
+        connections = self._waiting.get(key[0])
+        if connections is None:
+            return
+        if not known.waiting:
+            connections.pop(key, None)
+        if not connections:
+            del self._waiting[key[0]]
+        if not self._is_crowd(key[0]):
+            self._crowded.pop(key[0], None)
+
+    def _is_crowd(self, address: AddressKey) -> bool:
+        """Whether more than ``FEW`` unreadable requests of an address wait for an event about them."""
+        connections = self._waiting.get(address, {})
+        return len(connections) > FEW or sum(len(one.waiting) for one in connections.values()) > FEW
 
     def _count_silent(self, now: float) -> None:
         """Count the requests of connections whose bytes have waited too long for an answer of Asterisk.
@@ -415,10 +454,11 @@ class Exchanges:
             if event.service is Service.PJSIP and remote.transport in _EXPORTED:
                 account = address_key(host_of(remote.address)) if befriends else None, event.account
                 self._log_in(account, event.session, key, known)
-                known.explain_one(now)
+                self._explain_one(key, known, now)
             else:
                 known.explained = True
                 known.waiting.clear()
+                self._release(key, known)
         elif role_of(event) is Role.QUESTION:
             return  # the event of its challenge, or of its refusal, follows
         elif is_refused_login(event):
@@ -428,7 +468,7 @@ class Exchanges:
         elif known.shown and repeated:
             known.shown -= 1
         else:
-            known.explain_one(now)
+            self._explain_one(key, known, now)
 
     def explain_guess(self, attempt: Attempt, port: int, now: float) -> None:
         """Record that a new attempt explains an unreadable request, if Asterisk's export (HEP) has shown it.
@@ -436,9 +476,10 @@ class Exchanges:
         So the guess does not count again as an unexplained one. ``port`` is the sender's.
         """
         if attempt.event in _SHOWN and attempt.transport in _EXPORTED:
-            known = self._connection((address_key(attempt.address), port), attempt.address, now)
+            key = address_key(attempt.address), port
+            known = self._connection(key, attempt.address, now)
             known.shown = min(known.shown + 1, MOST_WAITING)
-            known.explain_one(now)
+            self._explain_one(key, known, now)
 
     def logins(self, remote: Endpoint) -> Collection[str | None]:
         """Return the accounts that have logged in at PJSIP on the connection of ``remote``.
@@ -450,16 +491,9 @@ class Exchanges:
 
     def waits_for_ami(self, now: float) -> bool:
         """Whether to ask every AMI how far its events have been read: unreadable requests wait for events."""
-        crowds = self._crowds()
-        oldest = ((key[0], self._known[key].waiting) for key in self._waiting)
-        return any(crowds[of] > FEW or (waiting and waiting[0] <= now - WAIT) for of, waiting in oldest)
-
-    def _crowds(self) -> Counter[AddressKey]:
-        """Return for each address how many of its unreadable requests wait for an event about them."""
-        together: Counter[AddressKey] = Counter()
-        for key in self._waiting:
-            together[key[0]] += len(self._known[key].waiting)
-        return together
+        while self._queue and not self._queue[0][1].waits_since(self._queue[0][0]):
+            self._queue.popleft()
+        return bool(self._crowded) or (bool(self._queue) and self._queue[0][0] <= now - WAIT)
 
     def unexplained(self, now: float, since: float | None, read: float = inf) -> list[Endpoint]:
         """Return the sender of each unreadable request that no event reported in time; forget the request.
@@ -471,18 +505,32 @@ class Exchanges:
             self._follow_ami(since, now)
         self._count_silent(now)
         found: list[Endpoint] = []
-        crowds = self._crowds()
-        for key in list(self._waiting):
-            known = self._known[key]
-            waiting = known.waiting
-            end = max(min(read, now - (BUSY if crowds[key[0]] > FEW else WAIT)), now - LONGEST)
-            while waiting and waiting[0] <= end:
-                came = waiting.popleft()
+        for key, known, end in self._due(now, read):
+            while known.waiting and known.waiting[0] <= end:
+                came = known.waiting.popleft()
                 if since is not None and since < came:
                     found += [known.remote] * known.count(came)
-            if not waiting:
-                del self._waiting[key]
+            self._release(key, known)
         return found
+
+    def _due(self, now: float, read: float) -> Iterator[tuple[_Key, _Connection, float]]:
+        """Yield the connections with requests that have waited long enough, and up to when these came.
+
+        All requests are in the queue. Those of crowded addresses need not wait for their turn there. They are
+        searched once, and again only when AMI has been read further, because there may be many.
+        """
+        addresses, self._newly_crowded = self._newly_crowded, []
+        end = min(read, now - BUSY)
+        if end > self._judged:
+            self._judged, addresses = end, [*self._crowded]
+        for address in addresses:
+            for key, known in [*self._waiting[address].items()] if address in self._crowded else ():
+                yield key, known, end
+        end = max(min(read, now - WAIT), now - LONGEST)
+        while self._queue and self._queue[0][0] <= end:
+            came, known = self._queue.popleft()
+            if known.waits_since(came):
+                yield (address_key(known.address), known.port), known, end
 
     def _follow_ami(self, since: float, now: float) -> None:
         """Record that every AMI delivers events, at ``now``, since ``since``.
@@ -502,8 +550,9 @@ class Exchanges:
         if known is None:
             known = self._known[key] = _Connection(address, key[1], now)
             if len(self._known) > self._most:
-                oldest, _ = self._known.popitem(last=False)
-                self._waiting.pop(oldest, None)
+                oldest, gone = self._known.popitem(last=False)
+                gone.waiting.clear()
+                self._release(oldest, gone)
                 self._asking.pop(oldest, None)
         else:
             self._known.move_to_end(key)

@@ -4,10 +4,11 @@
 address. So the last ``' failed for '…' - <a known reason>`` at the end of the message counts. Up to 1.6
 the address has no port.
 
-This address is the true source, even where chan_sip's security events name another one. There is one
-exception: it can be forged if the reason contains an ``m``. An ESC at the end of the To header makes the
+This address is the true source, even where chan_sip's security events name another one. There are two
+exceptions. It can be forged if the reason contains an ``m``. An ESC at the end of the To header makes the
 log leave out all text up to the next ``m``, and so the true address. The To header itself may contain the
-same words with another address. So a line with such a reason is marked ``forgeable``.
+same words with another address. So a line with such a reason is marked ``forgeable``. So is a message that
+may be cut within the To header (:mod:`~ringfence.parse.log_messages`).
 
 ``Call from '%s' (%s) to extension '%s' rejected …``: the extension is the sender's text and may hold
 newlines; before 1.8.1 the line names no address. The account is the name of the peer, and is empty for

@@ -65,11 +65,19 @@ class Custom:
         return cls(name, level.encode(), file.encode(), tuple(before), tuple(after))
 
     def parse(
-        self, level: bytes, file: bytes, text: bytes, source: SourceId, time: float
+        self,
+        level: bytes,
+        file: bytes,
+        text: bytes,
+        source: SourceId,
+        time: float,
+        *,
+        may_be_cut: bool = False,
     ) -> SecurityEvent | Reason:
         """Return the event, at ``time`` (epoch), of a log message with this level and source file.
 
-        The ``text`` of a dialplan begins with the extension.
+        The ``text`` of a dialplan begins with the extension. ``may_be_cut``: an address after an
+        ``{any}`` may be a part of that text, so the event is forgeable. (An extension is too short for that.)
 
         Return NOT_EVIDENCE if the message does not match the pattern, and AMBIGUOUS if several addresses fit.
         """
@@ -89,7 +97,7 @@ class Custom:
             "",
             b"",
             self.name,
-            forgeable=self.forgeable,
+            forgeable=self.forgeable or (may_be_cut and len(self.before) > 1),
         )
 
     @property

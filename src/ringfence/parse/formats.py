@@ -28,6 +28,8 @@ class Format:
     ``stateful``: two messages may report one attempt, so they are deduplicated. ``tail`` matches the end of a
     message whose address stands after the sender's text. It is None if the address stands before that text,
     or if the text cannot contain LF. ``ends`` match the ends of other messages with text that can contain LF.
+    ``after_text``: the first words of the messages whose address stands after a long text of the sender. If
+    such a message was cut within this text, the sender may have written the address.
     """
 
     levels: frozenset[bytes]
@@ -35,6 +37,7 @@ class Format:
     stateful: bool = False
     tail: re.Pattern[bytes] | None = None
     ends: tuple[re.Pattern[bytes], ...] = ()
+    after_text: tuple[bytes, ...] = ()
 
 
 def _at(*levels: bytes) -> frozenset[bytes]:
@@ -42,21 +45,30 @@ def _at(*levels: bytes) -> frozenset[bytes]:
 
 
 FORMATS: dict[bytes, Format] = {
-    b"res_security_log.c": Format(_at(b"SECURITY"), security.parse_line, tail=security.LINE_END),
+    b"res_security_log.c": Format(
+        _at(b"SECURITY"), security.parse_line, tail=security.LINE_END, after_text=(b"SecurityEvent=",)
+    ),
     b"res_pjsip/pjsip_distributor.c": Format(_at(b"NOTICE"), notices.parse_distributor),
     b"res_pjsip_session.c": Format(_at(b"NOTICE"), notices.parse_session, ends=(notices.PJSIP_CALL_END,)),
     b"res_pjsip_registrar.c": Format(
-        _at(b"NOTICE", b"WARNING"), notices.parse_registrar, tail=notices.REGISTRAR_END
+        _at(b"NOTICE", b"WARNING"),
+        notices.parse_registrar,
+        tail=notices.REGISTRAR_END,
+        after_text=(b"AOR '",),
     ),
     b"res_pjsip_acl.c": Format(_at(b"NOTICE", b"WARNING"), notices.parse_pjsip_acl),
     b"chan_sip.c": Format(
-        _at(b"NOTICE", b"WARNING", b"ERROR"), chan_sip.parse_chan_sip, ends=(chan_sip.CALL_END,)
+        _at(b"NOTICE", b"WARNING", b"ERROR"),
+        chan_sip.parse_chan_sip,
+        ends=(chan_sip.CALL_END,),
+        after_text=(b"Registration from '",),
     ),
     b"chan_iax2.c": Format(
         _at(b"NOTICE", b"WARNING", b"ERROR"),
         notices.parse_iax2,
         tail=notices.IAX2_END,
         ends=notices.IAX2_ENDS,
+        after_text=(b"No registration for peer '", b"Peer '"),
     ),
     b"manager.c": Format(_at(b"NOTICE"), notices.parse_manager, stateful=True, ends=(notices.LOGIN_END,)),
     b"acl.c": Format(_at(b"NOTICE"), notices.parse_acl),

@@ -82,7 +82,7 @@ class LogReader:
         rest += [LONG] if self._skipping else []
         self._skipping = False
         self._buffer.clear()
-        return self._handle(self._waiting + rest, now, final=True)
+        return self._handle(self._waiting + rest, now, final=True, unended=bool(rest))
 
     def fresh(self) -> "LogReader":
         """Return a reader for the same log that has read nothing."""
@@ -142,12 +142,15 @@ class LogReader:
             return LONG
         return self._cleaner.clean(line)
 
-    def _handle(self, lines: list[Line], now: float, *, final: bool) -> list[LineResult]:
+    def _handle(
+        self, lines: list[Line], now: float, *, final: bool, unended: bool = False
+    ) -> list[LineResult]:
         """Return the results of ``lines``, read at ``now`` (epoch seconds).
 
         Lines that depend on later lines wait until the deadline, unless these are the last (``final``).
+        ``unended``: the last one has no LF.
         """
-        batch = LineBatch(self, lines, now, final=final, is_console=self.is_console)
+        batch = LineBatch(self, lines, now, final=final, is_console=self.is_console, unended=unended)
         stop = batch.run(held_back=bool(self._buffer) and not final)
         self.sample = batch.sample
         self.since_security = batch.first_security(stop)[1]
@@ -179,21 +182,25 @@ class LogReader:
             self.counts.garbled += result.reason in NOT_UNDERSTOOD
             self.counts.standby += result.reason is Reason.STANDBY
 
-    def parse(self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
+    def parse(
+        self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float, *, may_be_cut: bool
+    ) -> Parsed:
         """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``.
 
         Return its event, or why it gives none. ``now`` (epoch seconds) is its time if it has no valid date.
+        ``may_be_cut``: an address after the sender's text may be a part of it, so the event is forgeable.
         """
         form = FORMATS.get(file)
         parsed: Parsed = Reason.NOT_EVIDENCE
         if form is not None and level in form.levels:
-            parsed = self.parse_as(form, level, text, date, now)
+            parsed = self.parse_as(form, level, text, date, now, may_be_cut=may_be_cut)
             if form.stateful and isinstance(parsed, SecurityEvent):
                 parsed = self._logins.deduplicate(parsed)
         if not isinstance(parsed, Reason):
             return parsed
         for custom in self._customs:
-            found = custom.parse(level, file, text, self._notice, self._time(date, now))
+            time = self._time(date, now)
+            found = custom.parse(level, file, text, self._notice, time, may_be_cut=may_be_cut)
             if found is not Reason.NOT_EVIDENCE:
                 return found
         if parsed is not Reason.NOT_EVIDENCE:
@@ -201,11 +208,17 @@ class LogReader:
         unknown = level in LEVELS and looks_like_evidence(text, known=form is not None)
         return Reason.UNKNOWN_WORDING if unknown else parsed
 
-    def parse_as(self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float) -> Parsed:
+    def parse_as(
+        self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float, *, may_be_cut: bool
+    ) -> Parsed:
         """Parse one log message with the parser of its Asterisk source file, ``form`` (see :meth:`parse`)."""
         if level == SECURITY:
-            return form.parse(text, self._security, now)  # the message contains its own time
-        return form.parse(text, self._notice, self._time(date, now))
+            parsed = form.parse(text, self._security, now)  # the message contains its own time
+        else:
+            parsed = form.parse(text, self._notice, self._time(date, now))
+        if may_be_cut and isinstance(parsed, SecurityEvent) and text.startswith(form.after_text):
+            return evolve(parsed, forgeable=True, password=False)
+        return parsed
 
     def _time(self, date: bytes | None, now: float) -> float:
         time = self._dates.seconds(date, now) if date else None

@@ -17,7 +17,11 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 - A raw packet, which pjproject logs at ERROR and ``sip set debug`` at VERBOSE, may hold whole forged lines
   and its own end mark. The last end mark within the maximum length is the true end, unless the same thread
   logs another packet before it.
-- A message is cut at 8191 bytes and loses its LF. So the next message may begin there, within a line.
+- A message is cut at 8191 bytes and loses its LF. So the next message may begin there, within a line. A cut
+  message ends within the sender's text, and an address there may be this text too. So such events are marked
+  ``forgeable``. A cut message may be short: an ESC makes the log leave out text after the cut was made
+  (``main/logger.c``, ``main/term.c``). Then another message follows on its line, or the log ends. In a syslog
+  neither shows it, and its daemon may cut each message again.
 - The account in a message of ``res_security_log.c`` may imitate the message's end. The true end then follows
   in a line without a prefix, or in one that imitates a message. The wrong events up to there are revoked.
 """
@@ -28,7 +32,7 @@ from typing import TYPE_CHECKING
 from ringfence.parse import dump, notices, security
 from ringfence.parse.formats import FORMATS
 from ringfence.parse.line_result import LEVELS, LineResult, LogAlarm, OpenMessage, Parsed, Reason, result_of
-from ringfence.parse.prefix import PLAIN, Prefix, own_prefix
+from ringfence.parse.prefix import ANOTHER, PLAIN, Prefix, own_prefix
 from ringfence.parse.wrappers import CleanLine, JsonMessage, Line
 from ringfence.values.event import SecurityEvent
 
@@ -37,6 +41,12 @@ if TYPE_CHECKING:
 
 LOG_CUT = 8191  # where ``main/logger.c`` cuts a line (``BUFSIZ - 1``)
 MAX_MESSAGE = LOG_CUT + 512
+LONG_MESSAGE = 800
+"""The length in bytes from which a message may be cut, without its prefix.
+
+With the prefix, ``logger``, some syslog daemons and Asterisk with musl cut at 1 KiB. Honest messages with an
+address have some 450 bytes.
+"""
 MAX_TEXT = security.MAX_ACCOUNT
 """The maximum length (bytes) of a sender's text with newlines: a SIP user, or a name in IAX2."""
 MAX_EXTENSION = 80
@@ -53,7 +63,14 @@ class LineBatch:
     """Log lines that are parsed together; ``results`` has one result for each line that is not skipped."""
 
     def __init__(
-        self, reader: "LogReader", lines: list[Line], now: float, *, final: bool, is_console: bool
+        self,
+        reader: "LogReader",
+        lines: list[Line],
+        now: float,
+        *,
+        final: bool,
+        is_console: bool,
+        unended: bool,
     ) -> None:
         self.results: list[LineResult] = []
         self.plain = 0  # the number of results that :meth:`_plain` added
@@ -65,6 +82,7 @@ class LineBatch:
         self._number, self._since_security = reader.number, reader.since_security
         self._now = now
         self._final = final
+        self._unended = unended  # whether the last line has no LF
         self._split_lines = 0  # the number of lines that were split off from cut lines
         self._lines_of: list[int] = []  # the index of the first line of each result
         self._entry = -1  # the index of the result of the last message; -1 if there is none or it was skipped
@@ -75,6 +93,7 @@ class LineBatch:
         # By the pattern of an end: the first lines of the last two messages that may have this end.
         self._spans: dict[re.Pattern[bytes], tuple[int, int]] = {}
         self._security_at: set[int] = set()  # the lines that begin a message of res_security_log.c
+        self._starts = [0]  # for each line up to the furthest one asked for, the bytes of the lines before it
 
     def number_of(self, index: int) -> int:
         """Return the number that the line at ``index`` has in the log."""
@@ -104,7 +123,9 @@ class LineBatch:
                 continue
             if isinstance(line, JsonMessage):
                 self._begin(None)
-                parsed = self._reader.parse(line.level, line.file, line.message, line.date, self._now)
+                # A message in JSON is whole: if Asterisk cuts one, the rest is no valid JSON.
+                values = line.level, line.file, line.message, line.date, self._now
+                parsed = self._reader.parse(*values, may_be_cut=False)
                 self._add(at, _without_open(parsed), line.level)
                 at += 1
                 continue
@@ -146,7 +167,7 @@ class LineBatch:
         found = PLAIN.match(line)
         if found is None:
             return False
-        date, level, _, _, _, file = found.groups()
+        date, level, _, _, _, file, syslog = found.groups()
         form = FORMATS.get(file)
         if form is None or level not in form.levels or form.stateful:
             return False
@@ -154,7 +175,9 @@ class LineBatch:
         # Not plain: a SECURITY message to skip that lacks its end, and a line whose quote may be that end.
         if self._skips if is_security else line.endswith(b'"'):
             return False
-        parsed = self._reader.parse_as(form, level, line[found.end() :], date, self._now)
+        start = found.end()
+        may_be_cut = bool(form.after_text) and (bool(syslog) or self._may_be_cut(at, line, start))
+        parsed = self._reader.parse_as(form, level, line[start:], date, self._now, may_be_cut=may_be_cut)
         if not isinstance(parsed, SecurityEvent) or parsed.tampered or parsed.readings:
             return False
         if is_security:
@@ -189,7 +212,7 @@ class LineBatch:
             for index in range(at, behind or at):
                 self._add(index, Reason.RAW_DUMP, prefix.level)
             return behind
-        parsed = self._parse(line, prefix)
+        parsed = self._parse(line, prefix, at)
         end = at + 1
         if isinstance(parsed, OpenMessage) and not cut:
             found = self._end_of_message(at, parsed.end)
@@ -199,7 +222,8 @@ class LineBatch:
                 end = found
                 bare = (isinstance(one, bytes) and not own_prefix(one) for one in self._lines[at + 1 : end])
                 may_span = parsed.may_span or all(bare)
-                parsed = self._parse(self._joined(at, end), prefix) if may_span else Reason.AMBIGUOUS
+                whole = self._joined(at, end)
+                parsed = self._parse(whole, prefix, end - 1) if may_span else Reason.AMBIGUOUS
         form = FORMATS.get(prefix.file)
         tail = form.tail if form is not None else None
         if tail is security.LINE_END:
@@ -244,15 +268,27 @@ class LineBatch:
         """If line ``at`` ends a SIP packet that chan_sip shows on a console, revoke the events inside it."""
         if self._shown_at < 0 or not dump.END.fullmatch(line):
             return
-        near = sum(map(_size, self._lines[self._shown_at : at])) <= MAX_MESSAGE
+        near = self._bytes_between(self._shown_at, at) <= MAX_MESSAGE
         index = len(self.results) - 1
         while near and self._lines_of[index] > self._shown_at:
             self._revoke(index)
             index -= 1
         self._shown_at = -1
 
-    def _parse(self, line: bytes, prefix: Prefix) -> Parsed:
-        return self._reader.parse(prefix.level, prefix.file, line[prefix.end :], prefix.date, self._now)
+    def _parse(self, text: bytes, prefix: Prefix, last: int) -> Parsed:
+        """Parse a message with its prefix, whose last line has the index ``last``."""
+        may_be_cut = prefix.is_of_syslog or self._may_be_cut(last, text, prefix.end)
+        values = prefix.level, prefix.file, text[prefix.end :], prefix.date, self._now
+        return self._reader.parse(*values, may_be_cut=may_be_cut)
+
+    def _may_be_cut(self, last: int, text: bytes, start: int) -> bool:
+        """Whether the message from the position ``start`` of ``text`` on may end within the sender's text.
+
+        ``last`` is the index of its last line. In a syslog any message may be cut.
+        """
+        if len(text) - start >= LONG_MESSAGE or (self._unended and last == len(self._lines) - 1):
+            return True
+        return ANOTHER.search(text, start) is not None
 
     def _joined(self, at: int, end: int) -> bytes:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
@@ -261,10 +297,11 @@ class LineBatch:
         """Split a line where Asterisk cut a message, and so lost its LF; return the position of the cut.
 
         New releases of Asterisk cut after 8191 bytes of the whole line, older ones after 8191 bytes of the
-        message. Return 0, and split nothing, unless a message begins at exactly one of these positions.
+        message. Return 0, and split nothing, unless a message begins at exactly one of these positions, and
+        none before it: behind that one, a sender may have written another.
         """
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if own_prefix(line[cut : cut + 512])]
-        if len(cuts) != 1:
+        if len(cuts) != 1 or ANOTHER.search(line, prefix.end, cuts[0]):
             return 0
         self._lines[at : at + 1] = [line[: cuts[0]], line[cuts[0] :]]
         return cuts[0]
@@ -320,11 +357,11 @@ class LineBatch:
     def _is_inside_another(self, start: int, at: int, line: bytes, *, foreign: bool) -> bool:
         """Whether the message at ``start`` may be text inside another one, whose rest is ``line``."""
         for end, indices in self._spans.items():
-            begun = next((index for index in indices if 0 <= index < start), at - MAX_MESSAGE - 1)
+            begun = next((index for index in indices if 0 <= index < start), None)
             most = MAX_TEXT if end in notices.WEAK_ENDS else MAX_MESSAGE
-            if at - begun > most or not end.search(line) or (end is _EXECUTED and _EXECUTING in line):
+            if begun is None or self._bytes_between(begun + 1, at) > most:
                 continue
-            if sum(map(_size, self._lines[begun + 1 : at])) <= most:
+            if end.search(line) and not (end is _EXECUTED and _EXECUTING in line):
                 return True
         first = self._lines[start]
         if not isinstance(first, bytes):
@@ -380,7 +417,7 @@ class LineBatch:
         if prefix is None or form is None or form.tail is None or not form.tail.search(line):
             return False
         reaches = self._reaches(self._entry, at)
-        parsed = self._parse(self._joined(start, at + 1), prefix) if reaches else Reason.CUT
+        parsed = self._parse(self._joined(start, at + 1), prefix, at) if reaches else Reason.CUT
         if not isinstance(parsed, SecurityEvent):
             return False
         number = self.results[self._entry].line
@@ -389,12 +426,14 @@ class LineBatch:
 
     def _reaches(self, index: int, at: int) -> bool:
         """Whether the message of result ``index`` begins at most ``MAX_MESSAGE`` bytes before line ``at``."""
-        size = 0
-        for line in reversed(self._lines[max(self._lines_of[index], at - MAX_MESSAGE) : at]):
-            size += _size(line)
-            if size > MAX_MESSAGE:
-                return False
-        return True
+        return self._bytes_between(self._lines_of[index], at) <= MAX_MESSAGE
+
+    def _bytes_between(self, first: int, at: int) -> int:
+        """Return the number of bytes of the lines from ``first`` up to ``at``, without line ``at``."""
+        starts = self._starts
+        for line in self._lines[len(starts) - 1 : at]:
+            starts.append(starts[-1] + _size(line))
+        return starts[at] - starts[first]
 
     def _revoke(self, index: int) -> None:
         found = self.results[index]

@@ -26,18 +26,20 @@ _PARTS: tuple[bytes, ...] = (
     rb"(?:(Ext\.) |([A-Za-z][A-Za-z0-9_./+-]{0,79}+)",
     rb"(?::",
     rb"\d{1,6}+",
-    rb" (?:in )?",
+    rb" (in )?",
     rb"[A-Za-z0-9_.<>~@-]{1,80}+",
     rb")?:[ \t]*+)",
 )
 PLAIN = re.compile(b"".join(_PARTS))
 """Matches the prefix of a log line (date, level, file) without added text or colours.
 
-Its groups are the date, the level, the thread, a console's colon, ``Ext.`` and the file. One of the last two
-is None.
+Its groups are the date, the level, the thread, a console's colon, ``Ext.``, the file, and syslog's ``in``.
+``Ext.`` or the file is None.
 """
 _COLOURED = re.compile(_COLOUR + _COLOUR.join(_PARTS))
 _COLOUR_CODE = re.compile(rb"(?:\x1b|#033|\^\[)\[[0-9;]{0,16}+m")
+ANOTHER = re.compile(rb"\] {0,4}+" + _COLOUR + rb"[A-Z][A-Z0-9_]{2,15}+" + _COLOUR + rb" ?+\[\d")
+"""Matches within another prefix on the same line: a sender wrote it, or Asterisk lost the LF before it."""
 
 _CLOCK = rb"\d\d:\d\d:\d\d(?:[.,]\d{1,9}+)?"
 _STAMP = (
@@ -106,6 +108,7 @@ class Prefix:
     ``end`` is the position at which the message begins. A dialplan's line has ``Ext.`` as ``file``. ``date``
     is None if the line has none. ``start`` is where Asterisk's own text begins, after the added text.
     ``is_of_console``: it has the form of a console, which also writes lines without a prefix.
+    ``is_of_syslog``: it has the form that Asterisk sends to a syslog daemon.
     """
 
     date: bytes | None
@@ -115,6 +118,7 @@ class Prefix:
     end: int
     start: int = 0
     is_of_console: bool = False
+    is_of_syslog: bool = False
 
 
 DIALPLAN = b"Ext."
@@ -127,9 +131,10 @@ def own_prefix(line: bytes) -> Prefix | None:
 
 
 def _prefix_of(found: re.Match[bytes], stamp: bytes | None = None) -> Prefix:
-    date, level, thread, colon, dialplan, file = found.groups()
+    date, level, thread, colon, dialplan, file, syslog = found.groups()
     date = date or (stamp.rstrip() if stamp else None)
-    return Prefix(date, level, thread, dialplan or file, found.end(), found.start(), bool(colon))
+    forms = bool(colon), bool(syslog)
+    return Prefix(date, level, thread, dialplan or file, found.end(), found.start(), *forms)
 
 
 def parse_prefix(line: bytes) -> Prefix | None:

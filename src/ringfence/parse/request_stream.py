@@ -192,6 +192,8 @@ class RequestStreams:
         self._copied: dict[bytes, bytes] = {}  # the connection in the stranger's packets, by ``_Stream.key``
         # The connections of which this host has acknowledged no byte, the oldest first.
         self._unproven: dict[bytes, None] = {}
+        # The connections with incomplete messages or early segments, the least recently used first.
+        self._holding: OrderedDict[bytes, None] = OrderedDict()
         self._bytes = 0
         self._forgot = False  # whether any connection was forgotten to make room
 
@@ -245,7 +247,8 @@ class RequestStreams:
         ``key`` is as for :meth:`begin`. HTTP in the wrong place shows that Asterisk reads the connection in
         another way.
         """
-        stream = self._streams.get(self._copied.get(key, key))
+        connection = self._copied.get(key, key)
+        stream = self._streams.get(connection)
         if stream is None:
             return False
         answered, stream.clear = stream.clear, stream.clear or data.startswith(_CLEAR)
@@ -256,7 +259,7 @@ class RequestStreams:
             stream.asks, stream.websocket = False, True
             return False
         if misread := stream.asks or data.startswith(_HTTP):
-            self._give_up(stream, stream.first)
+            self._give_up(connection, stream, stream.first)
         return misread
 
     def is_clear(self, key: bytes) -> bool:
@@ -302,18 +305,22 @@ class RequestStreams:
             found = _extend(stream, sequence, data)
         except _UnreadError:
             self._bytes += stream.held - before
-            self._give_up(stream, first)
+            self._give_up(connection, stream, first)
             return None
-        self._bytes += stream.held - before
+        held = stream.held
+        self._bytes += held - before
+        self._holding.pop(connection, None)
+        if held:
+            self._holding[connection] = None
         while self._bytes > self._most_bytes:
             self._forgot = True
-            self._forget(next(one for one, stream in self._streams.items() if stream.held))
+            self._forget(next(iter(self._holding)))
         return found
 
     def lose(self, connection: bytes) -> None:
         """Stop reading ``connection`` (packed addresses and ports), because a part of it is missing."""
         stream = self._known(connection)
-        self._give_up(stream, stream.first)
+        self._give_up(connection, stream, stream.first)
 
     def acknowledge(self, key: bytes, number: int) -> tuple[int | None, bool]:
         """Record the acknowledgement number in a segment of this host.
@@ -329,7 +336,7 @@ class RequestStreams:
         # A FIN takes a number, but is no byte.
         lost = not stream.unread and 1 < (number - stream.next) % SEQUENCES < _HALF
         if lost:
-            self._give_up(stream, stream.first)
+            self._give_up(connection, stream, stream.first)
         before, stream.acknowledged = stream.acknowledged, number
         if before is not None and before != number:
             self._unproven.pop(connection, None)
@@ -341,12 +348,13 @@ class RequestStreams:
         newly = [(number - one) % SEQUENCES for one in counted]
         return max((one for one in newly if one <= MOST_NEWLY), default=0), lost
 
-    def _give_up(self, stream: _Stream, first: int) -> None:
+    def _give_up(self, connection: bytes, stream: _Stream, first: int) -> None:
         """Stop reading a connection, from the byte with the sequence number ``first`` on."""
         held = stream.acknowledged is not None and (stream.acknowledged - first) % SEQUENCES < _HALF
         if held and not stream.unread:
             stream.uncounted = first
         self._bytes -= stream.held
+        self._holding.pop(connection, None)
         stream.pending, stream.fragments, stream.read = b"", b"", b""
         stream.unread = stream.reported = True
         stream.early.clear()
@@ -373,6 +381,7 @@ class RequestStreams:
         if stream is not None:
             self._bytes -= stream.held
             self._unproven.pop(connection, None)
+            self._holding.pop(connection, None)
             if self._copied.get(stream.key) == connection:
                 del self._copied[stream.key]
 

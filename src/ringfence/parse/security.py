@@ -373,7 +373,8 @@ def event_seconds(text: bytes) -> float | None:
 # A message is cut at 8191 bytes, without a newline: the address is missing if it stands after the cut,
 # and another message may follow on the same line. If a message holds a second head, the last address
 # belongs to the last head, whether Asterisk or the sender wrote that head. The event is parsed from the
-# last head on, and marked as tampered.
+# last head on, and marked as tampered. If other text follows the values, the last address may be the
+# sender's, and the event is marked as forgeable too.
 
 
 _LINE_HEAD = (
@@ -382,6 +383,7 @@ _LINE_HEAD = (
 )
 _LOOSE = re.compile(_LINE_HEAD + rb'(?:AccountID=")?')
 _FIELD = re.compile(rb',([A-Za-z]{1,24}+)="([^"]*+)"')
+_FIELDS = re.compile(rb'(?>(?:,[A-Za-z]{1,24}+="[^"\\]*+(?>(?:\\.[^"\\]*+)*)")*)')
 _ADDRESS = b'oteAddress="'
 LINE_END = re.compile(rb'oteAddress="[^"\n]*+"[^\n]*+\Z')
 _INNER = b'res_security_log.c: SecurityEvent="'
@@ -594,6 +596,8 @@ def _event_of(
     )
     if event is None:
         return Reason.NOT_AN_ADDRESS
+    if not _FIELDS.fullmatch(rest):
+        return evolve(_as_tampered(event), forgeable=True)
     return event if intact and alone else _as_tampered(event)
 
 

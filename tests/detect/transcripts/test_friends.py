@@ -121,6 +121,15 @@ def test_a_success_without_a_password_makes_no_friend() -> None:
     assert not guard.is_friend(PHONE)
 
 
+def test_a_forgeable_line_of_a_login_makes_no_friend() -> None:
+    """A cut line may name any address: its login makes no friend, also if the log is the only source."""
+    guard = Player(sources=("log",))
+    guard.play(at(0, evolve(login(by=SECURITY), forgeable=True)))
+    assert not guard.is_friend(PHONE)
+    guard.play(at(1, login(by=SECURITY)))
+    assert guard.is_friend(PHONE)
+
+
 def test_a_line_of_a_login_makes_no_friend_unless_something_confirms_it() -> None:
     """A challenge to that address and Call-ID, or a connection of that address and port, confirms the line.
 

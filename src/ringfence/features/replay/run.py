@@ -287,7 +287,7 @@ class Replay:
                 now = self._advance(now)
             address = event.remote.address
             # Before observe(), which may cause a ban: ``later_succeeded`` is about logins after a ban.
-            if event.kind is success and not event.tampered:
+            if event.kind is success and not (event.tampered or event.forgeable):
                 self.outcomes.outcome_of(self._detector.subject_of(address), address).succeed(event.time)
             for effect in observe(event, now):
                 self._carry_out(effect)
