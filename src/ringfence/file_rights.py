@@ -1,12 +1,13 @@
-"""Files of other users: how root opens only regular ones, and takes the rights of their owner for a while.
+"""Other users: their numbers, how root opens only their regular files, and takes their rights for a while.
 
 Root must not use files of another user with its own rights: that user could put a link or another file in
 their place. The packages ``host`` (Asterisk's files) and ``store`` (the database) both need this, and neither
-may import the other, so it stands below both.
+may import the other, so it stands below both, and so do the numbers of users.
 """
 
 import errno
 import os
+import pwd
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,17 @@ class FileUser:
 
     uid: int
     gid: int
+
+
+def user_number(user: str) -> int | None:
+    """Return the number of a user, given by its name or number; None if this host has no such user.
+
+    Users' names may be on a slow server (LDAP), so do not call this in the event loop.
+    """
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
 
 
 def open_regular(path: Path, *, follow: bool = True, fifo: bool = False, folder: int | None = None) -> int:

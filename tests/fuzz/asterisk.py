@@ -236,7 +236,7 @@ def read_message(data: bytes) -> None:
     DateReader(UTC).seconds(data, NOW)
     for file, form in FORMATS.items():
         for level in form.levels:
-            parsed = reader.parse(level, file, data, None, NOW, may_be_cut=False)
+            parsed = reader.parse(level, file, data, None, NOW, lambda: False)
             if isinstance(parsed, SecurityEvent):
                 require_short(parsed)
     for custom in CUSTOMS:

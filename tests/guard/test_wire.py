@@ -195,7 +195,7 @@ def test_names_that_are_slow_to_look_up_stop_no_packet(kept: Kept, monkeypatch: 
         answered.wait(60.0)
         return 8
 
-    monkeypatch.setattr(listening, "_user", slow)
+    monkeypatch.setattr(listening, "user_number", slow)
     monkeypatch.setattr(source_manager, "find_answer_users", find_answer_users)
     monkeypatch.setattr(firewall_manager, "find_users", lambda *_: frozenset({7}))
     monkeypatch.setattr(firewall_manager, "find_ports", lambda *_, **__: None)

@@ -188,14 +188,19 @@ def test_a_pair_of_ports_is_a_calls_until_it_answers_if_the_range_is_unknown(now
         answered.result()
 
 
+def show_as_asterisk(proc: Path) -> None:
+    """Show this process in ``proc`` under the name of Asterisk, with its sockets."""
+    process = proc / "4242"
+    process.mkdir()
+    (process / "comm").write_text("asterisk\n")
+    (process / "fd").symlink_to("/proc/self/fd")
+
+
 @kernel
 @in_netns
 def test_a_visible_process_identifies_asterisk(nowhere: Path, tmp_path: Path) -> None:
     """A visible process identifies Asterisk, even as root beside other programs; here it is the test."""
-    process = tmp_path / "4242"
-    process.mkdir()
-    (process / "comm").write_text("asterisk\n")
-    (process / "fd").symlink_to("/proc/self/fd")
+    show_as_asterisk(tmp_path)
     with bound(0, AMI, (UDP, 5060), (TCP, 5060)):
         assert find_ports(None, nowhere, tmp_path) == ListeningPorts((5060,), (5038, 5060))
 
@@ -247,10 +252,7 @@ def test_without_a_manager_port_the_process_or_the_user_identifies_asterisk(
 @in_netns
 def test_a_user_that_does_not_run_asterisk_is_not_taken_for_it(nowhere: Path, tmp_path: Path) -> None:
     """While Asterisk is down, any user may listen on its port, by a program of its name."""
-    process = tmp_path / "4242"
-    process.mkdir()
-    (process / "comm").write_text("asterisk\n")
-    (process / "fd").symlink_to("/proc/self/fd")
+    show_as_asterisk(tmp_path)
     named = NamedUsers(ASTERISK)
     with bound(OTHER, AMI, (UDP, 5070)):
         assert find_users([5038], named, tmp_path) == frozenset()
@@ -279,7 +281,7 @@ def test_the_users_are_those_that_debians_packages_make(
 ) -> None:
     """Asterisk's user and those of Kamailio and OpenSIPS are known by their names; any may be missing."""
     there = {"asterisk": ASTERISK, "opensips": OTHER}
-    monkeypatch.setattr(listening, "_user", there.get)
+    monkeypatch.setattr(listening, "user_number", there.get)
     monkeypatch.setattr(listening, "_FOLDERS", (tmp_path / "none",))
     assert find_named_users() == NamedUsers(ASTERISK, frozenset({OTHER}))
     there.clear()
@@ -292,7 +294,7 @@ def test_asterisks_user_is_root_or_named_so_or_owns_its_folders(
 ) -> None:
     """Any other user is foreign, by name and number; none is while only root is known."""
     there = dict[str, int]()
-    monkeypatch.setattr(listening, "_user", there.get)
+    monkeypatch.setattr(listening, "user_number", there.get)
     monkeypatch.setattr(listening, "_FOLDERS", (tmp_path, tmp_path / "none"))
     somebody = next(one for one in pwd.getpwall() if one.pw_uid not in {0, ASTERISK, OTHER})
     users = (0, ASTERISK, OTHER, somebody.pw_uid, 4_000_000_000)
@@ -317,7 +319,7 @@ def test_the_configuration_names_further_users_of_asterisk(
 
 def test_the_most_usual_users_need_no_look_up_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server of names that does not answer delays no login to their Asterisk."""
-    monkeypatch.setattr(listening, "_user", pytest.fail)
+    monkeypatch.setattr(listening, "user_number", pytest.fail)
     assert foreign_user(0) == ""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from ringfence.config.schema import AsteriskSettings, CustomSettings
-from ringfence.file_rights import as_user
+from ringfence.file_rights import as_user, user_number
 from ringfence.findings import Finding
 from ringfence.guard.process import USER
 from ringfence.host.asterisk_logging import DUMPING, Asterisk
@@ -25,7 +25,7 @@ from ringfence.host.console import Console
 from ringfence.host.console_tables import settings_from
 from ringfence.host.owned_files import open_file
 from ringfence.parse.prefix import parse_prefix
-from ringfence.sources.journal import PROGRAM, UNITS, user_number
+from ringfence.sources.journal import PROGRAM, UNITS
 from ringfence.sources.logs import LOG_PATHS, OWN, check_paths, choose
 from ringfence.sources.state import CHAN_SIP_TLS, WITHOUT_LOG
 

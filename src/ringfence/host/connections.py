@@ -469,9 +469,8 @@ def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
 
     Raise OSError if the kernel cannot list them.
     """
-    width = 4 if family == socket.AF_INET else 16
     for row in sockets(family, socket.IPPROTO_TCP, states, info=True):
-        yield row.state, row.local_port, partial(_end, row.remote[:width], row.remote_port), row.received
+        yield row.state, row.local_port, partial(_end, row.remote, row.remote_port), row.received
 
 
 def _key(remote: Endpoint) -> bytes:

@@ -40,6 +40,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from ringfence.file_rights import user_number
 from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
 from ringfence.host.processes import PROC, processes, sockets_of
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
@@ -54,7 +55,7 @@ ASSIGNED = 32_768
 
 _NAME = "asterisk"
 _FOLDERS = (FOLDER, Path("/run/asterisk"), Path("/var/lib/asterisk"))
-_WIDTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes of an address
+_FAMILIES = socket.AF_INET, socket.AF_INET6
 _DISCARD = 9  # any port will do
 _PROTOCOLS = (socket.IPPROTO_UDP, Transport.UDP), (socket.IPPROTO_TCP, Transport.TCP)
 _SIP = frozenset({5060, 5061})
@@ -208,8 +209,8 @@ def find_named_users(users: Iterable[str] = ()) -> NamedUsers:
     ``users`` are names or numbers of further users that may run Asterisk. Users' names may be on a slow
     server (LDAP), so do not call this in the event loop.
     """
-    proxies = frozenset(user for name in PROXIES if (user := _user(name)) is not None)
-    return NamedUsers(_user(_NAME), proxies, _owners() | _numbers(users))
+    proxies = _numbers(PROXIES)
+    return NamedUsers(user_number(_NAME), proxies, _owners() | _numbers(users))
 
 
 def foreign_user(user: int, users: Iterable[str] = ()) -> str:
@@ -219,7 +220,7 @@ def foreign_user(user: int, users: Iterable[str] = ()) -> str:
     """
     owners = _owners() | _numbers(users)
     known = user in owners | {_ROOT, os.getuid()}  # most often, and then no slow server is asked for a name
-    if known or NamedUsers(_user(_NAME), owners=owners).may_run_asterisk(user):
+    if known or NamedUsers(user_number(_NAME), owners=owners).may_run_asterisk(user):
         return ""
     try:
         return f"{pwd.getpwuid(user).pw_name} ({user})"
@@ -276,7 +277,7 @@ def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
     found = []
-    for family, (protocol, transport) in product(_WIDTHS, _PROTOCOLS):
+    for family, (protocol, transport) in product(_FAMILIES, _PROTOCOLS):
         try:
             rows = _listening(family, protocol)
         except OSError:  # a kernel without the modules for this list
@@ -285,16 +286,9 @@ def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]
     return found
 
 
-def _user(name: str) -> int | None:
-    try:
-        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
 def _numbers(users: Iterable[str]) -> frozenset[int]:
     """Return the numbers of users that are given by names or numbers, without those that do not exist."""
-    return frozenset(number for user in users if (number := _user(user)) is not None)
+    return frozenset(number for user in users if (number := user_number(user)) is not None)
 
 
 def _owners() -> frozenset[int]:
@@ -306,20 +300,17 @@ def _owners() -> frozenset[int]:
     return frozenset(owners - {_ROOT})
 
 
-def listening_sockets(
-    protocol: int, families: Iterable[socket.AddressFamily] = (socket.AF_INET, socket.AF_INET6)
-) -> list[Socket]:
+def listening_sockets(protocol: int, families: Iterable[socket.AddressFamily] = _FAMILIES) -> list[Socket]:
     """Return the sockets of ``protocol`` that listen (TCP), or are not connected (UDP), by ``families``.
 
-    The local address has the length of its IP version.
     Raise OSError if the kernel has no list of this protocol.
     """
     return [row for family in families for row in _listening(family, protocol)]
 
 
 def _listening(family: socket.AddressFamily, protocol: int) -> list[Socket]:
-    state, width = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED, _WIDTHS[family]
-    return [row._replace(local=row.local[:width]) for row in sockets(family, protocol, 1 << state)]
+    state = LISTENING if protocol == socket.IPPROTO_TCP else CLOSED
+    return list(sockets(family, protocol, 1 << state))
 
 
 def _ports(rows: Iterable[Socket]) -> tuple[int, ...]:

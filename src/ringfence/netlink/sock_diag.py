@@ -33,8 +33,12 @@ NETLINK_SOCK_DIAG = 4
 BY_FAMILY = 20  # SOCK_DIAG_BY_FAMILY
 # inet_diag_req_v2: family, protocol, extensions, states, both ports. Zeros match any addresses and ports.
 _REQUEST = struct.Struct("=BBBxI2s2s44x")
-# nlmsghdr, then inet_diag_msg: state; ports and addresses in network byte order; owner and inode.
-_SOCKET = struct.Struct("=17xB2x2s2s16s16s24xII")
+# nlmsghdr, then inet_diag_msg: state; ports and addresses in network byte order; owner and inode. An IPv4
+# address is the first four bytes of the room of an IPv6 address.
+_SOCKETS = {
+    socket.AF_INET: struct.Struct("=17xB2x2s2s4s12x4s12x24xII"),
+    socket.AF_INET6: struct.Struct("=17xB2x2s2s16s16s24xII"),
+}
 _TRIES = 3
 _DATAGRAM = 1 << 16
 ATTRIBUTES = 88
@@ -44,7 +48,6 @@ _RECEIVED = 128  # offset of tcpi_bytes_received in tcp_info
 _DELIVERED = 192  # offset of tcpi_delivered in tcp_info
 _BYTES, _PACKETS = struct.Struct("=Q"), struct.Struct("=I")
 _IPV4 = 4
-_WIDTHS = {socket.AF_INET: _IPV4, socket.AF_INET6: 16}  # bytes of an address
 _PORT = 2  # bytes
 _ANY_PORTS = b"\0\0", b"\0\0"
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -53,9 +56,9 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 class Socket(NamedTuple):
     """A socket of the list.
 
-    Ports and addresses are bytes in network byte order; an IPv4 address is the first four bytes. ``uid`` is
-    the user that owns the socket, and ``inode`` its number in ``/proc/PID/fd``. ``received`` is a function:
-    it returns how many bytes the socket has received by TCP, or None if that is unknown.
+    Ports and addresses are bytes in network byte order. ``uid`` is the user that owns the socket, and
+    ``inode`` its number in ``/proc/PID/fd``. ``received`` is a function: it returns how many bytes the socket
+    has received by TCP, or None if that is unknown.
     """
 
     state: int
@@ -89,9 +92,10 @@ def sockets(
         rows.clear()
         if not _listed(_REQUEST.pack(family, protocol, extensions, states, *ports), rows):
             break
+    unpack = _SOCKETS[family].unpack_from
     for datagram, frame in rows:
         count = partial(_received, datagram, frame)
-        yield Socket(*(*_SOCKET.unpack_from(datagram, frame.start), count))
+        yield Socket(*(*unpack(datagram, frame.start), count))
 
 
 def _listed(request: bytes, rows: list[tuple[bytes, Frame]]) -> bool:
@@ -165,11 +169,11 @@ def peer_user(own: tuple[Address, int], peer: tuple[Address, int]) -> int | None
     """
     addresses = peer[0].packed, own[0].packed
     ports = peer[1].to_bytes(_PORT, "big"), own[1].to_bytes(_PORT, "big")
-    for family, width in _WIDTHS.items():
+    for family in _SOCKETS:
         with suppress(OSError):
             # The kernel leaves out other ports: a stranger may have thousands of connections.
             for row in sockets(family, socket.IPPROTO_TCP, 1 << ESTABLISHED, ports=ports):
-                if (unmapped(row.local[:width]), unmapped(row.remote[:width])) == addresses:
+                if (unmapped(row.local), unmapped(row.remote)) == addresses:
                     # A socket that no process holds has no inode, and the kernel names root as its user.
                     return row.uid if row.inode else None
     return None

@@ -9,7 +9,7 @@ looks complete, only its head and its last bytes are read. In any other, the end
 no text in it becomes a message. Nothing here raises for bytes; each line is read a bounded number of times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 
 from attrs import evolve
@@ -183,24 +183,31 @@ class LogReader:
             self.counts.standby += result.reason is Reason.STANDBY
 
     def parse(
-        self, level: bytes, file: bytes, text: bytes, date: bytes | None, now: float, *, may_be_cut: bool
+        self,
+        level: bytes,
+        file: bytes,
+        text: bytes,
+        date: bytes | None,
+        now: float,
+        may_be_cut: Callable[[], bool],
     ) -> Parsed:
         """Parse one log message: ``text`` follows the prefix with ``level``, source ``file`` and ``date``.
 
         Return its event, or why it gives none. ``now`` (epoch seconds) is its time if it has no valid date.
-        ``may_be_cut``: an address after the sender's text may be a part of it, so the event is forgeable.
+        If ``may_be_cut``, an address after the sender's text may be a part of it, so the event is forgeable.
+        It is called only if there is such an address.
         """
         form = FORMATS.get(file)
         parsed: Parsed = Reason.NOT_EVIDENCE
         if form is not None and level in form.levels:
-            parsed = self.parse_as(form, level, text, date, now, may_be_cut=may_be_cut)
+            parsed = self.parse_as(form, level, text, date, now, may_be_cut)
             if form.stateful and isinstance(parsed, SecurityEvent):
                 parsed = self._logins.deduplicate(parsed)
         if not isinstance(parsed, Reason):
             return parsed
         for custom in self._customs:
             time = self._time(date, now)
-            found = custom.parse(level, file, text, self._notice, time, may_be_cut=may_be_cut)
+            found = custom.parse(level, file, text, self._notice, time, may_be_cut=may_be_cut())
             if found is not Reason.NOT_EVIDENCE:
                 return found
         if parsed is not Reason.NOT_EVIDENCE:
@@ -209,14 +216,20 @@ class LogReader:
         return Reason.UNKNOWN_WORDING if unknown else parsed
 
     def parse_as(
-        self, form: Format, level: bytes, text: bytes, date: bytes | None, now: float, *, may_be_cut: bool
+        self,
+        form: Format,
+        level: bytes,
+        text: bytes,
+        date: bytes | None,
+        now: float,
+        may_be_cut: Callable[[], bool],
     ) -> Parsed:
         """Parse one log message with the parser of its Asterisk source file, ``form`` (see :meth:`parse`)."""
         if level == SECURITY:
             parsed = form.parse(text, self._security, now)  # the message contains its own time
         else:
             parsed = form.parse(text, self._notice, self._time(date, now))
-        if may_be_cut and isinstance(parsed, SecurityEvent) and text.startswith(form.after_text):
+        if isinstance(parsed, SecurityEvent) and text.startswith(form.after_text) and may_be_cut():
             return evolve(parsed, forgeable=True, password=False)
         return parsed
 

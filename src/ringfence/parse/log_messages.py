@@ -27,6 +27,7 @@ lines. Callers' text can contain LF in a few fields, and can imitate messages:
 """
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ringfence.parse import dump, notices, security
@@ -123,9 +124,9 @@ class LineBatch:
                 continue
             if isinstance(line, JsonMessage):
                 self._begin(None)
-                # A message in JSON is whole: if Asterisk cuts one, the rest is no valid JSON.
-                values = line.level, line.file, line.message, line.date, self._now
-                parsed = self._reader.parse(*values, may_be_cut=False)
+                parsed = self._reader.parse(
+                    line.level, line.file, line.message, line.date, self._now, _is_whole
+                )
                 self._add(at, _without_open(parsed), line.level)
                 at += 1
                 continue
@@ -176,8 +177,8 @@ class LineBatch:
         if self._skips if is_security else line.endswith(b'"'):
             return False
         start = found.end()
-        may_be_cut = bool(form.after_text) and (bool(syslog) or self._may_be_cut(at, line, start))
-        parsed = self._reader.parse_as(form, level, line[start:], date, self._now, may_be_cut=may_be_cut)
+        may_be_cut = partial(self._may_be_cut, at, line, start, syslog is not None)
+        parsed = self._reader.parse_as(form, level, line[start:], date, self._now, may_be_cut)
         if not isinstance(parsed, SecurityEvent) or parsed.tampered or parsed.readings:
             return False
         if is_security:
@@ -277,18 +278,19 @@ class LineBatch:
 
     def _parse(self, text: bytes, prefix: Prefix, last: int) -> Parsed:
         """Parse a message with its prefix, whose last line has the index ``last``."""
-        may_be_cut = prefix.is_of_syslog or self._may_be_cut(last, text, prefix.end)
+        may_be_cut = partial(self._may_be_cut, last, text, prefix.end, prefix.is_of_syslog)
         values = prefix.level, prefix.file, text[prefix.end :], prefix.date, self._now
-        return self._reader.parse(*values, may_be_cut=may_be_cut)
+        return self._reader.parse(*values, may_be_cut)
 
-    def _may_be_cut(self, last: int, text: bytes, start: int) -> bool:
+    def _may_be_cut(self, last: int, text: bytes, start: int, is_of_syslog: bool) -> bool:  # noqa: FBT001 - private
         """Whether the message from the position ``start`` of ``text`` on may end within the sender's text.
 
         ``last`` is the index of its last line. In a syslog any message may be cut.
         """
-        if len(text) - start >= LONG_MESSAGE or (self._unended and last == len(self._lines) - 1):
+        if is_of_syslog or len(text) - start >= LONG_MESSAGE:
             return True
-        return ANOTHER.search(text, start) is not None
+        unended = self._unended and last == len(self._lines) - 1
+        return unended or ANOTHER.search(text, start) is not None
 
     def _joined(self, at: int, end: int) -> bytes:
         return b"\n".join(line for line in self._lines[at:end] if isinstance(line, bytes))
@@ -461,6 +463,11 @@ class LineBatch:
 def _size(line: Line) -> int:
     """Return the number of bytes that a line had in the log, with its newline."""
     return 1 + len(line if isinstance(line, bytes) else line.message)
+
+
+def _is_whole() -> bool:
+    """Return False: a message in JSON is not cut. If Asterisk cuts one, the rest is no valid JSON."""
+    return False
 
 
 def _without_open(parsed: Parsed) -> SecurityEvent | Reason | LogAlarm:

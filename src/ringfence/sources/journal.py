@@ -29,7 +29,6 @@ the journal only for a PBX without log files.
 """
 
 import asyncio
-import pwd
 import re
 import time
 from collections.abc import Iterable, Sequence
@@ -37,6 +36,7 @@ from contextlib import suppress
 from itertools import groupby
 
 from ringfence.clock import Backoff
+from ringfence.file_rights import user_number
 from ringfence.parse.line_result import LogAlarm
 from ringfence.sources.log_ingest import FollowedLog, LogIngest
 from ringfence.sources.logs import Positions
@@ -289,14 +289,6 @@ def _is_of_conmon(unit: bytes, group: bytes) -> bool:
     if _CONMON.fullmatch(unit):
         return True
     return unit.endswith(b".service") and group.removesuffix(b"/supervisor").endswith(b"/" + unit)
-
-
-def user_number(user: str) -> int | None:
-    """Return the number of a user, given by its name or number; None if this host has no such user."""
-    try:
-        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None
 
 
 def position_key(source: SourceId) -> str:

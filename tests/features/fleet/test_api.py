@@ -303,21 +303,28 @@ def test_a_drawn_out_handshake_is_given_up() -> None:
         assert time.monotonic() - began < 20.0
 
 
+@contextmanager
+def stopped_after(begun: threading.Event, api: Api) -> Iterator[None]:
+    """Stop the client from another thread once ``begun`` is set."""
+
+    def stop() -> None:
+        begun.wait(20)
+        api.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    yield
+    stopping.join()
+
+
 def test_a_drawn_out_handshake_ends_with_the_client() -> None:
     """A stop of the client ends a handshake at once."""
     with drawn_out() as (address, begun):
         api = Api(address, Clock(), 60.0)
-
-        def stop() -> None:
-            begun.wait(20)
-            api.stop()
-
-        stopping = threading.Thread(target=stop)
-        stopping.start()
-        began = time.monotonic()
-        assert "no answer in time" not in str(failure(api, Pull(full=True)))
-        assert time.monotonic() - began < 20.0
-        stopping.join()
+        with stopped_after(begun, api):
+            began = time.monotonic()
+            assert "no answer in time" not in str(failure(api, Pull(full=True)))
+            assert time.monotonic() - began < 20.0
 
 
 def test_a_test_decision_tries_both_credentials(server: FakeApi) -> None:
@@ -409,18 +416,11 @@ def test_a_client_stopped_during_a_look_up_waits_for_none(monkeypatch: pytest.Mo
     monkeypatch.setattr(socket, "getaddrinfo", hang)
     url = "http://api.example:8080"
     api = Api(Access(url, MACHINE, lambda: Secret(PASSWORD), lambda: Secret(KEY)), Clock(), 60.0)
-
-    def stop() -> None:
-        begun.wait(20)
-        api.stop()
-
-    stopping = threading.Thread(target=stop)
-    stopping.start()
-    began = time.monotonic()
-    assert str(failure(api, Pull(full=True))) == "stopped"
-    assert time.monotonic() - began < 30
+    with stopped_after(begun, api):
+        began = time.monotonic()
+        assert str(failure(api, Pull(full=True))) == "stopped"
+        assert time.monotonic() - began < 30
     over.set()
-    stopping.join()
 
 
 def test_a_client_stopped_before_the_handshake_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,7 +210,7 @@ def listening_at(port: int) -> set[Address]:
     """
     try:
         return {
-            address_of(row.local[:4] if family is socket.AF_INET else row.local)
+            address_of(row.local)
             for family in (socket.AF_INET, socket.AF_INET6)
             for row in sockets(family, socket.IPPROTO_TCP, 1 << LISTENING)
             if port_of(row.local_port) == port

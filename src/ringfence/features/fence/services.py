@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple, TypeAlias
 
 from ringfence.host.listening import listening_sockets
-from ringfence.netlink.sock_diag import address_of, port_of, sockets
+from ringfence.netlink.sock_diag import ESTABLISHED, address_of, port_of, sockets
 from ringfence.values.network import Address
 
 BANNER_SECONDS = 2.0
@@ -29,7 +29,6 @@ _BANNER = b"SSH-"
 _MOST_BEFORE = 4_096  # bytes that a server may send before its banner
 _ROOT = 0
 _IPV4 = 4  # bytes of an address
-_ESTABLISHED = 1  # include/net/tcp_states.h
 
 _Place: TypeAlias = tuple[bytes, int]
 """An address (bytes in network byte order) and a port at which a program of this host listens."""
@@ -86,10 +85,9 @@ def connections_to(ports: Collection[int]) -> frozenset[Connection]:
 
 
 def _established(family: socket.AddressFamily, ports: Collection[int]) -> Iterator[Connection]:
-    width = 4 if family is socket.AF_INET else 16
-    for one in sockets(family, socket.IPPROTO_TCP, 1 << _ESTABLISHED):
+    for one in sockets(family, socket.IPPROTO_TCP, 1 << ESTABLISHED):
         if (port := port_of(one.local_port)) in ports:
-            address = address_of(one.remote[:width])
+            address = address_of(one.remote)
             if not address.is_loopback and one.remote != one.local:
                 yield Connection(address, port)
 

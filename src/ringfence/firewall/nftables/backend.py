@@ -10,7 +10,7 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -558,12 +558,8 @@ class NftablesBackend:
 
         Uses its own socket, so a thread may list while the event loop bans.
         """
-        with NetlinkConnection(extended=True) as kernel:
-            try:
-                yield from state.bans(kernel, known)
-            except NetlinkError:
-                _require_kernel(kernel)  # raises a better error if nftables is missing
-                raise
+        with _own_connection() as kernel:
+            yield from state.bans(kernel, known)
 
     def find(self, network: Network, scope: Scope = Scope.FULL) -> Element | None:
         """Return one ban from the kernel, None if it is not there. Needs ``open``."""
@@ -571,12 +567,8 @@ class NftablesBackend:
 
     def covering(self, network: Network) -> Iterator[Element]:
         """Yield the bans of ``network`` and of all networks around it. Uses a socket of its own."""
-        with NetlinkConnection(extended=True) as kernel:
-            try:
-                yield from state.covering(kernel, network)
-            except NetlinkError:
-                _require_kernel(kernel)  # raises a better error if nftables is missing
-                raise
+        with _own_connection() as kernel:
+            yield from state.covering(kernel, network)
 
     def health(self) -> Health:
         """Check whether another program changed our rules or sets. Needs ``open``; changes nothing."""
@@ -656,6 +648,17 @@ def _set_outcomes(
     for number in numbers:
         change = batch[number]
         outcomes[number] = Outcome(change, error=error if isinstance(change, Add) else None)
+
+
+@contextmanager
+def _own_connection() -> Iterator[NetlinkConnection]:
+    """Yield a connection of its own, for another thread; if nftables is missing, its error says so."""
+    with NetlinkConnection(extended=True) as kernel:
+        try:
+            yield kernel
+        except NetlinkError:
+            _require_kernel(kernel)
+            raise
 
 
 def _require_kernel(kernel: NetlinkConnection) -> None:
