@@ -44,6 +44,12 @@ MOST_ASSUMED = 262_144
 Beyond it, the bans that end first are discarded, and attempts of their networks count again.
 """
 
+CLOCK_STEP = 5.0
+"""If the wall clock moves by more seconds than this against the monotonic clock, it counts as set.
+
+A suspended host has the same effect, because its monotonic clock stops.
+"""
+
 SLOT = 16.0
 """Seconds of a slot: the bans that end in the same slot are counted together."""
 
@@ -61,6 +67,15 @@ _IPV4 = 4
 _LENGTH_BITS, _KIND_BITS = 8, 3
 _LENGTH, _KIND = (1 << _LENGTH_BITS) - 1, (1 << _KIND_BITS) - 1
 _SHAPE = (1 << _KIND_BITS + _LENGTH_BITS) - 1
+
+
+def clock_step(before: float, offset: float) -> float:
+    """Return by how many seconds the clock was set between two offsets; 0.0 for at most ``CLOCK_STEP``.
+
+    An offset is the wall clock minus the monotonic clock.
+    """
+    step = offset - before
+    return step if abs(step) > CLOCK_STEP else 0.0
 
 
 @define(eq=False, kw_only=True)

@@ -44,9 +44,9 @@ from tests.simulate.process import Host, Process
 from tests.simulate.step import Step
 from tests.simulate.story import FEATURES
 
-from ringfence.bans.book import CLOCK_STEP
 from ringfence.errors import RingfenceError
 from ringfence.firewall import network_lists
+from ringfence.ledger import CLOCK_STEP
 from ringfence.values.ban import Ban, Scope
 from ringfence.values.network import Network, format_network
 

@@ -16,18 +16,22 @@ from ringfence.ban_facts import Adopted, Fact, Forgotten, News, NotRemoved, Over
 from ringfence.bans.exempt import Exempt, too_wide
 from ringfence.errors import FirewallError, SetFullError
 from ringfence.firewall.contract import MAX_TIMEOUT, Add, Change, Outcome, Remove
-from ringfence.ledger import Ledger, Record, ban_of, key_of, network_of, parts_of, renew_at, scope_of
+from ringfence.ledger import (
+    Ledger,
+    Record,
+    ban_of,
+    clock_step,
+    key_of,
+    network_of,
+    parts_of,
+    renew_at,
+    scope_of,
+)
 from ringfence.values.ban import CLAIMED_SCOPES, Ban, BanEnd, Origin, Scope
 from ringfence.values.network import NetworkSet, format_network
 
 CHUNK = 2_000
 """The maximum number of bans that one call adds to the kernel or removes, in some ten milliseconds."""
-
-CLOCK_STEP = 5.0
-"""If the wall clock moves by more seconds than this against the monotonic clock, it counts as set.
-
-A suspended host has the same effect, because its monotonic clock stops.
-"""
 
 ADOPTED_FOR = 86_400.0
 """Seconds after which an adopted ban ends if the kernel has no end for it: each ban must end.
@@ -427,10 +431,9 @@ class Book:
 
         ``offset`` is the wall clock minus the monotonic clock. Return by how much it was set, otherwise 0.
         """
-        step, self.ledger.offset = offset - self.ledger.offset, offset
-        if abs(step) <= CLOCK_STEP:
-            return 0.0
-        self.ledger.shift(step)
+        step, self.ledger.offset = clock_step(self.ledger.offset, offset), offset
+        if step:
+            self.ledger.shift(step)
         return step
 
     def expire(self, now: float) -> Steps[tuple[list[int], list[int]]]:

@@ -15,12 +15,12 @@ from math import isfinite
 from attrs import evolve
 
 from ringfence.ban_facts import News
-from ringfence.bans.book import CHUNK, CLOCK_STEP, Book, Steps
+from ringfence.bans.book import CHUNK, Book, Steps
 from ringfence.bans.listing import listed
 from ringfence.clock import Clock
 from ringfence.errors import StoreError
 from ringfence.firewall.contract import MAX_TIMEOUT, Backend
-from ringfence.ledger import key_of
+from ringfence.ledger import CLOCK_STEP, clock_step, key_of
 from ringfence.store.bans import Records
 from ringfence.store.rows import Ended
 from ringfence.values.ban import Ban
@@ -89,18 +89,7 @@ def _is_set(records: Records, offset: float) -> bool:
     ``offset`` is the wall clock minus the monotonic clock.
     """
     known, _ = records.clock()
-    return _step(known, offset) != 0.0
-
-
-def _step(known: float | None, offset: float) -> float | None:
-    """Return by how many seconds the clock was set between the offsets ``known`` and ``offset``; 0.0 if not.
-
-    Both are the wall clock minus the monotonic clock. None if ``known`` is None.
-    """
-    if known is None:
-        return None
-    step = offset - known
-    return step if abs(step) > CLOCK_STEP else 0.0
+    return known is None or clock_step(known, offset) != 0.0
 
 
 def set_since_last_run(records: Records, clock: Clock) -> float:
@@ -112,8 +101,9 @@ def set_since_last_run(records: Records, clock: Clock) -> float:
         known, booted = records.clock()
     except StoreError:  # it was reported
         return 0.0
-    step = _step(known, clock.wall() - clock.mono()) or 0.0
-    return step if booted and booted == clock.boot() else 0.0
+    if known is None or not booted or booted != clock.boot():
+        return 0.0
+    return clock_step(known, clock.wall() - clock.mono())
 
 
 def _as_in_kernel(ban: Ban, began: float, left: float) -> Ban:
@@ -167,9 +157,9 @@ def follow_clock(records: Records, found: Mapping[int, float], offset: float, bo
     try:
         known, booted = records.clock()
     except StoreError:
-        records.queue_clock_follow(offset, boot, CLOCK_STEP, now)
+        records.queue_clock_follow(offset, boot, now)
         raise
-    step = _step(known, offset) or 0.0
+    step = 0.0 if known is None else clock_step(known, offset)
     same_boot = bool(boot) and boot == booted
     confirmed = bool(step) and (
         same_boot

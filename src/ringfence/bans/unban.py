@@ -16,12 +16,12 @@ import structlog
 from attrs import evolve, frozen
 
 from ringfence.ban_facts import News, Unbanned
-from ringfence.bans.book import CLOCK_STEP, failure_lines, in_parts
+from ringfence.bans.book import failure_lines, in_parts
 from ringfence.bans.enforcer import Enforcer
 from ringfence.bans.listing import listed
 from ringfence.errors import ControlError
 from ringfence.firewall.contract import Outcome
-from ringfence.ledger import Ledger, key_of, network_of, parts_of
+from ringfence.ledger import Ledger, clock_step, key_of, network_of, parts_of
 from ringfence.values.ban import CLAIMED_SCOPES, WHOLE_SCOPES, BanEnd, Origin, Scope
 from ringfence.values.friend import Friend
 from ringfence.values.network import (
@@ -196,8 +196,7 @@ class _CommandTime:
     def by_clock(self, enforcer: Enforcer) -> float:
         """Return ``when`` by the clock that the times of all bans have now: it may have been set since."""
         enforcer.now()
-        step = enforcer.ledger.offset - self.offset
-        return self.when + (step if abs(step) > CLOCK_STEP else 0.0)
+        return self.when + clock_step(self.offset, enforcer.ledger.offset)
 
 
 def _begun_by(ledger: Ledger, keys: Iterable[int], when: float) -> list[int]:

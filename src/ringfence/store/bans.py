@@ -14,6 +14,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ringfence.errors import StoreError
+from ringfence.ledger import clock_step
 from ringfence.store.file import Connection
 from ringfence.store.rows import (
     ATTEMPTS,
@@ -230,17 +231,16 @@ class BanTable:
         with self._connection.transaction() as execute:
             _record_clock(execute, offset, boot, step, now)
 
-    def follow_clock(self, offset: float, boot: str, least: float, now: float) -> None:
-        """Record the clock as :meth:`record_clock` does; the step is the difference from the recorded offset.
+    def follow_clock(self, offset: float, boot: str, now: float) -> None:
+        """Record the clock as :meth:`record_clock` does; the step is the one since the recorded offset.
 
-        A difference of at most ``least`` seconds is no step. If the recorded offset is missing or of another
-        boot, record nothing: then it does not show by how much the clock was set.
+        If that is missing or of another boot, record nothing: then it does not show by how much the clock was
+        set.
         """
         with self._connection.transaction() as execute:
             known, booted = _clock(execute)
             if known is not None and boot and boot == booted:
-                step = offset - known
-                _record_clock(execute, offset, boot, step if abs(step) > least else 0.0, now)
+                _record_clock(execute, offset, boot, clock_step(known, offset), now)
 
     def clock(self) -> tuple[float | None, str]:
         """Return the offset and the boot's identity that :meth:`record_clock` recorded last.
@@ -465,12 +465,12 @@ class Records:
         """
         self._best_effort.write(self._bans.record_clock, offset, boot, step, now)
 
-    def queue_clock_follow(self, offset: float, boot: str, least: float, now: float) -> None:
+    def queue_clock_follow(self, offset: float, boot: str, now: float) -> None:
         """Queue a write that finds out by how much the clock was set, and moves the bans' times.
 
         The arguments are those of :meth:`BanTable.follow_clock`.
         """
-        self._best_effort.write(self._bans.follow_clock, offset, boot, least, now)
+        self._best_effort.write(self._bans.follow_clock, offset, boot, now)
 
     def expire(self, bans: Sequence[tuple[Network, Scope]], now: float) -> None:
         """Queue a write that records that bans have expired by ``now`` (seconds since the epoch)."""

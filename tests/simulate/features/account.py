@@ -18,7 +18,6 @@ from tests.simulate.feature import Feature, Replaced, Stage
 from tests.simulate.put_back import Row, does_nothing
 from tests.simulate.step import Kinds, Step, times
 
-from ringfence.bans.book import CLOCK_STEP
 from ringfence.detect.friends import account_of
 from ringfence.detect.judgement import Login
 from ringfence.features.account import guard as account_guard
@@ -27,6 +26,7 @@ from ringfence.features.account.alarms import AccountAlarmCode
 from ringfence.features.account.guard import SAVE_EVERY, LoginWatch
 from ringfence.features.account.places import DAY, OWN_DAYS
 from ringfence.guard.feature import Changed, Given
+from ringfence.ledger import CLOCK_STEP
 from ringfence.values.network import Network
 
 ACCOUNT = "205"

@@ -19,12 +19,12 @@ from tests.simulate.feature import RETRIED_WITHIN, SOON, Stage, WatchedFeature
 from tests.simulate.put_back import LATER, Row, does_nothing
 from tests.simulate.step import Kinds, Step
 
-from ringfence.bans.book import CLOCK_STEP
 from ringfence.control_server import Unrecorded
 from ringfence.features.fence import network_list
 from ringfence.features.fence.stage import FenceFilter
 from ringfence.firewall import network_lists
 from ringfence.firewall.limits import LimitMode
+from ringfence.ledger import CLOCK_STEP
 
 ADDRESSES = ("203.0.113.214", "203.0.113.215")
 """Addresses that only the fence admits. No sender of a story has them."""

@@ -19,11 +19,11 @@ from tests.simulate.feature import Replaced, Stage, WatchedFeature
 from tests.simulate.put_back import Row, does_nothing
 from tests.simulate.step import Kinds, Step, times
 
-from ringfence.bans.book import CLOCK_STEP
 from ringfence.features.phones import absence
 from ringfence.features.phones import guard as phones
 from ringfence.features.phones.alarms import PhonesAlarmCode
 from ringfence.features.phones.guard import GonePhones
+from ringfence.ledger import CLOCK_STEP
 from ringfence.sources import roster
 
 DAY, BREAK, GONE_AFTER = 30.0, 10.0, 10.0
