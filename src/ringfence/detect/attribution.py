@@ -744,7 +744,8 @@ class Attribution:
 
         The request has credentials, or its Via has the answer sent elsewhere. If AMI has reported a login for
         this request, it is no guess. If another source has reported more guesses of its session than the
-        wire, and so long ago that the reports cannot be matched, the guess has counted already. A TCP segment
+        wire, and so long ago that the reports cannot be matched, the guess has counted already. So it has if
+        its session was discarded early, with an attempt that only other sources had reported. A TCP segment
         can be forged, so its nonce must prove its sender, or the kernel must know the connection. The
         attempt's time is ``wall`` (epoch seconds).
         """
@@ -777,6 +778,10 @@ class Attribution:
             if known > sum(one.n - one.owed for one in own):
                 self._senders.report(event, now)  # so that the same reports excuse no other guess
                 return ()
+        if not self._senders.is_reported(event, now) and self._senders.take_not_copied(
+            request.address, asked.at
+        ):
+            return ()
         return self.observe(event, now)
 
     def _confirm_others(self, remote: Endpoint, now: float) -> Iterator[Finding]:

@@ -614,6 +614,38 @@ class Attempts:
         del self.open[:number]
         self.first += number
 
+    def number_not_copied(self) -> int:
+        """Return how many of the attempts no copied packet has reported."""
+        return self.first + len(self.open) - self.reported.get(_COPIED, 0)
+
+
+class AwaitedReports:
+    """By sender, how many attempts still await a report, and the time (monotonic seconds) of the latest one.
+
+    Of more senders than ``most``, those whose attempts are oldest are forgotten.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._numbers: OrderedDict[AddressKey, tuple[int, float]] = OrderedDict()
+
+    def add(self, sender: AddressKey, number: int, at: float) -> None:
+        """Add so many attempts of a sender, the latest of which was at ``at``."""
+        before, _ = self._numbers.get(sender, (0, at))
+        self._numbers[sender] = before + number, at
+        self._numbers.move_to_end(sender)
+        if len(self._numbers) > self._most:
+            self._numbers.popitem(last=False)
+
+    def take(self, sender: AddressKey, since: float) -> bool:
+        """Take one attempt of a sender; return whether there was one, and the latest was after ``since``."""
+        number, at = self._numbers.pop(sender, (0, since))
+        if not number or at <= since:
+            return False
+        if number > 1:
+            self._numbers[sender] = number - 1, at
+        return True
+
 
 @define(eq=False)
 class UnconfirmedReport:
@@ -787,9 +819,10 @@ class Senders:
         self._forgotten: OrderedDict[AddressKey, float] = OrderedDict()
         self._others_forgotten = -inf
         self._latest: Sender | None = None  # the sender used last
-        # By sender, how many attempts others have reported and AMI has not, and when that changed last. A
-        # sender with many sessions may be evicted before AMI's reports are read.
-        self._unreported: OrderedDict[AddressKey, tuple[int, float]] = OrderedDict()
+        # The attempts that others have reported and AMI has not, and those of sessions discarded early that
+        # no copied packet has. A sender with many sessions may be evicted before these reports come.
+        self._unreported = AwaitedReports(self._max_senders)
+        self._not_copied = AwaitedReports(self._max_senders)
 
     def __len__(self) -> int:
         """Return the number of sessions."""
@@ -1073,12 +1106,7 @@ class Senders:
         """
         if event.source.name != AMI:
             if known is None:
-                key = address_key(address)
-                number, _ = self._unreported.get(key, (0, 0.0))
-                self._unreported[key] = number + 1, now
-                self._unreported.move_to_end(key)
-                if len(self._unreported) > self._max_senders:
-                    self._unreported.popitem(last=False)
+                self._unreported.add(address_key(address), 1, now)
         elif known is not None:
             self.take_unreported(address, now)
 
@@ -1087,13 +1115,15 @@ class Senders:
 
         Return whether there was one.
         """
-        key = address_key(address)
-        number, at = self._unreported.pop(key, (0, now))
-        if not number or now - at >= UNREPORTED_FOR:
-            return False
-        if number > 1:
-            self._unreported[key] = number - 1, at
-        return True
+        return self._unreported.take(address_key(address), now - UNREPORTED_FOR)
+
+    def take_not_copied(self, address: Address, asked: float) -> bool:
+        """Take an attempt of ``address`` whose session was discarded early; return whether there was one.
+
+        Another source has reported it, and no copied packet. ``asked`` is when its request was copied
+        (monotonic seconds).
+        """
+        return self._not_copied.take(address_key(address), asked)
 
     # -- bounds -----------------------------------------------------------------------------------------
 
@@ -1140,6 +1170,11 @@ class Senders:
             self._drop(sender, session, now)
 
     def _drop(self, sender: Sender, session: Session, now: float) -> None:
+        if now - session.used < SESSION_LIFE:
+            tables = (attempts for (_, _, listed), attempts in session.attempts.items() if not listed)
+            number = sum(attempts.number_not_copied() for attempts in tables)
+            if number:
+                self._not_copied.add(sender.key, number, session.used)
         if now - session.used < HORIZON:
             self._forgotten[sender.key] = max(session.used, self._forgotten.get(sender.key, -inf))
             self._forgotten.move_to_end(sender.key)

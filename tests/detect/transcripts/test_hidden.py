@@ -178,6 +178,25 @@ def test_a_report_hides_one_blind_guess_that_shows_late(reported: int) -> None:
     assert happened.counted == 8
 
 
+def test_a_blind_guess_of_a_discarded_session_counts_once() -> None:
+    """AMI has reported it, before further sessions of its sender took the place of its own.
+
+    One that AMI has not reported counts all the same, and so does one that comes after these sessions.
+    """
+
+    def guess(time: float, *calls: bytes) -> list[Step]:
+        guesses = [(sent(call=call, nonce=call), copied(call=call, nonce=call)) for call in calls]
+        later = copied(BYSTANDER, b"after " + calls[0]), sent(BYSTANDER, b"after " + calls[0], sequence=2)
+        return [*(at(time, *one) for one in guesses), at(time + 0.1, *later)]
+
+    guard = Player(sessions=16, changed={"guess": {"attempts": 100}})
+    calls = [b"1/a", b"1/b", b"d", b"e", b"f", b"g"]
+    reports = [at(1 + number / 10, failed(call=call)) for number, call in enumerate(calls)]
+    happened = guard.play(guess(0, b"1/a", b"1/b", b"1/c"), reports, *ticks(2, 15))
+    assert happened.counted == len(reports) + 1
+    assert guard.play(guess(16, b"1/h"), *ticks(17, 31)).counted == 1
+
+
 def test_a_request_that_names_several_users_is_hidden() -> None:
     """No phone does that, and the answer names a user of the sender's choice: here the friend's own."""
     guard = Player()
