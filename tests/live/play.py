@@ -60,8 +60,8 @@ _AT = 0.0
 CHECKED = {"22": frozenset({401}), "16": frozenset({403}), "16-pjsip": frozenset({401})}
 """The statuses that show that a password was checked. chan_sip also challenges without a check."""
 CHALLENGES = frozenset({401, 407})
-LATE = GUESSES + 2
-"""The most refusals that a sender gets before its ban: a guess or two are on their way."""
+DELAY = 0.1
+"""Seconds from a sender's guess that reaches the threshold, until no later guess may be refused."""
 _BY_BYTES = frozenset({"unexplained"})
 """Attempts that ringfence infers from bytes it cannot read. Their number depends on the packets, so it is not
 compared."""
@@ -73,8 +73,8 @@ RULES = {**NEIGHBOURS, "enumeration": OFF, "slow": OFF}
 class Sender:
     """One attacker: its address, its way to a PBX, the host that its text names, and its requests.
 
-    Each request gets a mark of its own, from ``first_mark`` on. ``received`` has the messages that came, each
-    with the mark of the request that was sent last.
+    Each request gets a mark of its own, from ``first_mark`` on; ``sent`` has their times. ``received`` has
+    the messages that came, each with the mark of the request that was sent last.
     """
 
     address: str
@@ -85,6 +85,7 @@ class Sender:
     first_mark: int
     requests: list[Request] = field(factory=list)
     received: list[tuple[int, bytes]] = field(factory=list)
+    sent: list[float] = field(factory=list)
 
     def play(self, lab: Lab) -> None:
         """Ask and guess several times. A stream on which no answer came may be broken: open another one."""
@@ -125,6 +126,7 @@ class Sender:
         Asterisk repeats its answers to a call, so one with the mark of another request is not this one's.
         """
         self.requests.append(request)
+        self.sent.append(time.monotonic())
         wire.send(request.data)
         deadline = time.monotonic() + _PATIENCE
         while (left := deadline - time.monotonic()) > 0:
@@ -147,16 +149,28 @@ class Fate(enum.Enum):
 
 @frozen
 class Record:
-    """What one sender truly did: the fate that each of its requests must have."""
+    """What one sender truly did: the fate that each of its requests must have, and when it was sent.
+
+    The times are in seconds, of one clock.
+    """
 
     address: str
     transport: str
-    requests: Sequence[Fate]
+    requests: Sequence[tuple[Fate, float]]
 
     @property
     def least(self) -> int:
         """How many of its requests must count."""
-        return self.requests.count(Fate.MUST)
+        return len(self._guesses())
+
+    @property
+    def beyond(self) -> Sequence[float]:
+        """How many seconds after the guess that reaches the threshold each later refused guess was sent."""
+        guesses = self._guesses()
+        return [sent - guesses[GUESSES - 1] for sent in guesses[GUESSES:]]
+
+    def _guesses(self) -> Sequence[float]:
+        return sorted(sent for fate, sent in self.requests if fate is Fate.MUST)
 
     def is_banned(self, kernel: Bans) -> bool:
         """Whether bans drop what this sender sends by its transport."""
@@ -211,7 +225,14 @@ class Game:
             for _, message in one.received:
                 self.truth.add(message)
         records = [
-            Record(one.address, one.transport, [self._fate(one, request) for request in one.requests])
+            Record(
+                one.address,
+                one.transport,
+                [
+                    (self._fate(one, request), sent)
+                    for request, sent in zip(one.requests, one.sent, strict=True)
+                ],
+            )
             for one in made
         ]
         self.truth.answers.clear()
@@ -223,7 +244,7 @@ class Game:
         judge = Judge([open_pbx.TRUNK], sees_all=False)
         judge.sent(_sent(FRIEND, "UDP", 0, "right"))
         for one in records:
-            for number, fate in enumerate(one.requests):
+            for number, (fate, _) in enumerate(one.requests):
                 credentials = "none" if fate is Fate.NONE else "wrong"
                 exception = "question" if fate is Fate.MAY else ""
                 judge.sent(_sent(one.address, one.transport, number, credentials, exception))
@@ -231,9 +252,9 @@ class Game:
         self._earlier.update(one.address for one in records)
         banned = [one for one in records if one.is_banned(view.kernel)]
         late = [
-            Violation("C", f"{one.address} got {one.least} refusals before its ban")
+            Violation("C", f"{one.address} got a refusal {max(one.beyond):.3f} s after its ban was due")
             for one in banned
-            if self.prompt and one.least > LATE
+            if self.prompt and max(one.beyond, default=0.0) > DELAY
         ]
         return Verdict([*judge.check(view, _AT, quiet=True), *late], [one.address for one in banned])
 

@@ -175,18 +175,22 @@ PROGRAMS: Mapping[str, Program] = {
 
 @frozen
 class Attack:
-    """What a program did: the number of its requests, of their final answers, and of its refused guesses."""
+    """What a program did: the number of its requests, of their final answers, and of its refused guesses.
+
+    ``last`` is how many seconds after the guess that reaches the threshold the last of these was sent.
+    """
 
     name: str
     requests: int
     answers: int
     guesses: int
+    last: float
     banned: bool
 
     def __str__(self) -> str:
         banned = "banned" if self.banned else "not banned"
         done = f"{self.requests} requests, {self.answers} answers, {self.guesses} guesses refused"
-        return f"{self.name}: {done}, {banned}"
+        return f"{self.name}: {done}, the last {self.last:.3f} s after the threshold, {banned}"
 
 
 _Key = tuple[bytes, bytes, bytes]
@@ -197,7 +201,8 @@ _Key = tuple[bytes, bytes, bytes]
 class Capture:
     """What one address of the attacker's side has sent and received.
 
-    ``requests`` maps each request to its fate if it is refused. MUST is one with credentials. NONE is a whole
+    ``sent`` maps each request to the time of its first packet. ``requests`` maps it to its fate if it is
+    refused. MUST is one with credentials. NONE is a whole
     one without credentials for ``account``, the account that programs guess at. MAY is any other.
     ``answers`` maps a request to its final answer.
     """
@@ -205,6 +210,7 @@ class Capture:
     source: str
     account: bytes
     requests: dict[_Key, Fate] = field(factory=dict)
+    sent: dict[_Key, float] = field(factory=dict)
     answers: dict[_Key, Answer] = field(factory=dict)
 
     def add(self, packet: Packet) -> None:
@@ -217,6 +223,7 @@ class Capture:
             key = _first(_CALL_ID, head), _first(_SEQUENCE, head), _first(_BRANCH, head)
             answer = Answer.read(message)
             if packet.source == self.source and not status_of(message):
+                self.sent.setdefault(key, packet.time)
                 self._ask(key, head, whole=bool(end))
             elif packet.target == self.source and answer is not None:
                 self.answers[key] = answer
@@ -282,13 +289,22 @@ def attacks(
     time.sleep(QUIET)
     records = {
         name: Record(
-            one.source, PROGRAMS[name].transport, [one.fate(key, CHECKED[pbx]) for key in one.requests]
+            one.source,
+            PROGRAMS[name].transport,
+            [(one.fate(key, CHECKED[pbx]), one.sent[key]) for key in one.requests],
         )
         for name, one in found
     }
     verdict = played.judged([*records.values()])
     done = [
-        Attack(name, len(one.requests), len(one.answers), records[name].least, one.source in verdict.banned)
+        Attack(
+            name,
+            len(one.requests),
+            len(one.answers),
+            records[name].least,
+            max(records[name].beyond, default=0.0),
+            one.source in verdict.banned,
+        )
         for name, one in found
     ]
     return done, [*wrong, *map(str, verdict.violations), *objections(done)]

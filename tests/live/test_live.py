@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.judge.oracle import ATTACKERS, GUESSES, Judge, View
 from tests.live import play
-from tests.live.play import RULES, WAYS, game
+from tests.live.play import RULES, WAYS, Fate, Record, game
 from tests.live.requests import changed, guess, is_clear, plain
 from tests.live.truth import Answer, Truth, watched
 from tests.support.daemon import until
@@ -87,6 +87,15 @@ def test_a_ban_for_one_request_is_an_objection() -> None:
     bans = frozenset({(one, "sip-tcp")})
     found = judge.check(View(bans, bans, bans, bans, {one: 1}), 0.0, quiet=False)
     assert [violation.invariant for violation in found] == ["F"]
+
+
+def test_only_refused_guesses_beyond_the_threshold_are_late() -> None:
+    """The guess that reaches the threshold is on time; what need not count is neither a guess nor late."""
+    guesses = [(Fate.MUST, 10.0 + number) for number in range(GUESSES)]
+    others = [(Fate.MAY, 30.0), (Fate.NONE, 31.0)]
+    assert Record("198.19.1.1", "UDP", [*others, *guesses]).beyond == []
+    late = Record("198.19.1.1", "UDP", [(Fate.MUST, 14.5), *guesses, (Fate.MUST, 16.0), *others])
+    assert (late.least, late.beyond) == (GUESSES + 2, [0.5, 2.0])
 
 
 @pytest.mark.kernel

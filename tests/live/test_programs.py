@@ -22,7 +22,9 @@ def _packet(data: bytes, *, leaves: bool = True, protocol: int = UDP) -> Packet:
     """Return a packet that a program sends, or one that it gets."""
     source, target = (SOURCE, PBX_IPV4) if leaves else (PBX_IPV4, SOURCE)
     header = bytes(8) if protocol == UDP else bytes(12) + b"\x50" + bytes(7)
-    return Packet(leaves=leaves, source=source, target=target, protocol=protocol, data=header + data)
+    return Packet(
+        leaves=leaves, source=source, target=target, protocol=protocol, data=header + data, time=0.0
+    )
 
 
 def _answer(asked: bytes, status: int) -> bytes:
@@ -64,9 +66,9 @@ def test_a_guess_that_tcp_sends_again_in_part_is_still_one() -> None:
 
 def test_an_attack_without_a_refused_guess_is_an_objection() -> None:
     """A program that guesses must have a refused guess, also if it is banned; others need none."""
-    without, with_one = (Attack("svcrack", 9, 9, guesses, banned=True) for guesses in (0, 1))
-    asking = Attack("svmap", 1, 1, 0, banned=False)
-    calling = Attack("sipp that calls", 30, 9, 0, banned=True)
+    without, with_one = (Attack("svcrack", 9, 9, guesses, 0.0, banned=True) for guesses in (0, 1))
+    asking = Attack("svmap", 1, 1, 0, 0.0, banned=False)
+    calling = Attack("sipp that calls", 30, 9, 0, 0.0, banned=True)
     assert [*objections([without])] == ["svcrack: no guess was refused, so nothing was judged"]
     assert [*objections([with_one, asking, calling])] == []
     assert [*objections([evolve(calling, banned=False)])] == ["sipp that calls is not banned"]

@@ -8,7 +8,7 @@ answer.
 import re
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from attrs import define, field, frozen
@@ -24,11 +24,15 @@ _SOURCE, _PAYLOAD = 3, 15
 """The types of the chunks of HEP that have the sender's IPv4 address and the message."""
 _BUFFER = 64 * 2**20
 _OUTGOING = 4
+_TIMESTAMP = 35
+"""The option SO_TIMESTAMPNS, and the type of what it adds to each packet: seconds and nanoseconds."""
 _ETH_P_ALL = 3
 """All protocols: a packet socket for one protocol does not receive what leaves."""
 _IPV4 = 0x0800
 UDP, TCP = 17, 6
 _LONGEST = 65_535
+_TIME = struct.Struct("@ll")
+_NOTES = socket.CMSG_SPACE(_TIME.size)
 
 
 def marks_of(message: bytes) -> set[int]:
@@ -118,13 +122,17 @@ def _exported(export: socket.socket) -> Iterator[bytes]:
 
 @frozen
 class Packet:
-    """An IPv4 packet: whether it leaves the namespace, its protocol, and what follows the IP header."""
+    """An IPv4 packet: whether it leaves the namespace, its protocol, and the data behind its header.
+
+    ``time`` is when the kernel saw it (seconds since the epoch).
+    """
 
     leaves: bool
     source: str
     target: str
     protocol: int
     data: bytes
+    time: float
 
 
 @contextmanager
@@ -134,6 +142,7 @@ def captured(namespace: str) -> Iterator[socket.socket]:
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
     with packets:
         packets.setsockopt(socket.SOL_SOCKET, 33, _BUFFER)  # SO_RCVBUFFORCE
+        packets.setsockopt(socket.SOL_SOCKET, _TIMESTAMP, 1)
         packets.settimeout(0.0)
         yield packets
 
@@ -142,8 +151,15 @@ def passed(packets: socket.socket) -> Iterator[Packet]:
     """Yield the IPv4 packets that a socket has kept; of a fragmented one, only its first fragment."""
     with suppress(BlockingIOError):
         while True:
-            packet, (_, kind, direction, *_) = packets.recvfrom(_LONGEST)
+            packet, notes, _, (_, kind, direction, *_) = packets.recvmsg(_LONGEST, _NOTES)
             if kind != _IPV4 or int.from_bytes(packet[6:8]) & 0x1FFF:
                 continue
             source, target = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20])
-            yield Packet(direction == _OUTGOING, source, target, packet[9], packet[4 * (packet[0] & 15) :])
+            data = packet[4 * (packet[0] & 15) :]
+            yield Packet(direction == _OUTGOING, source, target, packet[9], data, _time(notes))
+
+
+def _time(notes: Iterable[tuple[int, int, bytes]]) -> float:
+    """Return the time among what the kernel noted of a packet."""
+    seconds, nanoseconds = next(_TIME.unpack(data) for _, kind, data in notes if kind == _TIMESTAMP)
+    return float(seconds) + float(nanoseconds) / 1e9
