@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.parse.worst import is_linear
 
-from ringfence.parse.wrappers import JsonMessage, unwrap
+from ringfence.parse.wrappers import JsonMessage, Piece, unwrap
 
 
 def test_the_formatter_of_asterisk() -> None:
@@ -23,7 +23,8 @@ def test_the_formatter_of_asterisk() -> None:
 
 def test_a_line_in_a_container_log() -> None:
     """The line itself is returned, without the line end that was part of it."""
-    assert unwrap(json.dumps({"log": "a\tb \u00e4\n", "stream": "stdout"}).encode()) == "a\tb \u00e4".encode()
+    line = json.dumps({"log": "a\tb \u00e4\n", "stream": "stdout"}).encode()
+    assert unwrap(line) == Piece("a\tb \u00e4".encode(), b"stdout", is_open=False)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +74,12 @@ def test_other_objects_are_ignored(line: bytes) -> None:
 @settings(deadline=None)
 def test_no_object_raises(value: object) -> None:
     """Any values give a message, a line, or None."""
-    assert isinstance(unwrap(json.dumps(value).encode()), JsonMessage | bytes | None)
+    assert isinstance(unwrap(json.dumps(value).encode()), JsonMessage | Piece | None)
 
 
 def test_surrogates_stay_bytes() -> None:
     """A text that UTF-8 cannot encode is a line all the same."""
-    assert unwrap(b'{"log": "\\ud800"}') == b"\xed\xa0\x80"
+    assert unwrap(b'{"log": "\\ud800"}') == Piece(b"\xed\xa0\x80", b"", is_open=False)
 
 
 @pytest.mark.parametrize("filler", [b"[", b'{"a":', b'"\\u0041', b"\\", b"1"])

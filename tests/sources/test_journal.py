@@ -498,6 +498,23 @@ def test_a_container_is_read(journald: Journald, container: str, unit: str, prog
 
 
 @needs_journald
+def test_a_piece_of_a_line_of_a_container_begins_no_message(journald: Journald) -> None:
+    """A later piece is sure evidence of nobody; an entry of stderr in between ends no line of stdout."""
+    honest = b"PRIORITY=6\n" + container_entries("asterisk")[0]
+    forged = honest.replace(b"198.18.1.102", b"198.18.1.103")
+    error = honest.replace(b"PRIORITY=6", b"PRIORITY=3")
+    entries = [honest, b"CONTAINER_PARTIAL_MESSAGE=true\n" + honest, error, forged, honest]
+
+    async def then(recorder: Recorder) -> None:
+        await asyncio.to_thread(journald.write_natively, *entries, unit=CONMON, program="conmon")
+        await recorder.until(lambda: len(recorder.events) >= 4)
+
+    recorder = listen(journald.program, then)
+    sure = {str(event.remote.address) for event in recorder.events if not event.forgeable}
+    assert sure == {"198.18.1.102"}
+
+
+@needs_journald
 def test_a_unit_of_a_named_user_is_read(journald: Journald) -> None:
     """An Asterisk in a unit of a user counts if the configuration names this user, after a missing one."""
     entries = [b"SYSLOG_IDENTIFIER=asterisk\nMESSAGE=" + line + b"\n" for line in LINES]

@@ -47,8 +47,9 @@ class Scripted(LogReader):
     skips_security: bool = False
     sample: bytes | None = None
     waiting: int = 0
+    open_streams: Sequence[bytes] = ()
 
-    def fresh(self) -> Self:
+    def fresh(self, _: Sequence[bytes] = ()) -> Self:
         """Return a reader that has read nothing."""
         return type(self)()
 

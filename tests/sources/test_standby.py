@@ -134,6 +134,17 @@ def test_while_ami_delivers_only_notices_are_read(pbx: Pbx) -> None:
     assert (pbx.ports, pbx.log.standing_by) == ([1, 2], False)
 
 
+def test_a_piece_that_continues_a_line_is_no_missed_event(pbx: Pbx) -> None:
+    """The held bytes may begin with a later piece of a line of a container, which imitates a message."""
+    head = b"2026-11-20T06:05:22.365000000Z stdout "
+    pbx.read(20.0, head + b"F " + NOTICE + head + b"P [2026-11-20 06:05:22] VERBOSE[1] a.c: x\n")
+    pbx.read(20.1, head + b"F " + line(1, 20.0) + head + b"F " + line(2, 20.1))
+    assert pbx.reader.counts.standby == 1
+    pbx.standby.coverage.end()
+    pbx.read(30.0, b"")
+    assert (pbx.ports, pbx.notices) == ([2], 1)
+
+
 def test_missed_events_count_when_ami_is_lost(pbx: Pbx) -> None:
     """They count in order, at the time at which they were read, and then each line as it comes."""
     pbx.ami(20.1, ami_event(1, 20.0))

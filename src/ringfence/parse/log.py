@@ -41,14 +41,20 @@ _UNCLEAN = (b"\r", b"\x1b", b"\x00")  # bytes of which some lines need to be cle
 class LogReader:
     """Parses the lines of one log, whose bytes come in parts of any size. Times are of the wall clock.
 
-    ``timezone`` is the log's, None for this host's. ``deadline`` is when to call ``receive`` even without
-    data, because lines wait; None if no line waits. ``skips_security``: SECURITY messages are skipped,
-    because AMI delivers their events. Set it between two calls. If the last call skipped messages,
-    ``sample`` is one of them.
+    ``timezone`` is the log's, None for this host's. ``open_streams`` are those whose line is incomplete
+    before the log's first line (:class:`~ringfence.parse.wrappers.LineCleaner`). ``deadline`` is when to
+    call ``receive`` even without data, because lines wait; None if no line waits. ``skips_security``:
+    SECURITY messages are skipped, because AMI delivers their events. Set it between two calls. If the last
+    call skipped messages, ``sample`` is one of them.
     """
 
     def __init__(
-        self, source: SourceId, *, timezone: tzinfo | None = None, customs: Sequence[Custom] = ()
+        self,
+        source: SourceId,
+        *,
+        timezone: tzinfo | None = None,
+        customs: Sequence[Custom] = (),
+        open_streams: Sequence[bytes] = (),
     ) -> None:
         self.counts = LogCounts()
         self.deadline: float | None = None
@@ -60,7 +66,7 @@ class LogReader:
         self._dates = DateReader(timezone)
         self._customs = tuple(customs)
         self._logins = LoginDeduplicator()
-        self._cleaner = LineCleaner()
+        self._cleaner = LineCleaner(open_streams)
         self._buffer = bytearray()
         self._skipping = False
         self._waiting: list[Line] = []
@@ -84,9 +90,16 @@ class LogReader:
         self._buffer.clear()
         return self._handle(self._waiting + rest, now, final=True, unended=bool(rest))
 
-    def fresh(self) -> "LogReader":
-        """Return a reader for the same log that has read nothing."""
-        return LogReader(self._source, timezone=self._timezone, customs=self._customs)
+    def fresh(self, open_streams: Sequence[bytes] = ()) -> "LogReader":
+        """Return a reader for the same log that has read nothing, from where ``open_streams`` were open."""
+        return LogReader(
+            self._source, timezone=self._timezone, customs=self._customs, open_streams=open_streams
+        )
+
+    @property
+    def open_streams(self) -> Sequence[bytes]:
+        """The streams of containers whose last line is incomplete."""
+        return self._cleaner.open_streams
 
     @property
     def is_console(self) -> bool:

@@ -285,9 +285,10 @@ class LineBatch:
     def _may_be_cut(self, last: int, text: bytes, start: int, is_of_syslog: bool) -> bool:  # noqa: FBT001 - private
         """Whether the message from the position ``start`` of ``text`` on may end within the sender's text.
 
-        ``last`` is the index of its last line. In a syslog any message may be cut.
+        ``last`` is the index of its last line. In a syslog any message may be cut, and so may one that ends
+        with a piece of a line: the piece may end, or stand, within the text of another message.
         """
-        if is_of_syslog or len(text) - start >= LONG_MESSAGE:
+        if is_of_syslog or len(text) - start >= LONG_MESSAGE or _is_piece(self._lines[last]):
             return True
         unended = self._unended and last == len(self._lines) - 1
         return unended or ANOTHER.search(text, start) is not None
@@ -305,7 +306,8 @@ class LineBatch:
         cuts = [cut for cut in (LOG_CUT, prefix.end + LOG_CUT) if own_prefix(line[cut : cut + 512])]
         if len(cuts) != 1 or ANOTHER.search(line, prefix.end, cuts[0]):
             return 0
-        self._lines[at : at + 1] = [line[: cuts[0]], line[cuts[0] :]]
+        rest = CleanLine.of(line[cuts[0] :], is_piece=_is_piece(line))
+        self._lines[at : at + 1] = [line[: cuts[0]], rest]
         return cuts[0]
 
     def _end_of_message(self, at: int, end: re.Pattern[bytes]) -> int | None:
@@ -458,6 +460,10 @@ class LineBatch:
         self._entry = len(self.results)
         if tail is not None:
             self._tailed[tail] = self._entry
+
+
+def _is_piece(line: Line) -> bool:
+    return isinstance(line, CleanLine) and line.is_piece
 
 
 def _size(line: Line) -> int:

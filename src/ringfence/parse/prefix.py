@@ -48,6 +48,8 @@ _STAMP = (
     + rb" ?+(?:Z|[+-]\d\d:?\d\d|UTC)?|\d{9,11}\.\d{3,6}"
 )
 _ISO = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9}+)?(?:Z|[+-]\d\d:\d\d)"
+CRI = re.compile(_ISO + rb" (std(?:out|err)) ([FP]) ")
+"""Matches what containerd and podman write before a line (``F``), or before a piece that does not end it."""
 _PROCESS = rb"(?:/[\w.-]{1,64}+)?(?:\[\d{1,10}+\])?"
 _FIELDS_5424 = rb" (?:\d{1,10}+|-) [\w.-]{1,128}+ (?:-|\[[^\]\n]{0,256}+\]) (?:\xef\xbb\xbf)?"
 # A blank without a colon may follow the name, but not the name of a program: that is then behind the host's.

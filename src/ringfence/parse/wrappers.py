@@ -14,6 +14,10 @@ wraps the line in JSON. :class:`LineCleaner` removes all of it, before anything 
 - **A terminal.** A console writes CR LF, colours, and its prompt before a line.
 - **Ends.** CR, blanks, and the escaped line ends of syslog (``#012``, ``#015``).
 - **Repetitions.** Of equal messages rsyslog writes the first, and then ``message repeated 4 times: [ … ]``.
+- **Pieces.** A container's log cuts a long line into pieces. The text of a sender may begin a piece, so only
+  the first piece of a line can begin a message. Docker's ``json-file`` has pieces of 16 KiB, all but the last
+  without a LF. CRI (podman, Kubernetes) marks all but the last by ``P``, and the journal by
+  ``CONTAINER_PARTIAL_MESSAGE``.
 
 The first message shows the form of the log, and untrusted text cannot change it: no later line is taken out
 of more nested JSON objects. Only the log of a console, or a shared log, has foreign lines.
@@ -21,10 +25,12 @@ of more nested JSON objects. Only the log of a console, or a shared log, has for
 
 import json
 import re
+from collections.abc import Iterable
 
 from attrs import frozen
 
 from ringfence.parse.prefix import (
+    CRI,
     DIALPLAN,
     PLAIN,
     names_program,
@@ -51,25 +57,51 @@ class CleanLine(bytes):
 
     ``lost`` is the number of bytes that were removed from the line's end. ``added`` is the number of bytes of
     a date that Asterisk did not write. ``is_foreign``: another program wrote it, or a console wrote it
-    between messages. ``times``: how often Asterisk wrote it one after the other.
+    between messages. ``times``: how often Asterisk wrote it one after the other. ``is_piece``: it is a piece
+    of a line, not the whole.
     """
 
     lost = 0
     added = 0
     is_foreign = False
     times = 1
+    is_piece = False
 
     @classmethod
-    def of(cls, line: bytes, lost: int, *, added: int = 0, is_foreign: bool = False, times: int = 1) -> bytes:
+    def of(
+        cls,
+        line: bytes,
+        lost: int = 0,
+        *,
+        added: int = 0,
+        is_foreign: bool = False,
+        times: int = 1,
+        is_piece: bool = False,
+    ) -> bytes:
         """Return ``line`` as a CleanLine with these attributes; unchanged if all have their defaults."""
-        if not (lost or added or is_foreign or times > 1):
+        if not (lost or added or is_foreign or times > 1 or is_piece):
             return line
         found = cls(line)
         found.lost, found.added, found.is_foreign, found.times = lost, added, is_foreign, times
+        found.is_piece = is_piece
         return found
 
 
 Line = bytes | JsonMessage
+
+
+@frozen
+class Piece:
+    """The ``text`` in a JSON object: a log line, or a piece of one.
+
+    ``stream`` is what wrote it, such as a container's stdout. ``is_open``: the stream's next piece continues
+    the same line.
+    """
+
+    text: bytes
+    stream: bytes
+    is_open: bool
+
 
 _MOST_WRAPPERS = 4
 """The maximum number of wrappers (syslog, Docker, the journal) that are removed from one log line."""
@@ -85,6 +117,9 @@ A file that was truncated while Asterisk wrote to it begins with NULs too.
 """
 _NOISE = (b"\x00", b"\r", b"\x1b")  # the first bytes of text that is removed but names no program
 _FIELD = re.compile(rb"[A-Z_][A-Z0-9_]{0,63}+=")
+_PIECE = 16 * 1024
+"""The size in bytes of Docker's pieces. Other programs that write a ``log`` may leave out each line's LF."""
+_MOST_STREAMS = 64
 _MESSAGE, _TIME = b"MESSAGE=", b"__REALTIME_TIMESTAMP="
 _MICROSECONDS = 6
 _CONSOLE = re.compile(rb"(?:\[[^\[\]\n]{5,48}+\])? {1,12}(?:--|==|>) |<-{2,5} |<-{5,40}>\Z")
@@ -111,12 +146,14 @@ class LineCleaner:
     """Removes what other programs (Docker, syslog, the journal) added to the lines of one log.
 
     ``clean`` accepts any bytes, a line without its LF. ``form`` is None before the first message.
-    ``repeats``: a line was a repetition, so the log may have more of them.
+    ``repeats``: a line was a repetition, so the log may have more of them. ``open_streams`` are the streams
+    whose last line is incomplete: the next piece of such a stream begins no message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, open_streams: Iterable[bytes] = ()) -> None:
         self.form: Form | None = None
         self.repeats = False
+        self.open_streams = tuple(open_streams)
         self._time = b""  # of the present entry in the journal's export format
 
     def clean(self, line: bytes) -> Line:
@@ -129,34 +166,50 @@ class LineCleaner:
         line, times = unrepeated(line)
         raw, self.repeats = line, self.repeats or times > 1
         foreign, shared, lost, objects = False, False, 0, 0
+        piece = CRI.match(line)
+        is_open = piece is not None and piece[2] == b"P"
+        continues = piece is not None and self._continues(piece[1], is_open=is_open)
         for _ in range(_MOST_WRAPPERS):
             size = len(line)
             line = _without_end(line)
             lost = lost or size - len(line)
-            if line[:1] == b"{" and (form is None or objects < form.objects):
-                inner = unwrap(line)
+            if line[:1] == b"{" and (form is None or objects < form.objects) and not continues:
+                inside = unwrap(line)
                 objects += 1
-                if not isinstance(inner, bytes):
-                    return self._message(inner, objects) or CleanLine.of(line, lost, is_foreign=inner is None)
-                line, lost = inner, 0
-                if inner[:1] != b"[" or inner[-1:] in UNCLEAN_ENDS or b"\x1b" in inner:
+                if not isinstance(inside, Piece):
+                    message = self._message(inside, objects)
+                    return message or CleanLine.of(line, lost, is_foreign=inside is None)
+                continues = self._continues(inside.stream, is_open=inside.is_open)
+                line, lost, is_open = inside.text, 0, is_open or inside.is_open
+                if line[:1] != b"[" or line[-1:] in UNCLEAN_ENDS or b"\x1b" in line:
                     continue
             found = without_added(line)
-            if found is not None:
+            if found is not None and not continues:
                 if form is None:
                     self._learn(objects, line, found, shared=shared)
                 own = found is line and not (objects or self._time)
                 added = 0 if own else _date_added(raw, found)
-                return CleanLine.of(found, lost, added=added, times=times)
+                return CleanLine.of(found, lost, added=added, times=times, is_piece=is_open)
             inner, foreign = self._remove_wrapper(line)
             if foreign or inner == line:
                 break
             shared = shared or line[:1] not in _NOISE
             line = inner
+        found = without_added(line) if continues else None
+        if found is not None:
+            line = b" " + found  # so it begins no message
         # After a removed prefix that names Asterisk, what looks like another program's is untrusted text.
         foreign = foreign and not shared and (form is None or form.is_shared)
         marked = (form is None or form.is_console) and _CONSOLE.match(line) is not None
-        return CleanLine.of(line, lost, is_foreign=foreign or marked)
+        return CleanLine.of(line, lost, is_foreign=foreign or marked, is_piece=is_open or continues)
+
+    def _continues(self, stream: bytes, *, is_open: bool) -> bool:
+        """Whether the next piece of ``stream`` continues a line. ``is_open``: this piece does not end it."""
+        before = self.open_streams
+        if is_open or stream in before:
+            others = tuple(other for other in before if other != stream)
+            self.open_streams = (*others, stream)[-_MOST_STREAMS:] if is_open else others
+        return stream in before
 
     def _learn(self, objects: int, line: bytes, clean: bytes, *, shared: bool) -> None:
         """Record how the log wraps lines; its first message ``line`` was inside ``objects`` JSON objects."""
@@ -211,7 +264,7 @@ def _seconds(micros: bytes) -> bytes:
     return micros[:-_MICROSECONDS] + b"." + micros[-_MICROSECONDS:] if micros.isdigit() else b""
 
 
-def unwrap(line: bytes) -> JsonMessage | bytes | None:
+def unwrap(line: bytes) -> JsonMessage | Piece | None:
     """Parse a line that is a JSON object: return Asterisk's JSON message, or the log line inside it.
 
     The line of a journal entry begins with the journal's time, if there is one, and the name of its program.
@@ -225,8 +278,9 @@ def unwrap(line: bytes) -> JsonMessage | bytes | None:
         return None
     text = found.get("log")
     if isinstance(text, str):
-        line, time = _encoded(text).removesuffix(b"\n"), found.get("time")
-        return _dated(_encoded(time), line) if line[:1] != b"[" and isinstance(time, str) else line
+        line, stream = _encoded(text), _encoded(found.get("stream"))
+        is_open = len(line) >= _PIECE and line[-1:] != b"\n"
+        return Piece(_dated(_encoded(found.get("time")), line.removesuffix(b"\n")), stream, is_open)
     if "MESSAGE" in found:
         return _journals_line(found)
     return _asterisks_message(found)
@@ -243,7 +297,7 @@ def _asterisks_message(found: dict[str, object]) -> JsonMessage | None:
         location.get("filename"),
         entry.get("message"),
     )
-    date, level, file, message = (_encoded(value) if isinstance(value, str) else b"" for value in values)
+    date, level, file, message = map(_encoded, values)
     if not (level and file):
         return None
     message = _without_end(message.removesuffix(b"\n")).lstrip(b" \t")
@@ -252,8 +306,8 @@ def _asterisks_message(found: dict[str, object]) -> JsonMessage | None:
     return JsonMessage(date, level, file, message)
 
 
-def _journals_line(found: dict[str, object]) -> bytes | None:
-    message, micros = found["MESSAGE"], found.get("__REALTIME_TIMESTAMP")
+def _journals_line(found: dict[str, object]) -> Piece | None:
+    message = found["MESSAGE"]
     try:
         line = bytes(message) if isinstance(message, list) else _encoded(str(message))
     except (TypeError, ValueError):
@@ -261,9 +315,13 @@ def _journals_line(found: dict[str, object]) -> bytes | None:
     name = found.get("SYSLOG_IDENTIFIER", found.get("CONTAINER_NAME"))
     if not isinstance(name, str):
         return None
-    stamp = _seconds(_encoded(micros)) if isinstance(micros, str) else b""
-    return b"%s%s: %s" % (stamp + b" " if stamp else b"", _encoded(name), line.removesuffix(b"\n"))
+    stamp = _seconds(_encoded(found.get("__REALTIME_TIMESTAMP")))
+    line = b"%s%s: %s" % (stamp + b" " if stamp else b"", _encoded(name), line.removesuffix(b"\n"))
+    # The priority differs between a container's stdout and its stderr.
+    stream = _encoded(name) + b" " + _encoded(found.get("PRIORITY"))
+    return Piece(line, stream, found.get("CONTAINER_PARTIAL_MESSAGE") == "true")
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
+def _encoded(value: object) -> bytes:
+    """Return the bytes of a text in JSON; b"" for any other value."""
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else b""

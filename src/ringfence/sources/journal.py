@@ -118,7 +118,7 @@ class JournalSource(FollowedLog):
         journalctl reads the entries after the cursor, or without a cursor those since this source was made.
         """
         start = f"--after-cursor={self._cursor}" if self._cursor else f"--since=@{self._began:.6f}"
-        fields = "MESSAGE,MESSAGE_ID,SYSLOG_IDENTIFIER,CONTAINER_NAME"
+        fields = "MESSAGE,MESSAGE_ID,SYSLOG_IDENTIFIER,PRIORITY,CONTAINER_NAME,CONTAINER_PARTIAL_MESSAGE"
         proofs = "_UID,_TRANSPORT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT,_SYSTEMD_CGROUP"
         names = [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
         return [

@@ -219,13 +219,14 @@ class _Held:
 
     ``at`` is the monotonic time when they were read. ``live``: they were written while ringfence ran.
     ``last`` is the time of one of the last events in them (seconds since the epoch), None if no time could be
-    read.
+    read. ``open_streams`` are the streams of containers whose lines were incomplete before them.
     """
 
     at: float
     live: bool
     data: bytearray
     last: float | None
+    open_streams: Sequence[bytes]
 
     def is_confirmed(self, latest: float, now: float) -> bool:
         """Whether AMI has delivered all events of the held bytes, so that these can be dropped.
@@ -299,13 +300,14 @@ class StandbyLog:
         ringfence ran.
         """
         parts = self.end_if_over(wall, now)
-        before = self._reader.counts.standby
+        before, open_streams = self._reader.counts.standby, self._reader.open_streams
         results = self._reader.receive(data, wall)
         if self._period is None:
             self._stand_by_if_delivered(results)
             parts.append(self._without_duplicates(LogPart(now, live, results), wall, now))
         else:
-            self._hold(data, now, live=live, skipped=self._reader.counts.standby > before)
+            skipped = self._reader.counts.standby > before
+            self._hold(data, now, open_streams, live=live, skipped=skipped)
             parts.append(LogPart(now, live, results))
         return parts
 
@@ -361,7 +363,7 @@ class StandbyLog:
         self._size, self._continues = 0, False
         parts = []
         for one in held:
-            reader = self._reader.fresh()
+            reader = self._reader.fresh(one.open_streams)
             results = [*reader.receive(bytes(one.data), wall), *reader.end(wall)]
             missed = [
                 result
@@ -391,11 +393,14 @@ class StandbyLog:
             self._period = period
             self._reader.skips_security = True
 
-    def _hold(self, data: bytes, now: float, *, live: bool, skipped: bool) -> None:
+    def _hold(
+        self, data: bytes, now: float, open_streams: Sequence[bytes], *, live: bool, skipped: bool
+    ) -> None:
         """Keep ``data``, read from the log at ``now`` (monotonic), until AMI has delivered its events.
 
         ``data`` is kept if SECURITY messages in it were skipped, or if its last message may continue in the
-        next data. In the second case, the next data is added to the same bytes.
+        next data. In the second case, the next data is added to the same bytes. ``open_streams`` were open
+        before ``data``.
         """
         sample = self._reader.sample if skipped else None
         last = time_of(sample) if sample is not None else None
@@ -405,7 +410,7 @@ class StandbyLog:
             held.data += data
             held.last = last if last is not None else held.last
         elif data and (skipped or self._reader.waiting):
-            self._held.append(_Held(now, live, bytearray(data), last))
+            self._held.append(_Held(now, live, bytearray(data), last, open_streams))
         else:
             return
         self._size += len(data)
