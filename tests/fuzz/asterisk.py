@@ -196,7 +196,7 @@ def roster_events() -> Iterator[bytes]:
 
 
 def read_log(data: bytes) -> None:
-    """Read a log: at once, in pieces, and while AMI delivers the events of SECURITY lines."""
+    """Read a log: at once, in pieces, while AMI delivers SECURITY lines, and after a rotation."""
     for skips, given in ((False, [data]), (False, pieces(data)), (True, pieces(data))):
         reader = LogReader(SOURCE, timezone=UTC, customs=CUSTOMS)
         reader.skips_security = skips
@@ -206,6 +206,7 @@ def read_log(data: bytes) -> None:
         _take_lines(reader.receive(b"", NOW + 1))
         require(reader.deadline is None, "lines that wait for ever")
         _take_lines(reader.end(NOW + 1))
+        _take_lines(reader.fresh(reader.open_streams).receive(data[len(data) // 2 :], NOW + 1))
     for line in filter(is_whole, data.split(b"\n")):
         time_of(line)
 
