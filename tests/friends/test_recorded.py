@@ -1,9 +1,13 @@
 """Recorded reasons of friends: limits, renewals, and what is written."""
 
+import asyncio
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
+from structlog.testing import capture_logs
 from tests.friends.world import AUTHENTICATED, HERE, NOW, Shelf, World, contact, roster, success
+from tests.support.full_disk import FullDisk
 
 from ringfence.detect.friends import AUTHENTICATED_FOR
 from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY
@@ -96,3 +100,26 @@ def test_reasons_beyond_the_limit_are_discarded(monkeypatch: pytest.MonkeyPatch)
 
     recorded = world.keeping._recorded
     assert len(recorded._recorded) == len(recorded._addresses) == len(world.keeping.friends) == 5
+
+
+def test_hours_of_a_full_disk_queue_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred phones renew all the time, and push no ban out of the queue; with room, each is written."""
+    world, seconds = World(), iter(range(0, 6 * 3_600, 2))
+    disk, best_effort = FullDisk(monkeypatch, world.shelf, "add"), world.keeping._recorded._best_effort
+
+    async def sleep(_: float) -> None:
+        second = next(seconds, None)
+        if second is None:
+            raise asyncio.CancelledError
+        world.now += 2.0
+        phone = f"10.1.0.{second // 2 % 200 + 1}"
+        world.keeping.on_login(success(phone, phone, time=world.now))
+
+    with monkeypatch.context() as patch, capture_logs(), suppress(asyncio.CancelledError):
+        patch.setattr("ringfence.friends.registry.asyncio.sleep", sleep)
+        asyncio.run(world.keeping._tick())
+    assert 6 < best_effort.waiting <= 14
+
+    disk.is_full = False
+    best_effort.retry()
+    assert (len(world.shelf.rows), best_effort.waiting) == (200, 0)

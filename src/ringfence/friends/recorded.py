@@ -28,6 +28,12 @@ LONGEST = 366 * 86_400.0
 RENEW_EVERY = 300.0
 """Minimum change, in seconds, of a reason's end or last sighting for which it is written again."""
 
+SAVE_ON_FULL_DISK = 1_800.0
+"""Seconds after which :meth:`RecordedFriends.save` is due although an earlier write waits for the disk.
+
+A reason lasts longer, so none ends without a record.
+"""
+
 _BROADCAST = 0xFFFFFFFF
 
 
@@ -66,6 +72,7 @@ class RecordedFriends:
         self._recorded: dict[Key, Friend] = {}
         self._addresses: dict[tuple[str, str], dict[Address, None]] = {}
         self._unwritten: set[Key] = set()
+        self._saved = 0.0
 
     def load(self) -> list[Friend]:
         """Load the current and former friends of the store; return the current ones.
@@ -180,11 +187,22 @@ class RecordedFriends:
         if former := self._friends.former():
             self._best_effort.write(self._table.add, former)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether to call :meth:`save` now: always, unless the disk takes no writes and earlier ones wait.
+
+        Then it is due after ``SAVE_ON_FULL_DISK``. So hours of a full disk push no ban out of the queue of
+        writes: with some hundred phones, there are changes every few seconds.
+        """
+        waits = not self._best_effort.takes_writes and self._best_effort.waiting_calls(self._table.add)
+        return not waits or abs(self._now() - self._saved) >= SAVE_ON_FULL_DISK
+
     def save(self) -> None:
         """Write the reasons that are new or have changed since the last call.
 
         Changes of less than ``RENEW_EVERY`` seconds are not written (see :meth:`renews`).
         """
+        self._saved = self._now()
         keys, self._unwritten = self._unwritten, set()
         changed = [self._recorded[key] for key in keys if key in self._recorded]
         if changed:

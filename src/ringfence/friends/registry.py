@@ -380,7 +380,8 @@ class FriendRegistry:
                 if abs(now - expired) >= EXPIRE_EVERY:
                     expired = now
                     self.expire()
-                self.write()
+                if self._recorded.is_due:
+                    self.write()
         finally:
             self.write()
 

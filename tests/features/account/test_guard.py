@@ -348,3 +348,22 @@ def test_a_stranger_is_no_former_friend_either(tmp_path: Path) -> None:
         found.watch.on_fact(strict)
         assert not lists.passes(ip_network(ABROAD))
         assert lists.passes(ip_network(HOME))
+
+
+def test_a_full_disk_gets_one_write_about_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one waits, no other is queued, so days of a full disk push no ban out; then all is written."""
+    with watched(tmp_path, Elsewhere.NOTIFY) as found:
+        best_effort, table = found.made.store.best_effort, found.watch._table
+        monkeypatch.setattr(best_effort, "_later", lambda _: None)
+        login = Login(evolve(PHONE, address=HOME), befriends=False, guessed=False, proven=True)
+        for _ in range(3):
+            found.made.now += DAY
+            found.watch.on_login(login)
+            found.loop.run(found.watch.update())
+        assert len(best_effort.waiting_calls(table.save)) == 1
+
+        best_effort.write_kept()
+        found.loop.run(found.watch.update())
+        best_effort.write_kept()
+        places = [place for _, account in table.load(found.made.now) for place in account.places.values()]
+        assert max(place.last for place in places) == found.made.now

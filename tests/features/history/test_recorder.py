@@ -71,10 +71,10 @@ def test_an_answer_at_the_turn_of_a_minute_counts_once(
     recorded.guess()
     encoded, once = recorded.recorder._encoded, iter([recorded.recorder.record])
 
-    def meanwhile(seconds: float, new: Slot) -> Encoded:
+    def meanwhile(seconds: float, newest: list[Slot]) -> Encoded:
         for record in once:
             record()
-        return encoded(seconds, new)
+        return encoded(seconds, newest)
 
     monkeypatch.setattr(recorded.recorder, "_encoded", meanwhile)
     assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 0}}
@@ -192,3 +192,33 @@ def test_a_proof_counts_when_it_comes(recorded: Recorded) -> None:
 
     assert recorded.minutes() == {0: {"attempts.guess.total": 1}, 60: {"attempts.guess.proven": 1}}
     assert recorded.ask(seconds=600)["totals"]["attempts"] == {"guess": {"total": 1, "proven": 1}}
+
+
+def test_days_of_a_full_disk_queue_one_record_an_hour(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records of three days push no ban out of the queue, and no hour is missing, then and later."""
+    writer, best_effort = recorded.kept.store.connection._writer, recorded.kept.store.best_effort
+    (pages,) = writer.execute("PRAGMA page_count").fetchone()
+    writer.execute(f"PRAGMA max_page_count = {pages}")
+    minutes = iter(range(3 * DAY // MINUTE))
+
+    async def sleep(seconds: float) -> None:
+        if next(minutes, None) is None:
+            raise asyncio.CancelledError
+        recorded.kept.now += seconds
+        recorded.kept.detector.counts.proven_later[AttemptKind.GUESS] += 1
+
+    with monkeypatch.context() as patch, contextlib.suppress(asyncio.CancelledError):
+        patch.setattr("ringfence.features.history.guard.asyncio.sleep", sleep)
+        asyncio.run(recorded.recorder.run())
+    assert "full" in best_effort.error
+    assert 60 < best_effort.waiting <= 3 * 24 + 2
+    while_full = recorded.ask(seconds=3 * DAY)
+
+    writer.execute("PRAGMA max_page_count = 100000")
+    best_effort.retry()
+    answer = recorded.ask(seconds=3 * DAY)
+    assert answer == while_full
+    assert (answer["watched"], best_effort.waiting) == (3 * DAY, 0)
+    assert answer["totals"]["attempts"] == {"guess": {"total": 0, "proven": 3 * DAY // MINUTE}}

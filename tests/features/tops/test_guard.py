@@ -141,3 +141,26 @@ def test_the_number_of_alarms_counts_those_that_are_left_out(tmp_path: Path) -> 
         view = asyncio.run(top)
 
     assert view["alarm_count"] - len(view["alarms"]) == 10
+
+
+def test_days_of_a_full_disk_queue_one_save_an_hour(tmp_path: Path) -> None:
+    """The counts of a day push no ban out of the queue; when there is room, no attempt is missing."""
+    with kept(tmp_path, settings()) as made:
+        counts, best_effort = Tops(made.side), made.store.best_effort
+        writer = made.store.connection._writer
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        for number in range(150):  # more than fit on a page
+            counts.on_judgement(judged(f"{number:040}"))
+        for _ in range(24 * 12):
+            made.now += module.SAVE_EVERY
+            counts.on_judgement(judged("204"))
+            counts.save()
+        assert "full" in best_effort.error
+        assert best_effort.waiting <= 2 * 25
+
+        writer.execute("PRAGMA max_page_count = 100000")
+        counts.finish()
+        found = TopTable(made.store.connection).top("accounts", 0.0, made.now, 1)
+
+    assert (found[0][:2], best_effort.waiting) == (("204", 24 * 12), 0)

@@ -230,7 +230,8 @@ class LoginWatch(Feature):
             self._databases, self._unlocated = databases, deque(self._accounts.unlocated())
         some = [self._unlocated.popleft() for _ in range(min(len(self._unlocated), _LOCATED_AT_ONCE))]
         await self._locate(some)
-        self._save()
+        if not self._best_effort.waiting_calls(self._table.save):  # on a full disk, the next has all changes
+            self._save()
 
     async def _locate(self, some: Sequence[tuple[Key, Place]]) -> None:
         """Look up the locations of places, and set them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ringfence.control_server import Encoded, Handler
 from ringfence.detect.rules import counted_rule
-from ringfence.features.history.table import DAY, MINUTE, Slot, Timeline, slot_length
+from ringfence.features.history.table import DAY, HOUR, MINUTE, Slot, Timeline, slot_length
 from ringfence.guard.feature import Feature, Given
 from ringfence.guard.firewall_side import FirewallSide
 from ringfence.guard.request_fields import PERIOD, read
@@ -32,22 +32,19 @@ An attempt counts as proven in the minute of its proof. This may be later than t
 """
 
 
-def read_history(
-    timeline: Timeline, seconds: float, now: float, newest: Slot | None = None
-) -> dict[str, Any]:
+def read_history(timeline: Timeline, seconds: float, now: float, *newest: Slot) -> dict[str, Any]:
     """Return the counts in the ``seconds`` before ``now`` (seconds since the epoch), as JSON values.
 
     ``totals`` has the sums, and ``slots`` those of each minute, hour or day. Minutes are kept for a shorter
     time than hours, and hours than days. The slots are the shortest ones that are kept for the whole period.
-    ``newest`` has counts that are not in the database yet; None if all are. Raise StoreError if the database
-    cannot be read.
+    ``newest`` have counts that are not in the database yet. Raise StoreError if the database cannot be read.
     """
     length = slot_length(seconds)
     since = int((now - seconds) // length) * length
     slots = {slot.start: slot for slot in timeline.read(length, since, now)}
-    if newest is not None:
-        start = newest.start // length * length
-        slots[start] = _sum((slots.get(start, Slot(start, 0.0, {})), newest), start)
+    for new in newest:
+        start = new.start // length * length
+        slots[start] = _sum((slots.get(start, Slot(start, 0.0, {})), new), start)
     whole = _sum(slots.values(), since)
     return {
         "since": rfc3339(since),
@@ -116,13 +113,23 @@ class History(Feature):
         return [self.run()]
 
     async def run(self) -> None:
-        """Record the counts of attempts and bans at the end of each minute, and when cancelled."""
+        """Record the counts of attempts and bans at the end of each minute, and when cancelled.
+
+        While an earlier record waits for the disk, record them at the end of each hour only. So days of a
+        full disk push no ban out of the queue of writes.
+        """
         try:
             while True:
                 await asyncio.sleep(max(1.0, MINUTE - self._clock.wall() % MINUTE))
-                self.record()
+                if self._hour_is_over() or not self._best_effort.waiting_calls(self._timeline.add):
+                    self.record()
         finally:
             self.record()
+
+    def _hour_is_over(self) -> bool:
+        """Whether an hour has ended since the last record."""
+        now = self._clock.wall()
+        return (now - (self._clock.mono() - self._until)) // HOUR != now // HOUR
 
     def record(self) -> None:
         """Queue the numbers of attempts and bans since the last call, to be added to the database."""
@@ -150,14 +157,22 @@ class History(Feature):
         """
         seconds = request.get("seconds", DAY)
         while True:
-            before = self._records
-            encoded = await asyncio.to_thread(self._encoded, seconds, self.unrecorded())
+            before, waiting = self._records, self._waiting(seconds)
+            encoded = await asyncio.to_thread(self._encoded, seconds, [*waiting, self.unrecorded()])
             # If counts were recorded meanwhile, they may be in the answer twice. Then the loop reads again.
-            if before == self._records:
+            if before == self._records and len(waiting) == len(self._waiting(seconds)):
                 return encoded
 
-    def _encoded(self, seconds: float, new: Slot) -> Encoded:
-        found = read_history(self._timeline, seconds, self._clock.wall(), new)
+    def _waiting(self, seconds: float) -> list[Slot]:
+        """Return the counts of the last ``seconds`` that wait because the disk takes no writes."""
+        if self._best_effort.takes_writes:
+            return []
+        since = self._clock.wall() - seconds
+        waiting = (Slot(*one) for one in self._best_effort.waiting_calls(self._timeline.add))
+        return [slot for slot in waiting if slot.start >= since]
+
+    def _encoded(self, seconds: float, newest: Iterable[Slot]) -> Encoded:
+        found = read_history(self._timeline, seconds, self._clock.wall(), *newest)
         return Encoded((json.dumps(found).encode(),))
 
     def _counts(self) -> Counter[str]:

@@ -70,7 +70,7 @@ class Tops(Feature):
 
     def finish(self) -> None:
         """Queue the counts of attempts for the database, because the daemon stops."""
-        self.save()
+        self._queue()
 
     def on_judgement(self, judgement: Judgement) -> None:
         """Count an attempt for its account, for its address, and for its minute.
@@ -87,7 +87,7 @@ class Tops(Feature):
         self._count_minute(int(now // 60))
         hour = int(now // HOUR)
         if hour != self._hour:
-            self.save()
+            self._queue()
             self._hour = hour
         self._count("addresses", format_network(judgement.subject))
         if judgement.attempt.account:
@@ -114,8 +114,13 @@ class Tops(Feature):
     def save(self) -> list[object]:
         """Queue the counts of attempts for the database, and count from zero again.
 
-        Return one object for each write: in the daemon a Future.
+        While earlier ones wait for the disk, keep them in memory until the hour is over. So days of a full
+        disk push no ban out of the queue of writes. Return one object for each write: in the daemon a Future.
         """
+        return [] if self._best_effort.waiting_calls(self._table.add) else self._queue()
+
+    def _queue(self) -> list[object]:
+        """Queue the counts of attempts, also if earlier ones wait; return what :meth:`save` returns."""
         queued = [
             self._best_effort.write(self._table.add, kind, self._hour, counts.most_common(MOST_SAVED))
             for kind, counts in self._counts.items()
