@@ -55,6 +55,7 @@ from ringfence.detect.findings import (
     ClientLogin,
     DuplicateReport,
     Finding,
+    UnprovableGuess,
     WrongAnswer,
     duplicate_report,
 )
@@ -620,8 +621,9 @@ class Attribution:
         """Handle requests of strangers, which the kernel copied; return the proofs and guesses they show.
 
         If a request contains a nonce that was sent only to its source address, the receiver of the nonce has
-        written the request. So that address is proven for the sessions that the request names. ``asterisk``
-        is the name of the Asterisk that they are assumed to belong to.
+        written the request. So that address is proven for the sessions that the request names. If others got
+        the nonce too, or may have got it, the guess remains a claim. ``asterisk`` is the name of the Asterisk
+        that they are assumed to belong to.
         """
         self.confirmation.sees_wire = True
         self.confirmation.wire_asterisk = asterisk
@@ -648,6 +650,8 @@ class Attribution:
             if any(self._nonces.proves(nonce, request.address, now) for nonce in request.nonces):
                 for call_id in request.call_ids:
                     found += self._proofs.prove(asterisk, request.address, call_id, now)
+            elif any(self._nonces.only_sender(nonce, now) == request.address for nonce in request.nonces):
+                found.append(UnprovableGuess(request.address, elsewhere=False))
         for unheard in self._conversations.unheard(now):
             found += self._on_blind_guess(unheard, now, now + self.confirmation.ahead)
         return found

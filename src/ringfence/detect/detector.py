@@ -478,7 +478,7 @@ class Detector:
         if isinstance(finding, ClientLogin):
             return self._on_success(finding.event, now)
         self._judge.record_nonce(self._subjects.find(finding.address), now)
-        return (self._friend_attempts.on_unprovable(finding.address, now),)
+        return (self._friend_attempts.on_unprovable(finding.address, now),) if finding.elsewhere else ()
 
     def _judge_again(
         self, subject: Subject, before: bytes, after: bytes, now: float, *, decides: bool

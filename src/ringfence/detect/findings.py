@@ -75,11 +75,12 @@ class NewProof:
 class UnprovableGuess:
     """The finding that nothing can show whether a guess really came from ``address``.
 
-    Only this address requested the nonce (of Asterisk's challenge) that the guess repeats, but the nonce was
-    also sent to another address.
+    Only this address requested the nonce (of Asterisk's challenge) that the guess repeats. ``elsewhere``: the
+    nonce was also sent to another address. Otherwise that is unknown, for example because copies were lost.
     """
 
     address: Address
+    elsewhere: bool = True
 
 
 @fast.frozen

@@ -47,8 +47,8 @@ from ringfence.values.network import Network, contains, is_one_host, narrowest, 
 # are short, and their number a minute is limited. Beyond the limit, only subjects with an earlier claimed ban
 # are banned, again at most so many a minute. Subjects with a proven attempt have a limit of their own, of as
 # many a minute: forged addresses have none, so they cannot use it up. So have subjects that returned a nonce
-# which proves nothing, because it was sent elsewhere too: a forger must receive one for each. Full bans have
-# no limit.
+# which proves nothing, because it was sent elsewhere too, or may have been when copies of packets were lost:
+# a forger must receive one for each. Full bans have no limit.
 #
 # Bounds: ``MOST_CLAIMS`` subjects with a ban. The oldest are discarded first, and are then treated as new.
 # Times are monotonic seconds.

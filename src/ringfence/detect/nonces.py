@@ -238,9 +238,9 @@ class Proofs:
         """Handle a failed response to a challenge of PJSIP; return what its nonce shows.
 
         The nonce may prove the named address, or show that nothing can prove the guess: the named address had
-        the nonce sent elsewhere. Then the guess stays a claim about the named address. The receiver of the
-        nonce is never blamed, because anyone can have a challenge sent to it, by ``maddr`` in the Via header,
-        and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
+        the nonce sent elsewhere, or may have had it sent there. Then the guess stays a claim about the named
+        address. The receiver of the nonce is never blamed, because anyone can have a challenge sent to it, by
+        ``maddr`` in the Via header, and a SIP proxy forwards it to the next Via (RFC 3261 §16.7).
         """
         if event.service is not Service.PJSIP or event.tampered or event.forgeable:
             return ()
@@ -253,8 +253,8 @@ class Proofs:
             return self.prove(*answered, now)
         if not sent_to:  # the event of AMI arrived before the challenge
             remember(self._awaited, event.challenge[:_MAX_LENGTH], answered, MOST_AWAITED)
-        elif sent_to != (address,) and nonces.only_sender(event.challenge, now) == address:
-            return (UnprovableGuess(address),)
+        elif nonces.only_sender(event.challenge, now) == address:
+            return (UnprovableGuess(address, elsewhere=sent_to != (address,)),)
         return ()
 
     def prove(self, asterisk: str, address: Address, call_id: bytes, now: float) -> Sequence[Finding]:

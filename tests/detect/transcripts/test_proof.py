@@ -74,6 +74,22 @@ def test_an_unprovable_guesser_does_not_compete_with_forged_ones() -> None:
     assert guard.play(*steps).bans == NARROW
 
 
+@pytest.mark.parametrize("ami", [True, False])
+def test_a_guesser_during_losses_does_not_compete_with_forged_ones(*, ami: bool) -> None:
+    """The flood that uses up the minute's claimed bans also makes the wire lose copies, and AMI late."""
+    guard = Player(claimed_per_minute=1)
+    guard.play(*(at(0, failed(PHONE, b"forged-%d" % n, nonce=b"invented")) for n in range(5)))
+    steps = [at(0, sent(ATTACKER, nonce=b"1/n")), at(0.1, Loss())]
+    for n in range(5):
+        call = b"g-%d" % n
+        reported = [failed(ATTACKER, call, nonce=b"1/n")]
+        seen = [copied(ATTACKER, call, nonce=b"1/n"), sent(ATTACKER, call, nonce=b"2/n", sequence=2)]
+        steps.append(at(0.2 + n, *(reported if ami else seen)))
+    happened = guard.play(*steps)
+    assert happened.attempts == [f"{ATTACKER} counted, claimed"] * 5
+    assert (happened.bans, happened.alarms) == (NARROW, [])
+
+
 def test_a_nonce_that_two_addresses_asked_for_proves_no_address() -> None:
     """A second sender had the same nonce sent to the attacker, so either of them may have answered."""
     steps = []
