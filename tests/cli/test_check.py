@@ -32,12 +32,15 @@ from ringfence.cli.check import (
     _asterisk_findings,
     _closed_connections,
     _logins,
+    _proxy_findings,
     _secret_findings,
 )
 from ringfence.config.schema import Settings
+from ringfence.findings import Finding
 from ringfence.guard import process
 from ringfence.guard.request_fields import PeerRole
 from ringfence.guard.request_table import check_request
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.hosts_file import HOSTS
 from ringfence.netlink.nflog import GROUP, bind_request
 from ringfence.sources.state import WITHOUT_CLIENTS, WITHOUT_LOG, WITHOUT_WIRE
@@ -140,6 +143,30 @@ def test_proxies_need_the_wire(tmp_path: Path) -> None:
     _, lines = lines_of(Guard(tmp_path, asterisk=asterisk))
 
     assert f"NO  pbx: proxies 127.0.0.1, 127.0.1.0/30: {WITHOUT_CLIENTS}" in lines
+
+
+def test_a_program_that_is_only_named_like_a_proxy_is_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check names the user of a Kamailio that does not count, and the fix; this is not an error."""
+    monkeypatch.setattr("ringfence.cli.check.find_foreign_proxies", lambda _: ["alice (1001)"])
+    [finding] = _proxy_findings(Settings(asterisk=()), Finding(right=True, what="wire"))
+
+    assert finding.line == (
+        "--  Kamailio, OpenSIPS: a program of alice (1001) is named so, and does not count: any user can "
+        "start such a program; fix: run it as the user kamailio or opensips, or name its user in "
+        "server_users of [asterisk.ami]; if it is not yours, stop it"
+    )
+
+
+def test_an_unknown_range_of_calls_has_a_reason(tmp_path: Path) -> None:
+    """If rtp.conf is too large for the daemon, which reads it again and again, the check reports it."""
+    (tmp_path / "rtp.conf").write_text("[general]\n" + "a = 1\n" * 10_000, "utf-8")
+    checked = Checked(Settings(asterisk=()), AsteriskFiles(tmp_path), ScriptedConsole(), HOSTS)
+    [line] = [one.line for one in _asterisk_findings(checked, None) if "rtp.conf" in one.line]
+
+    assert line == (
+        f"NO  asterisk's settings: rtp.conf: {tmp_path}/rtp.conf: this file with its includes is too large "
+        "for ringfence; fix: correct this, then check again"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ringfence.host import conf_reader
 from ringfence.host.asterisk_conf import AsteriskFiles, Conf, Section, is_true
 from ringfence.host.conf_reader import Unread
+from ringfence.host.owned_files import names_in
 from ringfence.values.secret import Secret
 
 NOBODY = 65_534
@@ -306,6 +307,57 @@ def test_the_work_for_a_file_is_limited(folder: Path, text: str) -> None:
     conf = read(folder, text if text.startswith("[") else f"[x]\n{text}")
 
     assert conf.unread[-1].where.startswith(f"{folder}/x.conf")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ";--\n" + f"{';' * 8_000}\n" * 500,
+        f"a = {'a' * 8_000}\n" * 300 + f"[x](+a=.{'a' * 4_000}b)\n",
+    ],
+    ids=["semicolons", "condition"],
+)
+def test_the_time_for_a_file_is_limited(folder: Path, text: str) -> None:
+    """Lines that need little work, but a long time, end the reading too."""
+    (folder / "x.conf").write_text(f"[x]\n{text}", "utf-8")
+    conf = AsteriskFiles(folder, most_work=5_000).read("x.conf", lambda _section, _name: True)
+
+    assert conf is not None
+    assert [one.why for one in conf.unread] == ["this file with its includes is too large for ringfence"]
+
+
+def test_the_size_of_all_included_files_is_limited(folder: Path) -> None:
+    """A file counts each time that it is included, because its options stay in memory."""
+    (folder / "y.conf").write_bytes(bytes(conf_reader.MOST_BYTES))
+    assert read(folder, "[x]\n" + "#include y.conf\n" * 3).unread == ()
+
+    [large] = read(folder, "[x]\n" + "#include y.conf\n" * 4).unread
+    assert large.why == "this file with its includes is too large for ringfence"
+
+
+def test_a_value_is_kept_once_for_all_sections_that_inherit_it(folder: Path) -> None:
+    """Thousands of sections with a template's long value need no memory for each."""
+    first, second = read(folder, "[t](!)\na = b c\n[x](t)\n[y](t)\n").sections
+
+    assert first.options == second.options == (("a", "b c"),)
+    assert first.options[0][1] is second.options[0][1]
+
+
+def test_the_list_of_a_folder_can_end_early(folder: Path) -> None:
+    """Another user's folder may have millions of names, so the work for a name counts before the next one."""
+    for number in range(5):
+        (folder / f"{number}").touch()
+    spent: list[int] = []
+
+    def spend(work: int) -> None:
+        spent.append(work)
+        if len(spent) == 2:
+            raise OverflowError
+
+    with pytest.raises(OverflowError):
+        names_in(folder, spend=spend)
+    assert len(spent) == 2
+    assert names_in(folder) == ["0", "1", "2", "3", "4"]
 
 
 def test_only_wanted_options_are_kept(folder: Path) -> None:

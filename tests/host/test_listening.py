@@ -16,9 +16,11 @@ from tests.support.lab import Lab
 from tests.support.netns import inside, run
 
 from ringfence.host import listening
+from ringfence.host.asterisk_conf import AsteriskFiles
 from ringfence.host.listening import (
     ListeningPorts,
     NamedUsers,
+    find_foreign_proxies,
     find_named_users,
     find_ports,
     find_proxy_sockets,
@@ -26,6 +28,7 @@ from ringfence.host.listening import (
     find_users,
     foreign_user,
     is_here,
+    read_rtp,
 )
 from ringfence.host.speech import Speeches
 from ringfence.values.event import Endpoint, Transport
@@ -188,11 +191,11 @@ def test_a_pair_of_ports_is_a_calls_until_it_answers_if_the_range_is_unknown(now
         answered.result()
 
 
-def show_as_asterisk(proc: Path) -> None:
-    """Show this process in ``proc`` under the name of Asterisk, with its sockets."""
+def show_as(name: str, proc: Path) -> None:
+    """Show this process in ``proc`` under the name of another program, with its sockets."""
     process = proc / "4242"
     process.mkdir()
-    (process / "comm").write_text("asterisk\n")
+    (process / "comm").write_text(f"{name}\n")
     (process / "fd").symlink_to("/proc/self/fd")
 
 
@@ -200,7 +203,7 @@ def show_as_asterisk(proc: Path) -> None:
 @in_netns
 def test_a_visible_process_identifies_asterisk(nowhere: Path, tmp_path: Path) -> None:
     """A visible process identifies Asterisk, even as root beside other programs; here it is the test."""
-    show_as_asterisk(tmp_path)
+    show_as("asterisk", tmp_path)
     with bound(0, AMI, (UDP, 5060), (TCP, 5060)):
         assert find_ports(None, nowhere, tmp_path) == ListeningPorts((5060,), (5038, 5060))
 
@@ -252,7 +255,7 @@ def test_without_a_manager_port_the_process_or_the_user_identifies_asterisk(
 @in_netns
 def test_a_user_that_does_not_run_asterisk_is_not_taken_for_it(nowhere: Path, tmp_path: Path) -> None:
     """While Asterisk is down, any user may listen on its port, by a program of its name."""
-    show_as_asterisk(tmp_path)
+    show_as("asterisk", tmp_path)
     named = NamedUsers(ASTERISK)
     with bound(OTHER, AMI, (UDP, 5070)):
         assert find_users([5038], named, tmp_path) == frozenset()
@@ -266,14 +269,55 @@ def test_a_user_that_does_not_run_asterisk_is_not_taken_for_it(nowhere: Path, tm
 @in_netns
 def test_the_users_of_a_proxy_include_the_one_that_opened_its_sockets(nowhere: Path, tmp_path: Path) -> None:
     """A proxy may open its sockets as root, and accept connections as its own user."""
-    process = tmp_path / "4242"
-    process.mkdir()
-    (process / "comm").write_text("kamailio\n")
-    (process / "fd").symlink_to("/proc/self/fd")
+    show_as("kamailio", tmp_path)
     named = NamedUsers(proxies=frozenset({OTHER}))
     with bound(0, (UDP, 5060)):
         assert find_proxy_users(named, nowhere) == {OTHER}
         assert find_proxy_users(named, tmp_path) == {OTHER, 0}
+
+
+@kernel
+@in_netns
+def test_a_program_named_like_a_proxy_counts_only_if_its_user_may_run_one(
+    nowhere: Path, tmp_path: Path
+) -> None:
+    """Any user can start a program of that name, so its user must be known."""
+    show_as("kamailio", tmp_path)
+    known = (
+        NamedUsers(OTHER),
+        NamedUsers(proxies=frozenset({OTHER})),
+        NamedUsers(owners=frozenset({OTHER})),
+    )
+    with bound(OTHER, (UDP, 5070)):
+        for named in (NamedUsers(), NamedUsers(ASTERISK)):
+            assert find_proxy_sockets(named, tmp_path) == frozenset()
+            assert find_proxy_users(named, tmp_path) == frozenset()
+            assert find_foreign_proxies(named, nowhere) == []
+            [foreign] = find_foreign_proxies(named, tmp_path)
+            assert str(OTHER) in foreign
+        for named in known:
+            assert len(find_proxy_sockets(named, tmp_path)) == 1
+            assert find_proxy_users(named, tmp_path) == {OTHER}
+            assert find_foreign_proxies(named, tmp_path) == []
+
+
+def test_no_user_may_run_a_proxy_because_asterisks_user_is_unknown() -> None:
+    """Root and ringfence's own user may, and the known users of proxies and of Asterisk."""
+    first = 4_000_000_000
+    named = NamedUsers(first, frozenset({first + 1}), frozenset({first + 2}))
+
+    assert [named.may_run_proxy(first + number) for number in range(4)] == [True, True, True, False]
+    assert [NamedUsers().may_run_proxy(user) for user in (0, os.getuid(), first)] == [True, True, False]
+
+
+def test_rtp_conf_is_unknown_if_it_is_too_large(tmp_path: Path) -> None:
+    """The daemon reads it every few seconds, and an attacker that has taken over Asterisk may write it."""
+    (tmp_path / "rtp.conf").write_text("[general]\nrtpstart=5000\n" + "a = 1\n" * 10_000, "utf-8")
+    conf = read_rtp(AsteriskFiles(tmp_path))
+
+    assert conf is not None
+    assert [one.why for one in conf.unread] == ["this file with its includes is too large for ringfence"]
+    assert listening._calls(tmp_path) is None
 
 
 def test_the_users_are_those_that_debians_packages_make(

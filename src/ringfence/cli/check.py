@@ -12,7 +12,7 @@ import typer
 from ringfence import control, street
 from ringfence.alarm_codes import is_about_setup
 from ringfence.cli.check_friends import allowed_of, trunk_findings
-from ringfence.cli.check_logs import asterisk_findings, log_findings
+from ringfence.cli.check_logs import asterisk_findings, log_findings, unknown_findings
 from ringfence.cli.common import DEFAULT_CONFIG, ConfigOption, alarm_text, ask, settings_from
 from ringfence.cli.options import read_options, with_options
 from ringfence.cli.output import JsonOption, echo_findings, echo_json, echo_stderr, errors_reported
@@ -28,7 +28,14 @@ from ringfence.host.asterisk_logging import read_asterisk
 from ringfence.host.closed import ClosedSockets
 from ringfence.host.console import Console, NoConsole, local_console
 from ringfence.host.hosts_file import HOSTS
-from ringfence.host.listening import find_named_users, find_proxy_sockets, foreign_user, is_here
+from ringfence.host.listening import (
+    find_foreign_proxies,
+    find_named_users,
+    find_proxy_sockets,
+    foreign_user,
+    is_here,
+    read_rtp,
+)
 from ringfence.host.mounts import local_files
 from ringfence.host.protected import why_no_logins
 from ringfence.sources.ami import AmiSource
@@ -260,14 +267,20 @@ async def _wire_finding(settings: Settings, report: Mapping[str, Any] | None) ->
 def _proxy_findings(settings: Settings, wire: Finding) -> Iterator[Finding]:
     """Check for each PBX with SIP proxies whether ringfence can know the addresses of their clients.
 
-    Only the source "wire" shows these addresses. ``wire`` is the finding about this source.
+    Only the source "wire" shows these addresses. ``wire`` is the finding about this source. There is also a
+    finding for each user whose programs are named like a proxy (kamailio, opensips), but do not count.
     """
+    named = find_named_users(user for pbx in settings.asterisk for user in pbx.ami.server_users)
+    for user in find_foreign_proxies(named):
+        why = f"a program of {user} is named so, and does not count: any user can start such a program"
+        fix = "run it as the user kamailio or opensips, or name its user in server_users of [asterisk.ami]"
+        yield Finding(None, "Kamailio, OpenSIPS", f"{why}; fix: {fix}; if it is not yours, stop it")
     for pbx in settings.asterisk:
         if pbx.proxies:
             what = f"{pbx.name}: proxies {', '.join(map(format_network, pbx.proxies))}"
             if not (wire.right is True and pbx.ami.enabled):
                 yield Finding(False, what, WITHOUT_CLIENTS)
-            elif find_proxy_sockets(find_named_users()):
+            elif find_proxy_sockets(named):
                 yield Finding(True, what, "the wire names their clients; they are never banned themselves")
             else:
                 yield Finding(False, what, "no Kamailio or OpenSIPS listens here, so no client is known")
@@ -296,6 +309,9 @@ def _asterisk_findings(checked: Checked, report: Mapping[str, Any] | None) -> It
     for pbx in settings.asterisk:
         yield from log_findings(pbx, report, asterisk, alone=len(settings.asterisk) == 1)
     yield from asterisk_findings(asterisk, checked.console)
+    rtp = read_rtp(checked.files) if checked.files else None
+    if rtp is not None:
+        yield from unknown_findings("asterisk's settings", rtp.unread)
     if checked.files or not checked.console.problem:
         known = allowed_of(
             settings,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from ringfence.host.conf_reader import ConfReader, LoadedSection, Unread
+from ringfence.host.conf_reader import MOST_WORK, ConfReader, LoadedSection, Unread
 from ringfence.host.owned_files import opened_parent
 from ringfence.values.secret import Secret
 
@@ -117,12 +117,14 @@ class AsteriskFiles:
     ``named`` is the path by which Asterisk names this folder, if Asterisk is known to have another root
     folder than this host (in a container). Other paths in the files then mean files of the container, which
     are never read. With None, asterisk.conf has that path. ``planned`` are contents that files will have,
-    whatever they have now. Each method reads the files as they are at that moment.
+    whatever they have now. ``most_work`` is the maximum work for a file with its includes, in units as of
+    ``MOST_WORK``. Each method reads the files as they are at that moment.
     """
 
     folder: Path
     named: Path | None = None
     planned: Mapping[Path, bytes] = field(factory=dict)
+    most_work: int = MOST_WORK
 
     def read(self, name: str, wanted: Wanted, secret: Wanted = no_option) -> Conf | None:
         """Read the file ``name`` and its includes; return None if the file does not exist.
@@ -143,8 +145,11 @@ class AsteriskFiles:
                 return Conf(unread=(Unread(path.name, str(path), why, closed=closed),))
         reader.read()
         names: dict[bytes, tuple[str, str]] = {}
+        texts: dict[bytes, str] = {}
         sections = tuple(
-            _kept(section, wanted, secret, names) for section in reader.sections if not section.template
+            _kept(section, wanted, secret, names, texts)
+            for section in reader.sections
+            if not section.template
         )
         return Conf(sections, tuple(reader.unread), bool(reader.refused))
 
@@ -170,15 +175,21 @@ class AsteriskFiles:
         return self._reader(name).leads_elsewhere(self.folder / name)
 
     def _reader(self, name: str, *, as_asterisk: bool = False) -> ConfReader:
-        return ConfReader(self.folder, self.folder / name, self.planned, as_asterisk, self.named)
+        path = self.folder / name
+        return ConfReader(self.folder, path, self.planned, as_asterisk, self.named, self.most_work)
 
 
 def _kept(
-    section: LoadedSection, wanted: Wanted, secret: Wanted, names: dict[bytes, tuple[str, str]]
+    section: LoadedSection,
+    wanted: Wanted,
+    secret: Wanted,
+    names: dict[bytes, tuple[str, str]],
+    texts: dict[bytes, str],
 ) -> Section:
     """Return ``section`` with the requested options only.
 
     ``names`` has the name of each option as text, and in lower case: most sections have the same options.
+    ``texts`` has each value as text: thousands of sections may inherit a long one, which is kept once.
     """
     own = section.name.decode("utf-8", "replace")
     lower = own.lower()
@@ -188,10 +199,16 @@ def _kept(
         if known is None:
             option = key.decode("utf-8", "replace")
             known = names[key] = option, option.lower()
-        if secret(lower, known[1]):
-            secrets.append((known[0], Secret(value.decode("utf-8", "replace"))))
-        elif wanted(lower, known[1]):
-            options.append((known[0], value.decode("utf-8", "replace")))
+        is_secret = secret(lower, known[1])
+        if not is_secret and not wanted(lower, known[1]):
+            continue
+        text = texts.get(value)
+        if text is None:
+            text = texts[value] = value.decode("utf-8", "replace")
+        if is_secret:
+            secrets.append((known[0], Secret(text)))
+        else:
+            options.append((known[0], text))
     return Section(own, tuple(options), tuple(secrets))
 
 

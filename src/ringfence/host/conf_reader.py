@@ -12,16 +12,17 @@ rules surprise:
 - ``--;`` without ``;--`` begins a comment that ends nowhere.
 
 Everything is bytes here, as in Asterisk. Files of other users are bounded in number, in size, and in the work
-that they cause.
+and the time that they cause.
 """
 
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from time import thread_time
 
 from attrs import Factory, define, field, frozen
 
@@ -51,6 +52,11 @@ from ringfence.values.text import printable
 MOST_FILES = 500
 MOST_BYTES = 8 * 1024 * 1024
 """The maximum size of a configuration file of Asterisk, in bytes."""
+MOST_READ = 4 * MOST_BYTES
+"""The maximum size of a configuration file of Asterisk with its includes, in bytes.
+
+All options stay in memory until the end. A file counts each time that it is included.
+"""
 MOST_WORK = 3_000_000
 """The maximum work, in units, for a configuration file of Asterisk with its includes.
 
@@ -59,6 +65,13 @@ both take memory. The look-up of an included file takes some hundreds. Twenty th
 need about two million units.
 """
 _OPTION, _SECTION = 2, 8
+_UNIT_SECONDS = 20e-6
+"""The maximum CPU time for a unit of the maximum work, in seconds: a minute for ``MOST_WORK``.
+
+A line or a look-up of a hostile file takes much longer than its units: a line with thousands of semicolons
+in a comment, a condition with a long text, or a path of very many names. Only the time of this thread counts,
+so no other program can make a file too large.
+"""
 DEEPEST = 10
 """The depth to which Asterisk's files may include each other (``MAX_INCLUDE_LEVEL``)."""
 
@@ -103,7 +116,7 @@ class _UnknownConditionError(Exception):
 
 
 class _TooMuchError(Exception):
-    """Asterisk's files cause more work than ``MOST_WORK``."""
+    """Asterisk's files are too many or too large, or cause too much work."""
 
 
 # -- the conditions of additions, ``[name](+type=endpoint&...)``
@@ -122,9 +135,16 @@ class _Condition:
     name: re.Pattern[bytes]
     value: re.Pattern[bytes]
 
-    def fits(self, section: LoadedSection) -> bool:
-        """Whether some option of ``section`` matches both the name and the value."""
-        return any(self.name.search(name) and self.value.search(value) for name, value in section.options)
+    def fits(self, section: LoadedSection, spend: Callable[[int], None]) -> bool:
+        """Whether some option of ``section`` matches both the name and the value.
+
+        ``spend`` is called with the work for each option; it raises an error if that is too much.
+        """
+        for name, value in section.options:
+            spend(1)
+            if self.name.search(name) and self.value.search(value):
+                return True
+        return False
 
 
 def _expression(text: bytes) -> re.Pattern[bytes]:
@@ -148,11 +168,11 @@ class _Filter:
     only: bool = False
     never: bool = False
 
-    def fits(self, section: LoadedSection) -> bool:
-        """Whether the condition fits ``section``."""
+    def fits(self, section: LoadedSection, spend: Callable[[int], None]) -> bool:
+        """Whether the condition fits ``section``; ``spend`` is as in :class:`_Condition`."""
         if self.never or (section.template and not self.templates) or (self.only and not section.template):
             return False
-        return all(part.fits(section) for part in self.parts)
+        return all(part.fits(section, spend) for part in self.parts)
 
 
 _ANY = _Filter(templates=True)
@@ -200,7 +220,7 @@ class ConfReader:
 
     For ``folder``, ``planned`` and ``named`` see :class:`~ringfence.host.asterisk_conf.AsteriskFiles`.
     ``as_asterisk``: this process has the rights of Asterisk. So a file that it cannot read, Asterisk cannot
-    read.
+    read. ``most_work`` is the maximum work, in units.
 
     After :meth:`read`, ``refused`` is the error for which Asterisk refuses all of these files, as
     ``FILE:LINE: why``; "" if it accepts them. ``with_passwords`` has the paths of the files with an option
@@ -212,6 +232,7 @@ class ConfReader:
     planned: Mapping[Path, bytes] = Factory(dict)
     as_asterisk: bool = False
     named: Path | None = None
+    most_work: int = MOST_WORK
     sections: list[LoadedSection] = field(factory=list)
     unread: list[Unread] = field(factory=list)
     with_passwords: list[Path] = field(factory=list)
@@ -220,7 +241,9 @@ class ConfReader:
     _current: LoadedSection | None = None
     _depth: int = 0
     _files: int = 0
+    _bytes: int = 0
     _work: int = 0
+    _began: float = 0.0  # CPU time of this thread, in seconds
     _runs_programs: bool | None = None
     _place: tuple[Path, bool] | None = None
     _settings: list[LoadedSection] | None = None  # of asterisk.conf
@@ -228,6 +251,7 @@ class ConfReader:
 
     def read(self) -> None:
         """Read the main file with its includes into :attr:`sections`, :attr:`unread` and :attr:`refused`."""
+        self._began = thread_time()
         self._owner = folder_user(self.folder)
         try:
             if not self._load([self.main], main=True):
@@ -243,7 +267,7 @@ class ConfReader:
 
     def _spend(self, work: int) -> None:
         self._work += work
-        if self._work > MOST_WORK:
+        if self._work > self.most_work or thread_time() - self._began > self.most_work * _UNIT_SECONDS:
             raise _TooMuchError
 
     def _load(self, paths: list[Path], *, main: bool = False) -> bool:
@@ -286,11 +310,12 @@ class ConfReader:
         """Return the content of a file; None if Asterisk ignores it, b"" if only this process cannot read it.
 
         Record the file as unread if its content is not known. Raise _TooMuchError if there are too many
-        files, or if this one is too long.
+        files, or if this one or all of them are too long.
         """
         self._files += 1
         if self._files > MOST_FILES:
             raise _TooMuchError
+        self._spend(1)
         if path in self.planned:
             return self.planned[path]
         if self.leads_elsewhere(path):
@@ -308,7 +333,8 @@ class ConfReader:
             closed = isinstance(error, PermissionError)
             self._lose(path, f"it cannot be read: {error.strerror}", closed=closed)
             return None if self.as_asterisk else b""
-        if len(data) > MOST_BYTES:
+        self._bytes += len(data)
+        if len(data) > MOST_BYTES or self._bytes > MOST_READ:
             raise _TooMuchError
         return data
 
@@ -382,8 +408,8 @@ class ConfReader:
         Raise RefusedLineError if there is none; its text names the section as ``shown``.
         """
         for section in self._by_name.get(name.lower(), ()) if name else self.sections:
-            self._spend(1 + len(section.options) * len(wanted.parts))
-            if wanted.fits(section):
+            self._spend(1)
+            if wanted.fits(section, self._spend):
                 return section
         raise RefusedLineError(f"there is no section {_shown(shown) or '(without a name)'} before this line")
 
@@ -449,7 +475,13 @@ class ConfReader:
         ``template``: the section is a template, which Asterisk ignores.
         """
         if self._settings is None:
-            reader = ConfReader(self.folder, self.folder / "asterisk.conf", self.planned, named=self.named)
+            reader = ConfReader(
+                self.folder,
+                self.folder / "asterisk.conf",
+                self.planned,
+                named=self.named,
+                most_work=self.most_work,
+            )
             if reader.main != self.main:
                 reader.read()
             self._settings = reader.sections

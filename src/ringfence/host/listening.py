@@ -22,9 +22,11 @@ The range of calls is in ``rtp.conf``. If the file does not exist, Asterisk uses
 cannot be read (usually only Asterisk may read it), the range is unknown. Then it is taken to begin at 10000,
 as in Asterisk's sample file, and a pair of ports below that counts only if it answers, so pairs are asked.
 
-A SIP proxy in front of Asterisk has sockets of its own. A socket is a proxy's if its program or its user has
-one of the names in ``PROXIES`` (Debian's packages use the same name for both). Sockets of SCTP are not
-listed.
+A SIP proxy in front of Asterisk has sockets of its own. A socket is a proxy's if its user has one of the
+names in ``PROXIES``, as in Debian's packages. If only its program has such a name, its user must be root or
+known as a user of Asterisk. Any user can start a program of that name, so those of other users do not count,
+even if no user of Asterisk is known: a proxy's answers decide which addresses are banned. Sockets of SCTP are
+not listed.
 
 A SIP port that is not found this way can be named in the configuration.
 """
@@ -40,8 +42,10 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+from attrs import evolve
+
 from ringfence.file_rights import user_number
-from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles
+from ringfence.host.asterisk_conf import FOLDER, AsteriskFiles, Conf
 from ringfence.host.processes import PROC, processes, sockets_of
 from ringfence.host.speech import ListeningSocket, Speech, Speeches
 from ringfence.netlink.connection import FAMILIES
@@ -117,6 +121,14 @@ class NamedUsers(NamedTuple):
         """
         known = self.owners if self.asterisk is None else self.owners | {self.asterisk}
         return not known or user in known or user in (_ROOT, os.getuid())
+
+    def may_run_proxy(self, user: int) -> bool:
+        """Whether a socket of ``user`` may be a SIP proxy's, if its program is named so.
+
+        Unlike in :meth:`may_run_asterisk`, only known users may, even if no user of Asterisk is known: any
+        user can start a program of that name.
+        """
+        return user in self.proxies | self.owners or user in (self.asterisk, _ROOT, os.getuid())
 
 
 _UNKNOWN = NamedUsers()
@@ -222,10 +234,7 @@ def foreign_user(user: int, users: Iterable[str] = ()) -> str:
     known = user in owners | {_ROOT, os.getuid()}  # most often, and then no slow server is asked for a name
     if known or NamedUsers(user_number(_NAME), owners=owners).may_run_asterisk(user):
         return ""
-    try:
-        return f"{pwd.getpwuid(user).pw_name} ({user})"
-    except KeyError:
-        return str(user)
+    return _user_text(user)
 
 
 def find_users(ami_ports: Iterable[int], named: NamedUsers, proc: Path = PROC) -> frozenset[int]:
@@ -271,8 +280,25 @@ def find_proxy_sockets(named: NamedUsers, proc: Path = PROC) -> frozenset[Endpoi
     )
 
 
+def find_foreign_proxies(named: NamedUsers, proc: Path = PROC) -> list[str]:
+    """Return the users whose listening programs are named like SIP proxies, but do not count as proxies.
+
+    Each user is a text as of :func:`foreign_user`. Do not call this in the event loop either.
+    """
+    users = {row.uid for _, row in _named_rows(named, proc)}
+    return [_user_text(user) for user in sorted(users) if not named.may_run_proxy(user)]
+
+
 def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]:
     """Return transport and socket of each listening socket of SIP proxies (Kamailio and others)."""
+    return [(transport, row) for transport, row in _named_rows(named, proc) if named.may_run_proxy(row.uid)]
+
+
+def _named_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]:
+    """Return transport and socket of each listening socket whose program or user is named like a SIP proxy.
+
+    The user of such a program may be any user: see :meth:`NamedUsers.may_run_proxy`.
+    """
     own = {
         inode for name in PROXIES for process in processes(name, proc) for inode in sockets_of(process, proc)
     }
@@ -284,6 +310,14 @@ def _proxy_rows(named: NamedUsers, proc: Path) -> list[tuple[Transport, Socket]]
             return []
         found += [(transport, row) for row in rows if row.inode in own or row.uid in named.proxies]
     return found
+
+
+def _user_text(user: int) -> str:
+    """Return the name of a user with its number, such as ``alice (1000)``; without a name only the number."""
+    try:
+        return f"{pwd.getpwuid(user).pw_name} ({user})"
+    except KeyError:
+        return str(user)
 
 
 def _numbers(users: Iterable[str]) -> frozenset[int]:
@@ -322,7 +356,7 @@ def _calls(folder: Path) -> tuple[int, int] | None:
 
     Return None if the file cannot be read.
     """
-    conf = AsteriskFiles(folder).read("rtp.conf", _is_of_range)
+    conf = read_rtp(AsteriskFiles(folder))
     known = folder.is_dir() if conf is None else not conf.unread
     if not known:
         return None
@@ -337,6 +371,21 @@ def _calls(folder: Path) -> tuple[int, int] | None:
 
 
 _RANGE = ("rtpstart", "rtpend")
+_RTP_WORK = 25_000
+"""The maximum work for ``rtp.conf`` with its includes, in units as of ``MOST_WORK``.
+
+The daemon reads this file every few seconds, and an attacker that has taken over Asterisk can change it. The
+sample file of Asterisk 22 has 183 lines, and needs about 200 units.
+"""
+
+
+def read_rtp(files: AsteriskFiles) -> Conf | None:
+    """Return the limits of the ports for calls (RTP), as in ``rtp.conf``; None if the file does not exist.
+
+    If the file with its includes is too large (``_RTP_WORK``), this is a reason in ``unread``, and the limits
+    are unknown.
+    """
+    return evolve(files, most_work=_RTP_WORK).read("rtp.conf", _is_of_range)
 
 
 def _is_of_range(section: str, name: str) -> bool:

@@ -123,10 +123,20 @@ def read_file(path: Path, most: int, user: FileUser | None = None) -> tuple[byte
         return content, os.fstat(file)
 
 
-def names_in(path: Path, user: FileUser | None = None) -> list[str]:
-    """Return the sorted names in a folder; raise OSError if it cannot be listed."""
-    with opened_folder(path, user) as folder, folder.acting() as descriptor:
-        return sorted(os.listdir(descriptor))  # noqa: PTH208 - an open folder
+def names_in(
+    path: Path, user: FileUser | None = None, spend: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Return the sorted names in a folder; raise OSError if it cannot be listed.
+
+    ``spend`` is called with the work for each name, as in :func:`matching`. So an error can end the list of
+    another user's folder before millions of names are in memory.
+    """
+    names = []
+    with opened_folder(path, user) as folder, folder.acting() as descriptor, os.scandir(descriptor) as found:
+        for one in found:
+            spend(_NAME)
+            names.append(one.name)
+    return sorted(names)
 
 
 def exists(path: Path, user: FileUser | None = None) -> bool:
@@ -228,11 +238,9 @@ def matching(
 def _listed(folder: Path, spend: Callable[[int], None], user: FileUser | None) -> list[str]:
     spend(_LOOK_UP * len(folder.parts))
     try:
-        names = names_in(folder, user)
+        return names_in(folder, user, spend)
     except OSError:
         return []
-    spend(_NAME * len(names))
-    return names
 
 
 def _fits(name: str, part: str) -> bool:
