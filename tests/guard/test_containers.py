@@ -17,6 +17,6 @@ def test_connections_of_an_asterisk_elsewhere_are_unknown(
     monkeypatch.setattr(SourceManager, "addresses", property(lambda _: frozenset(map(ip_address, named))))
     daemon = Reloading(tmp_path).daemon
 
-    daemon._look_at_containers()
+    daemon._look_at_asterisks()
 
     assert daemon._connections.elsewhere is elsewhere

@@ -20,7 +20,7 @@ from ringfence.firewall.contract import Opened
 from ringfence.firewall.limits import LimitMode
 from ringfence.firewall.ports import Ports
 from ringfence.guard import firewall_manager
-from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_answer_users, find_sip_sockets
+from ringfence.guard.firewall_manager import ABSENT_LOOKS, SipSockets, find_sip_sockets
 from ringfence.host.listening import ListeningPorts, NamedUsers
 from ringfence.values.event import Endpoint, Transport
 
@@ -141,7 +141,6 @@ def test_ami_at_an_own_address_identifies_asterisk(
     monkeypatch.setattr(firewall_manager, "find_users", find_users)
     mine = evolve(settings(), asterisk=(AsteriskSettings(ami=ami),))
     find_sip_sockets(mine)
-    find_answer_users(mine, NamedUsers())
 
     assert asked == ([None] if port is None else [port, port])
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ from ringfence.values.event import Endpoint, Transport
 from ringfence.values.network import Address, parse_network
 
 LENGTH = 250
+USER, OTHER = 1000, 1001
+HOLDER = f" 0:0 0:0 0 {USER} x\n"
+"""The rest of a line of `/proc/net/tcp`: the socket belongs to ``USER``."""
 
 
 class Refreshed:
@@ -117,10 +121,9 @@ def test_each_line_is_paid_for_by_bytes_that_came(*, closes: bool) -> None:
 
 def test_without_counts_a_connection_is_enough(tmp_path: Path) -> None:
     """`/proc/net/tcp` has no byte counters, so there each connection backs every line."""
-    lines = "sl local rem st\n0: 0100007F:13C4 00000000:0000 0A\n1: 0100007F:13C4 0900000A:1388 01\n"
-    (tmp_path / "tcp").write_text(lines)
+    (tmp_path / "tcp").write_text(HEAD + LISTENER + CONNECTION)
     connections = Refreshed((tmp_path / "tcp",))
-    assert [connections.backs(endpoint("10.0.0.9", 5000), LENGTH) for _ in range(3)] == [True] * 3
+    assert [connections.backs(REMOTE, LENGTH) for _ in range(3)] == [True] * 3
 
 
 def test_an_outgoing_connection_does_not_count() -> None:
@@ -141,8 +144,8 @@ def test_a_listener_is_no_connection() -> None:
 
 
 HEAD = "  sl  local_address rem_address   st\n"
-LISTENER = "   0: 0100007F:13C4 00000000:0000 0A x\n"
-CONNECTION = "   1: 0100007F:13C4 07AA12C6:13C6 01 x\n"
+LISTENER = "   0: 0100007F:13C4 00000000:0000 0A" + HOLDER
+CONNECTION = "   1: 0100007F:13C4 07AA12C6:13C6 01" + HOLDER
 REMOTE = endpoint("198.18.170.7", 5062)
 
 
@@ -161,6 +164,22 @@ def test_the_list_is_read_again_for_a_connection_that_it_lacks(
     now[0] = again - 0.001
     assert not connections.has(REMOTE)
     now[0] = again
+    assert connections.has(REMOTE)
+
+
+def test_only_connections_to_sockets_of_asterisks_users_count(tmp_path: Path) -> None:
+    """The users of a web server see the remote ports of its connections, so those confirm no line."""
+    now = [0.0]
+    table = tmp_path / "tcp"
+    table.write_text(HEAD + LISTENER + CONNECTION)
+    connections = Refreshed((table,), lambda: now[0])
+    connections.table.users = frozenset({OTHER})
+    assert not connections.has(REMOTE)
+    connections.table._known_from = 0.0
+    now[0] = FRESH
+    assert connections.had_any(REMOTE.address) is False
+    table.write_text(HEAD + LISTENER + LISTENER.replace(f" {USER} ", f" {OTHER} ") + CONNECTION)
+    now[0] = 2 * FRESH
     assert connections.has(REMOTE)
 
 
@@ -307,6 +326,26 @@ def short_connection(server: socket.socket) -> Endpoint:
         server.accept()[0].close()
     time.sleep(0.05)  # the kernel reports from a work queue
     return there
+
+
+@pytest.mark.kernel
+@pytest.mark.usefixtures("netns")
+def test_the_end_of_a_connection_to_a_foreign_listener_is_forgotten_at_once() -> None:
+    """A busy web server's closed connections cause no readings of the list, and confirm no line."""
+    now = [1000.0]
+    with followed(lambda: now[0]) as (connections, _), socket.create_server(("127.0.0.1", 0)) as server:
+        connections.table.users = frozenset({os.getuid() + 1})
+        now[0] += OLDEST
+        assert not connections.has(endpoint("127.0.0.1", 1))  # this reads the list
+        there = short_connection(server)
+        assert not connections.has(there)
+        port = server.getsockname()[1].to_bytes(2, "big")
+        assert port not in {closed.local_port for closed, _ in connections.table._unsure}
+        now[0] += OLDEST
+        with socket.create_server(("127.0.0.1", 0)) as another:
+            connections.table.users = frozenset({os.getuid()})
+            there = short_connection(another)
+            until(lambda: connections.has(there), "the end at a listener of Asterisk's user")
 
 
 @pytest.mark.kernel

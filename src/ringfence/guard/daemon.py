@@ -171,7 +171,7 @@ class Daemon:
         periodic = (
             (JUDGE_EVERY, "sources", self._sources.check),
             (SECOND, "rosters", self._startup.look),
-            (SECOND, "containers", self._look_at_containers),
+            (SECOND, "Asterisks", self._look_at_asterisks),
             (SECOND, "enforcer", side.kernel.enforcer.tick),
             (ALARMS_EVERY, "alarms", self._status.update_alarms),
             (ALARMS_EVERY, "saved alarms", side.common.kept_alarms.save),
@@ -203,11 +203,15 @@ class Daemon:
         self._side.common.store_watch.retry(self._side.kernel.enforcer)
         process.LOG.retry()
 
-    def _look_at_containers(self) -> None:
-        """Pass the addresses of Asterisks in containers (not this host's own addresses) on to the rules."""
+    def _look_at_asterisks(self) -> None:
+        """Pass the addresses of Asterisks in containers (not this host's own addresses) on to the rules.
+
+        The table of connections gets the users of Asterisk's sockets here.
+        """
         own = self._side.exempt.protected.is_own
         others = frozenset(one for one in self._sources.addresses if not own(one))
         self._connections.elsewhere = bool(others)
+        self._connections.users = self._side.kernel.wanted_rules.users
         self._side.kernel.rules.use_containers(others)
 
     def _reload(self, _: Mapping[str, object]) -> dict[str, object]:

@@ -57,7 +57,8 @@ class SipSockets(NamedTuple):
 
     ``ports`` is None if neither Asterisk's ports nor a proxy are found. ``unnamed``: a proxy listens, but the
     configuration names none. ``starting``: Asterisk has other ports, but none of SIP. ``named`` are the users
-    that are named like Asterisk and like proxies.
+    that are named like Asterisk and like proxies. ``users`` are those of the sockets of Asterisk and of the
+    configured proxies (empty if unknown).
     """
 
     ports: Ports | None
@@ -65,6 +66,7 @@ class SipSockets(NamedTuple):
     unnamed: bool = False
     starting: bool = False
     named: NamedUsers = NamedUsers()
+    users: frozenset[int] = frozenset()
 
 
 def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> SipSockets:
@@ -81,8 +83,11 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
     listening = find_proxy_sockets(named)
     proxies = listening if settings.proxies() else frozenset()
     unnamed = bool(listening - proxies)
+    # An Asterisk without AMI may run as another user than those that have it.
+    alike = len({pbx.ami.enabled for pbx in settings.asterisk}) == 1
+    users = find_answer_users(settings, named) if alike else frozenset()
     if found is None and not proxies:
-        return SipSockets(None, proxies, unnamed=unnamed, named=named)
+        return SipSockets(None, proxies, unnamed=unnamed, named=named, users=users)
     # Leave out UDP ports that the kernel assigned: a proxy does not serve SIP there, but uses them to send
     # requests to other services.
     udp = {one.port for one in proxies if one.transport is Transport.UDP and one.port < ASSIGNED}
@@ -94,7 +99,7 @@ def find_sip_sockets(settings: Settings, speeches: Speeches | None = None) -> Si
         udp=tuple(sorted(udp.union(asterisk.udp, () if asterisk.udp and not starting else usual.udp))),
         tcp=tuple(sorted(tcp.union(asterisk.tcp, () if asterisk.tcp and not starting else usual.tcp))),
     )
-    return SipSockets(ports, proxies, unnamed=unnamed, starting=starting, named=named)
+    return SipSockets(ports, proxies, unnamed=unnamed, starting=starting, named=named, users=users)
 
 
 def find_answer_users(settings: Settings, named: NamedUsers) -> frozenset[int]:
@@ -146,6 +151,8 @@ class WantedRules:
         """The SIP ports of Asterisk and of its proxies; None if unknown."""
         self.named = NamedUsers()
         """The users that are named like Asterisk and like SIP proxies, as far as they were looked up."""
+        self.users = frozenset[int]()
+        """The users of the sockets of Asterisk and of configured proxies; empty if they are unknown."""
         self.containers: frozenset[Address] = frozenset()
         """The addresses of Asterisks in containers."""
         self._startup = startup
@@ -268,7 +275,7 @@ class RuleUpdates:
         Activate an alarm if a SIP proxy is configured, but none was found, and another one if a proxy was
         found, but none is configured; otherwise clear these alarms.
         """
-        self._wanted.named = found.named
+        self._wanted.named, self._wanted.users = found.named, found.users
         if found.unnamed:
             self._alarms.activate(AlarmCode.PROXY_UNNAMED, "", "Kamailio or OpenSIPS listens here")
         else:

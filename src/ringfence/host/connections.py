@@ -3,9 +3,12 @@
 Callers can make Asterisk write a log line with any address. But they do not know which addresses and ports
 have a connection to this host, except for their own. So a line is confirmed if its address and port have a
 TCP connection to this host. Connections *from* this host (to a trunk, a web server) do not count, because
-anyone can guess their remote ports. So only connections to a port on which this host listens count. Only
-connections of the daemon's own network namespace are visible, so none is found for a PBX in a container, and
-a missing one then means nothing (:attr:`ConnectionTable.elsewhere`).
+anyone can guess their remote ports. So only connections to a port on which this host listens count. Many
+users and programs know the remote ports of connections to other servers of this host. So if the users of
+Asterisk's sockets are known (:attr:`ConnectionTable.users`), only ports on which they listen count.
+
+Only connections of the daemon's own network namespace are visible, so none is found for a PBX in a container,
+and a missing one then means nothing (:attr:`ConnectionTable.elsewhere`).
 
 Open connections come from the kernel's list (sock_diag, else ``/proc/net/tcp``). The list is read while
 guesses arrive, so it is read at most once in ``FRESH`` seconds, or once in ``SOON`` seconds if it lacks a
@@ -79,7 +82,7 @@ The event loop reads the rest later.
 """
 
 _MOST_UNSURE = 1024
-"""The maximum number of closed connections of which it is unknown whether this host listens on their port.
+"""The maximum number of closed connections of which it is unknown whether their port counts.
 
 Most of them are outgoing. The next reading of the list of sockets shows on which ports this host listens, and
 so which connections count. If the maximum is reached, the list is read early, but not if it is fresh
@@ -94,8 +97,8 @@ them are removed at once.
 """
 
 _Received = Callable[[], int | None]
-_Row = tuple[int, bytes, Callable[[], bytes], _Received]
-"""A TCP socket in the kernel's list: its state, its local port, and two functions.
+_Row = tuple[int, int, bytes, Callable[[], bytes], _Received]
+"""A TCP socket in the kernel's list: its state, its user id, its local port, and two functions.
 
 The first one returns the remote address and port, the second one the number of received bytes, or None.
 """
@@ -108,7 +111,7 @@ _TEMPORARY = (errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAG
 """Errors of a kernel that has a list of connections, but cannot show it now."""
 _TIME_WAIT = 6
 _COUNTLESS = (5, _TIME_WAIT)  # FIN_WAIT2, TIME_WAIT: the kernel may have no byte count left
-_LOCAL, _REMOTE, _STATE = 1, 2, 3  # columns of /proc/net/tcp
+_LOCAL, _REMOTE, _STATE, _USER = 1, 2, 3, 7  # columns of /proc/net/tcp
 _WORD = 8  # hexadecimal digits of 32 bits of an address in /proc/net/tcp, in this machine's byte order
 _PORT = 2  # bytes
 _STATES = 0x1FFF & ~sum(1 << state for state in _UNMADE)
@@ -137,11 +140,14 @@ class ConnectionTable:
         self._outdated = False  # whether the next look-up has to refresh the table first
         self.elsewhere = False
         """Whether an Asterisk is in a container or on another host, whose connections the kernel hides."""
+        self.users: frozenset[int] = frozenset()
+        """The user ids of the sockets of Asterisk and its proxies. If it is empty, every port counts."""
         self._reading_took = 0.0
         self._open: dict[bytes, _Received] = {}
         self._used: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._open_from: frozenset[bytes] | None = None
-        self._ports: dict[bytes, float] = {}  # listening ports, and until when each counts
+        self._ports: dict[bytes, float] = {}  # ports whose connections count, and until when
+        self._foreign: set[bytes] = set()  # ports on which only other users than Asterisk's listen
         self._past = _Past()
         self._closed = closed if closed is not None else ClosedSockets()
         self._unsure: list[tuple[Closed, float]] = []  # closed ones, perhaps outgoing: see _MOST_UNSURE
@@ -308,7 +314,8 @@ class ConnectionTable:
         """Read one batch of reports of closed connections; return whether there may be more."""
         came, lost, more = self._closed.read()
         self._remember([closed for closed in came if closed.local_port in self._ports], now)
-        self._unsure += [(closed, now) for closed in came if closed.local_port not in self._ports]
+        known = self._ports.keys() | self._foreign
+        self._unsure += [(closed, now) for closed in came if closed.local_port not in known]
         if len(self._unsure) >= _MOST_UNSURE:
             self._renew(now)
             self._unsure.clear()
@@ -333,9 +340,12 @@ class ConnectionTable:
         if self._unread and not rows:
             self._reading_took = self._clock.mono() - now
             return  # the earlier list stays; ``knows`` is false until the next one
-        self._renew_ports({row[1] for row in rows if row[0] == LISTENING}, now)
+        listening = {(port, user) for state, user, port, *_ in rows if state == LISTENING}
+        counting = {port for port, user in listening if not self.users or user in self.users}
+        self._foreign = {port for port, _ in listening} - counting
+        self._renew_ports(counting, now)
         found: dict[bytes, _Received] = {}
-        for state, port, remote, received in rows:
+        for state, _, port, remote, received in rows:
             if state != LISTENING and port in self._ports:
                 key = remote()
                 lacks = state in _COUNTLESS and received() is None
@@ -349,20 +359,20 @@ class ConnectionTable:
         self._unsure.clear()
         self._reading_took = self._clock.mono() - now
 
-    def _renew_ports(self, listening: set[bytes], now: float) -> None:
-        """Record the ports on which this host listens by TCP, each as two bytes in network order.
+    def _renew_ports(self, counting: set[bytes], now: float) -> None:
+        """Record ``counting``, the ports whose connections count, each as two bytes in network order.
 
         A port on which nothing listens any more counts for ``REMEMBERED`` seconds more, as its closed
         connections do. ``now`` is in monotonic seconds.
         """
         for port, until in list(self._ports.items()):
-            if port in listening:
+            if port in counting:
                 continue
             if until == math.inf:
                 self._ports[port] = now + REMEMBERED
             elif until < now:
                 del self._ports[port]
-        self._ports.update(dict.fromkeys(listening, math.inf))
+        self._ports.update(dict.fromkeys(counting, math.inf))
 
     def _read(self) -> Iterator[_Row]:
         """Yield the TCP sockets of this host, including listening ones; if that fails, set ``error``."""
@@ -397,10 +407,11 @@ class ConnectionTable:
                 self._unread = f"{path}: {error.strerror}"
                 continue
             for line in lines[1:]:
-                columns = line.split(None, _STATE + 1)
-                if len(columns) > _STATE and int(columns[_STATE], 16) not in _UNMADE:
+                columns = line.split(None, _USER + 1)
+                if len(columns) > _USER and int(columns[_STATE], 16) not in _UNMADE:
                     port = bytes.fromhex(columns[_LOCAL].rpartition(b":")[2].decode("ascii"))
-                    yield int(columns[_STATE], 16), port, partial(_endpoint, columns[_REMOTE]), _no_count
+                    remote = partial(_endpoint, columns[_REMOTE])
+                    yield int(columns[_STATE], 16), int(columns[_USER]), port, remote, _no_count
         if missing == len(lists):
             self._unread = "neither sock_diag nor /proc/net/tcp can be read; fix: modprobe tcp_diag"
 
@@ -470,7 +481,7 @@ def _asked(family: socket.AddressFamily, states: int) -> Iterator[_Row]:
     Raise OSError if the kernel cannot list them.
     """
     for row in sockets(family, socket.IPPROTO_TCP, states, info=True):
-        yield row.state, row.local_port, partial(_end, row.remote, row.remote_port), row.received
+        yield row.state, row.uid, row.local_port, partial(_end, row.remote, row.remote_port), row.received
 
 
 def _key(remote: Endpoint) -> bytes:
