@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import frozen
 from tests.bench.figures import Figure, spread, unrationed
+from tests.bench.pace import slowness
 from tests.bench.testbed import GUESS, PLACED, bed, in_prefix, peer_bed, route_prefixes
 from tests.support.guarded import NO_LOGS, NO_WIRE
 from tests.support.lab import Lab
@@ -26,6 +27,8 @@ SEQUENTIAL = 3_000
 """More than fail2ban passes; the result of a guard that stops no guesser."""
 PAUSE = 0.002
 """Seconds between the guesses of a slow attacker."""
+_RACE = 0.02
+"""Seconds in which the reports of a guess are written and read, at pace 1."""
 _REST = 0.05
 _AT_ONCE = 100
 """Addresses of one prefix that guess at the same time, each one guess after the other."""
@@ -135,11 +138,15 @@ def _one_by_one(how: str, found: Sequence[int], others: Sequence[int]) -> Figure
 
 
 def _paced(way: Way, found: Sequence[int]) -> Figure:
+    most = THRESHOLD + int(_RACE * slowness() / PAUSE)
     return Figure(
         what=f"guesses answered with {PAUSE * 1000:.0f} ms between them: all sources, {way.name}",
         measured=spread(found),
-        must=f"1 to {THRESHOLD} in every trial",
-        reached=min(found) >= 1 and max(found) <= THRESHOLD,
+        must=(
+            f"median ≤ {THRESHOLD}; 1 to {most} in each: {THRESHOLD} and those of some "
+            f"{_RACE * 1000:.0f} ms, without the ration"
+        ),
+        reached=statistics.median(found) <= THRESHOLD and 1 <= min(found) <= max(found) <= most,
         cores=PLACED,
     )
 

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from tests.bench.figures import Figure
 from tests.bench.pace import slowness
 from tests.features.fleet.server import KEY, MACHINE, PASSWORD, FakeApi, fake_api
@@ -51,19 +51,24 @@ NOTHING = b'{"new":null,"deleted":null}'
 class Outcome:
     """The effects of an attack: the numbers of ends, pauses and slow answers, and the rest at its worst.
 
-    An answer is slow after ``late`` seconds.
+    ``waits`` are the seconds of each answer that took more than ``SLOW``. It is slow after ``late`` seconds.
     """
 
     late: float
     ends: int = 0
     hangs: int = 0
-    slow: int = 0
+    waits: list[float] = field(factory=list)
     large: int = 0
     memory: int = 0
     answers: int = 0
     pause: float = 0.0
     ready: float = 0.0
     listed: float = 0.0
+
+    @property
+    def slow(self) -> int:
+        """The number of slow answers."""
+        return sum(wait > self.late for wait in self.waits)
 
     @property
     def failures(self) -> int:
@@ -112,7 +117,8 @@ def attacked(folder: Path, during: Callable[[Guard], None], **settings: Any) -> 
                 outcome.answers += not isinstance(error, DaemonUnreachableError)
             took = time.perf_counter() - began
             outcome.pause = max(outcome.pause, took)
-            outcome.slow += took > outcome.late
+            if took > SLOW:
+                outcome.waits.append(took)
             outcome.hangs += took > HANGS
 
     began = time.monotonic()
@@ -128,6 +134,7 @@ def attacked(folder: Path, during: Callable[[Guard], None], **settings: Any) -> 
         finally:
             over.set()
         asking.result()
+        outcome.late = max(outcome.late, SLOW * slowness())  # the pace changes within minutes
         outcome.ends = int(not guard.running)
         outcome.memory = 0 if outcome.ends else most_resident(guard.pid)
     outcome.large = int(outcome.memory > LARGE)
