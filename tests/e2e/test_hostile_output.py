@@ -323,7 +323,7 @@ def test_no_hostile_text_reaches_the_terminal(
     """Commands, their JSON, their errors and the daemon's log contain only visible text in separate lines."""
     now = time.time()
     paths = files(tmp_path, now)
-    monkeypatch.setattr(console, "local_console", lambda _: ScriptedConsole(lambda _: SHOWN))
+    monkeypatch.setattr(console, "local_console", lambda *_, **__: ScriptedConsole(lambda _: SHOWN))
     with Store.open(tmp_path / "ringfence.db", owner=True) as store:
         fill(store, now)
     # Some lists begin with the account, which must not look like a line of its own.

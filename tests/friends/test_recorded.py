@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tests.friends.world import AUTHENTICATED, HERE, NOW, Shelf, World, contact, roster, success
 from tests.support.full_disk import FullDisk
 
-from ringfence.detect.friends import AUTHENTICATED_FOR
+from ringfence.detect.friends import AUTHENTICATED_FOR, identity_of
 from ringfence.friends.recorded import MOST_ADDRESSES, RENEW_EVERY
 
 PHONE, OTHER = "192.0.2.7", "192.0.2.8"
@@ -65,6 +65,21 @@ def test_a_login_soon_after_the_last_changes_nothing(world: World) -> None:
         seen.append(friend.seen - NOW)
         world.now += 60
     assert seen == [0.0] * 5 + [300.0] * 5 + [600.0]
+
+
+def test_friends_that_are_loaded_late_replace_no_newer_report(world: World) -> None:
+    """The stored friends are added to those that Asterisk has reported since the start."""
+    for address, account in ((PHONE, "alice"), (OTHER, "bob")):
+        world.keeping.on_login(success(address, account))
+    world.keeping.write()
+    late = World(world.shelf, NOW + 600)
+    late.keeping.on_login(success(PHONE, time=late.now))
+    late.keeping.load()
+    late.keeping.write()
+
+    assert late.ties(OTHER) == {AUTHENTICATED: AUTHENTICATED_FOR - 600}
+    [phone] = late.keeping.friends.reasons(ip_address(PHONE))
+    assert (phone.seen, late.shelf.rows[identity_of(phone)].seen) == (NOW + 600, NOW + 600)
 
 
 def test_a_friend_that_gave_way_to_others_comes_back_with_its_next_login(world: World) -> None:

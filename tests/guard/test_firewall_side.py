@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from tests.support.attempts import ban_of
+from tests.support.full_disk import FullDisk
 from tests.support.kept import ENFORCED, OFFICE, OTHER, PHONE, Kept, kept, settings, waits
 from tests.support.world import START
 
@@ -59,6 +60,26 @@ def test_unreadable_friends_do_not_stop_the_start(tmp_path: Path, monkeypatch: p
 
         assert waits(made) == (LimitMode.OBSERVE, True, True)
         assert made.enforcer.enforcing
+
+
+def test_friends_that_could_not_be_read_are_loaded_later(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are loaded when the database can be read and has recorded what was forgotten meanwhile."""
+    other = evolve(PHONE, address=ip_network("192.0.2.2").network_address)
+    kept.store.friends.add([PHONE, other])
+    disk = FullDisk(monkeypatch, kept.store.friends, "current", "forget")
+    kept.side.start()
+    friends = kept.side.exempt.friends
+    friends.forget(other.address)
+    kept.side.retry_friends()
+    assert (friends.unread, friends.friends.addresses()) == (True, [])
+
+    disk.is_full = False
+    kept.side.retry_friends()
+    assert friends.friends.addresses() == []  # the record that one was forgotten still waits
+    kept.store.best_effort.retry()
+    kept.side.retry_friends()
+    assert (friends.unread, friends.friends.addresses()) == (False, [PHONE.address])
+    assert friends.friends.first_day.addresses == {PHONE.address}
 
 
 def test_a_missing_interface_is_an_alarm(kept: Kept) -> None:

@@ -113,6 +113,19 @@ def test_the_number_of_sessions_is_limited(tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
+def test_local_sessions_hide_no_remote_login(tmp_path: Path) -> None:
+    """Only remote logins count for the limit, whichever session the library lists first."""
+    (tmp_path / "sessions").mkdir()
+    code = "logins.MOST = 1; print(json.dumps([str(network) for network in read_logins()]))"
+    for remote in ("1", "2"):
+        for name in ("1", "2"):
+            text = session() if name == remote else session(REMOTE=0, REMOTE_HOST=None)
+            (tmp_path / "sessions" / name).write_text(text)
+        found = confined(f"{IMPORTS}; from ringfence.host import protected as logins", code, tmp_path)
+        assert found == ["203.0.113.5/32"]
+
+
+@pytest.mark.kernel
 def test_reading_leaves_no_garbage(tmp_path: Path) -> None:
     """The daemon reads the logins every two seconds, and searches for reference cycles rarely."""
     (tmp_path / "sessions").mkdir()

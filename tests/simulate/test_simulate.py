@@ -37,14 +37,17 @@ def test_a_seed_repeats_exactly(seed: int) -> None:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_seed_finds_each_fault_that_is_put_back(name: str) -> None:
-    """A story fails with the fault, by the invariant that it breaks, and holds without it."""
-    fault, invariant, seed, steps = FAULTS[name]
+    """A story fails with the fault, by the invariant that it breaks, and holds without it.
+
+    Some faults show in some orders only of what is ready, so the first of ten seeds that shows it counts.
+    """
+    fault, invariant, first, steps = FAULTS[name]
 
     with put_back(fault):
-        failure = play(seed, steps)
+        failure = next(filter(None, (play(seed, steps) for seed in range(first, first + 10))), None)
     assert failure is not None
     assert failure.invariant == invariant, str(failure)
-    assert play(seed, steps) is None
+    assert play(failure.seed, steps) is None
 
 
 def test_a_failed_story_is_made_shorter() -> None:

@@ -98,6 +98,20 @@ def test_rotated_files_are_recognised(tmp_path: Path) -> None:
     assert rotated_files(tmp_path / "none" / "messages") == []
 
 
+def test_of_many_rotated_files_the_last_written_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asterisk's user may make any number of such names, and unread lines are in the last written files."""
+    monkeypatch.setattr("ringfence.sources.log_rotation.MOST_ROTATED", 2)
+    for age in (2, 0, 3, 1):
+        (tmp_path / f"messages.{age}").touch()
+        os.utime(tmp_path / f"messages.{age}", ns=(0, 1_000 - age))
+
+    found = [file.name for file in rotated_files(tmp_path / "messages")]
+    assert found == ["messages.1", "messages.0"]
+    assert [file.name for file in rotated_files(tmp_path / "messages", 1_000)] == ["messages.0"]
+
+
 def test_other_paths_are_left_out(tmp_path: Path) -> None:
     """Of several paths the regular files are opened; a FIFO can be followed, but has no past."""
     (tmp_path / "file").touch()

@@ -145,6 +145,16 @@ def test_a_write_that_can_never_succeed_stops_no_other() -> None:
     assert disk.written == [1]
 
 
+def test_a_write_with_a_defect_leads_to_a_comparison() -> None:
+    """The write is not tried again, so the records may lack a ban that is in force."""
+    best_effort = BestEffort(PATH)
+    with pytest.raises(ZeroDivisionError):
+        best_effort.write(lambda: 1 / 0)
+
+    assert (best_effort.waiting, best_effort.diverged) == (0, True)
+    assert "can never succeed" in best_effort.lacks
+
+
 def test_a_write_that_is_tried_once() -> None:
     """Such a write is lost on a full disk, with an error until the next one; nothing that holds lacks."""
     disk, best_effort = Disk(), BestEffort(PATH)

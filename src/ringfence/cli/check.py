@@ -90,7 +90,8 @@ def check(
     with errors_reported():
         settings = settings_from(config, secrets=True)
     here = len(settings.asterisk) == 1 and is_here(settings.asterisk[0].ami.host)
-    console = local_console(files) if here else NoConsole(_NOT_HERE)
+    users = [user for pbx in settings.asterisk for user in pbx.ami.server_users]
+    console = local_console(files, users=users) if here else NoConsole(_NOT_HERE)
     checked = Checked(
         settings,
         local_files(console, files) if here else None,

@@ -75,7 +75,9 @@ class RecordedFriends:
         self._saved = 0.0
 
     def load(self) -> list[Friend]:
-        """Load the current and former friends of the store; return the current ones.
+        """Load the current and former friends of the store; return the current ones that are new here.
+
+        A later call, after a failure, keeps what Asterisk has reported meanwhile.
 
         If a reason was seen after now, the clock was ahead then, or is behind now. It is unknown which, and
         how much time has passed. So the reason counts as seen now, and has the rest of its time.
@@ -85,10 +87,10 @@ class RecordedFriends:
         now = self._now()
         for friend in self._table.former(now, MOST):
             self._friends.remember(friend)
-        current = self._table.current(now, MOST)
+        stored = self._table.current(now, MOST)
+        current = [one for one in stored if identity_of(one) not in self._recorded]
         for friend in current:
             self._put(friend.moved(min(0.0, now - friend.seen)))
-        self._unwritten.clear()
         return current
 
     def renews(self, key: Key, seen: float, until: float) -> bool:

@@ -272,6 +272,8 @@ class FriendRegistry:
         self.startup = StartupGate()
         self.changed = asyncio.Event()
         """Set when an address has become a friend or is no longer one."""
+        self.unread = False
+        """Whether the friends of the store are missing, because they could not be read."""
         self._now = now
         self._recorded = RecordedFriends(friends, table, best_effort, now, own, self.startup, listeners)
         self._contacts = KnownContacts(self._recorded, now)
@@ -285,9 +287,12 @@ class FriendRegistry:
     # -- reports ---------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Load the friends of the store, before there is an event loop; raise StoreError on failure."""
-        self._contacts.restore(self._recorded.load())
-        self.startup.remembered = len(self.friends) > 0
+        """Load the friends of the store once, or again if that failed; raise StoreError on failure."""
+        self.unread = True
+        stored = self._recorded.load()
+        self.unread = False
+        self._contacts.restore(stored)
+        self.startup.remembered = bool(stored)
         self._signal_changes()
 
     def on_login(self, friend: Friend) -> None:

@@ -179,6 +179,7 @@ class Daemon:
             # Without this call glibc reads the host's time zone once. Logs and quiet hours follow a new one.
             (ZONE_EVERY, "time zone", time.tzset),
             (RETRY_EVERY, "switch", side.kernel.manager.retry_switch),
+            (RETRY_EVERY, "friends", side.retry_friends),
             (COUNTERS_EVERY, "counters", side.kernel.counters.read),  # each reading updates alarms about them
             (PURGE_EVERY, "purge", side.common.store_watch.purge),
         )

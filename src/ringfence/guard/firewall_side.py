@@ -5,6 +5,7 @@ The daemon's other side is the sources, which report attempts. ``ringfence resto
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -19,6 +20,7 @@ from ringfence.bans.reconcile import Reconciler
 from ringfence.clock import Clock
 from ringfence.config.schema import Settings
 from ringfence.detect.detector import Detector
+from ringfence.errors import StoreError
 from ringfence.firewall import choose_backend, make_backend
 from ringfence.firewall.contract import Backend
 from ringfence.friends.registry import FriendRegistry, Passing
@@ -144,7 +146,8 @@ class StoreWatch:
     @property
     def _slow(self) -> str:
         effort = self._store.best_effort
-        return f"more than {MOST_KEPT} writes waited, and the oldest were dropped" if effort.diverged else ""
+        slow = effort.diverged and effort.dropped
+        return f"more than {MOST_KEPT} writes waited, and the oldest were dropped" if slow else ""
 
     def retry(self, enforcer: Enforcer) -> None:
         """Try again the writes to the database that failed.
@@ -237,14 +240,29 @@ class FirewallSide:
         """
         self.common.kept_alarms.restore()
         self.exempt.networks.read()
-        clock, active = self.common.clock, self.common.alarms.records()
-        guilty = {one.subject for one in active if one.code == AlarmCode.FRIEND_GUESSING}
-        self.detector.restore_friends(guilty, clock.wall())
+        self._restore_friends()
         self.exempt.kernel_friends.select()
         self.kernel.rules.update()
         self.kernel.manager.start(verified=verified)
         self.kernel.rules.update()  # the lists are written, so more packets may be dropped
         structlog.get_logger().info("firewall.chosen", backend=self.kernel.backend.name, why=self.kernel.why)
+
+    def retry_friends(self) -> None:
+        """Load the friends of the database if the start could not read them. Call this periodically.
+
+        First the database must have recorded everything: a friend that was forgotten must not return.
+        """
+        effort = self.common.store.best_effort
+        if self.exempt.friends.unread and not effort.waiting:
+            with suppress(StoreError):  # it was reported
+                effort.required(self.exempt.friends.load)
+                self._restore_friends()
+
+    def _restore_friends(self) -> None:
+        """Restore which friends are new, and from which accounts guesses came."""
+        active = self.common.alarms.records()
+        guilty = {one.subject for one in active if one.code == AlarmCode.FRIEND_GUESSING}
+        self.detector.restore_friends(guilty, self.common.clock.wall())
 
     @property
     def present_alarms(self) -> list[Alarm]:

@@ -24,6 +24,7 @@ from typing import Protocol
 from attrs import frozen
 
 from ringfence.file_rights import FileUser, acting_as
+from ringfence.host.listening import find_named_users
 from ringfence.host.owned_files import opened_parent
 from ringfence.host.processes import PROC, network_of, processes, sockets_of
 from ringfence.values.text import printable
@@ -59,19 +60,31 @@ class Server:
     same_network: bool
 
 
-def likely_servers(folder: Path, proc: Path = PROC) -> list[Server]:
+def likely_servers(folder: Path, proc: Path = PROC, users: Iterable[str] = ()) -> list[Server]:
     """Return the servers that can be the Asterisk of this host; more than one if this is ambiguous.
 
-    An Asterisk in another network namespace (a container) counts only if none runs in this one. Of several,
-    an Asterisk counts only if it runs as root or as the owner of ``folder``, which has its configuration: any
-    user may start a second one.
+    While Asterisk is down, any user may start one. So an Asterisk counts only if root has put it into a
+    container, or if its user may run Asterisk. These users are root, ``asterisk``, the owners of Asterisk's
+    folders and of ``folder``, which has its configuration, and ``users`` (names or numbers). If none of them
+    but root exists, every user counts. An Asterisk in another network namespace counts only if none runs in
+    this one. Of several, an Asterisk counts only if it runs as root or as the owner of ``folder``.
     """
-    found = [*servers(proc)]
+    named, owners = find_named_users(users), owner_of(folder)
+    found = [
+        server
+        for server in servers(proc)
+        if server.uid in owners or named.may_run_asterisk(server.uid) or _is_contained(server, proc)
+    ]
     found = [server for server in found if server.same_network] or found
     if len(found) > 1:
-        expected = {0, *owner_of(folder)}
+        expected = {0, *owners}
         found = [server for server in found if server.uid in expected] or found
     return found
+
+
+def _is_contained(server: Server, proc: Path) -> bool:
+    """Whether root has given a server a root folder of its own, as in a container with users of its own."""
+    return not server.same_root and _has_namespace_of_root(proc / str(server.pid))
 
 
 def names_of(found: Iterable[Server]) -> str:
@@ -206,20 +219,38 @@ def _root_user(folder: Path) -> int:
 
     Return 0 too if a user other than root has made that namespace: everybody may make one and be root there.
     """
+    if _shares_namespace(folder) or not _has_namespace_of_root(folder):
+        return 0
     try:
-        if is_same(folder / "ns/user", folder.parent / "self/ns/user"):
-            return 0
-        namespace = os.open(folder / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            owner = bytearray(4)
-            fcntl.ioctl(namespace, _NS_GET_OWNER_UID, owner)
-        finally:
-            os.close(namespace)
         rows = (folder / "uid_map").read_text("ascii").split("\n")
     except OSError:
         return 0
     first = [row.split() for row in rows if row.split()[:1] == ["0"]]
-    return int(first[0][1]) if first and not any(owner) else 0
+    return int(first[0][1]) if first else 0
+
+
+def _shares_namespace(folder: Path) -> bool:
+    """Whether a process has the same user namespace as this process. ``folder`` is /proc/PID."""
+    return is_same(folder / "ns/user", folder.parent / "self/ns/user")
+
+
+def _has_namespace_of_root(folder: Path) -> bool:
+    """Whether the user namespace of a process is the one of this process, or root has made it.
+
+    ``folder`` is /proc/PID. Return False too if the namespace cannot be looked up.
+    """
+    if _shares_namespace(folder):
+        return True
+    owner = bytearray(4)
+    try:
+        namespace = os.open(folder / "ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(namespace, _NS_GET_OWNER_UID, owner)
+        finally:
+            os.close(namespace)
+    except OSError:
+        return False
+    return not any(owner)
 
 
 TIMEOUT = 5.0
@@ -337,15 +368,15 @@ class SocketConsole:
         return connection
 
 
-def local_console(folder: Path, proc: Path = PROC) -> SocketConsole | NoConsole:
+def local_console(folder: Path, proc: Path = PROC, users: Iterable[str] = ()) -> SocketConsole | NoConsole:
     """Return the console of the Asterisk on this host whose configuration is in ``folder``.
 
-    :func:`~ringfence.host.console.likely_servers` decides which Asterisk counts. One in another
-    network namespace (a container) counts only if ``folder`` is its ``/etc/asterisk``.
+    :func:`~ringfence.host.console.likely_servers` decides which Asterisk counts, and defines ``users``. One
+    in another network namespace (a container) counts only if ``folder`` is its ``/etc/asterisk``.
     """
     found = [
         server
-        for server in likely_servers(folder, proc)
+        for server in likely_servers(folder, proc, users)
         if server.same_network or is_same(proc / str(server.pid) / "root/etc/asterisk", folder)
     ]
     if len(found) == 1:

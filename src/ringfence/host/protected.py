@@ -13,6 +13,7 @@ import pwd
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address, ip_network
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -91,7 +92,10 @@ def _servers(path: Path) -> Iterator[Address]:
 
 SESSIONS = Path("/run/systemd/sessions")
 MOST = 1_000
-"""The maximum number of login sessions that are read. A user may open any number of them."""
+"""The maximum number of remote logins that count. A user may open any number of them.
+
+Local sessions do not count, and each takes one look at its file: logind allows 8,192 (``SessionsMax=``).
+"""
 
 _LIBRARY = "libsystemd.so.0"
 # Sessions that are closing do not count, nor do login screens.
@@ -119,10 +123,10 @@ def read_logins(library: str = _LIBRARY) -> dict[Network, str]:
     systemd = _systemd(library)
     if systemd is None:
         return {}
-    for session in _sessions(systemd):
-        network = _remote(systemd, session)
-        if network is not None:
-            found.setdefault(network, set()).add(_user_and_terminal(systemd, session))
+    every = ((session, _remote(systemd, session)) for session in _sessions(systemd))
+    remote = ((session, network) for session, network in every if network is not None)
+    for session, network in islice(remote, MOST):
+        found.setdefault(network, set()).add(_user_and_terminal(systemd, session))
     return {
         network: f"the remote host of a login ({', '.join(sorted(who))})" for network, who in found.items()
     }
@@ -137,14 +141,14 @@ def _systemd(library: str) -> ctypes.CDLL | None:
 
 
 def _sessions(systemd: ctypes.CDLL) -> Iterator[bytes]:
-    """Yield the names of the first ``MOST`` login sessions, and free the memory of libsystemd's list."""
+    """Yield the names of all login sessions, and free the memory of libsystemd's list."""
     names = ctypes.POINTER(ctypes.c_void_p)()
     count = systemd.sd_get_sessions(ctypes.byref(names))
     if count < 0:
         return
     given = [_taken(names[index]) for index in range(count)]
     _libc().free(names)
-    yield from given[:MOST]
+    yield from given
 
 
 def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
@@ -152,13 +156,13 @@ def _remote(systemd: ctypes.CDLL, session: bytes) -> Network | None:
 
     Return None for a local session, a session that is closing, and a login screen.
     """
-    if _text(systemd, "state", session) in {b"", _OVER} or _text(systemd, "class", session) in _NOBODYS:
-        return None
     # A zone (fe80::1%eth0) names the link; firewall sets do not support zones.
     host = _text(systemd, "remote_host", session).partition(b"%")[0].decode("ascii", "replace")
     try:
         address = ip_address(host)  # an address only, so that a login never protects a whole network
     except ValueError:
+        return None
+    if _text(systemd, "state", session) in {b"", _OVER} or _text(systemd, "class", session) in _NOBODYS:
         return None
     return None if address.is_loopback else ip_network(getattr(address, "ipv4_mapped", None) or address)
 

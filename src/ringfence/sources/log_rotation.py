@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import blake2b
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -288,8 +289,16 @@ def open_log(path: Path) -> Tail | Fifo:
         raise
 
 
+MOST_ROTATED = 1_000
+"""The maximum number of rotated files of a log that count: those that were written last.
+
+Asterisk's user may make any number of such names. The files that ringfence has not read yet are among the
+last ones, unless the log was rotated more often than this while ringfence was down.
+"""
+
+
 def rotated_files(path: Path, since: int = 0) -> list[Path]:
-    """Return the files that ``path`` was rotated to, the last written file last.
+    """Return the last ``MOST_ROTATED`` files that ``path`` was rotated to, the last written file last.
 
     Files that were last written to before ``since`` (nanoseconds, as in ``st_mtime_ns``) are left out.
     Asterisk appends ``.NUMBER``, a count or a time (its option ``rotatestrategy``); logrotate appends
@@ -302,7 +311,9 @@ def rotated_files(path: Path, since: int = 0) -> list[Path]:
         for entry in entries:
             if name.fullmatch(entry.name):
                 with suppress(OSError):
-                    found.append((entry.stat().st_mtime_ns, entry.name))
+                    heappush(found, (entry.stat().st_mtime_ns, entry.name))
+                if len(found) > MOST_ROTATED:
+                    heappop(found)
     return [path.with_name(name) for changed, name in sorted(found) if changed >= since]
 
 

@@ -185,7 +185,8 @@ class BestEffort:
     def _lacks(self, waiting: Collection[object]) -> str:
         """Return why the database lacks something; "" if it lacks nothing. ``waiting``: undone writes."""
         slow = f"{self._path}: the disk is slow, and the record still waits" if waiting else ""
-        dropped = f"{self._path}: too many writes waited, and some were dropped" if self.diverged else ""
+        why = "some writes were dropped, because too many waited or one can never succeed"
+        dropped = f"{self._path}: {why}" if self.diverged else ""
         failed = (self._errors["writing"] if waiting else "") or self._errors["switch"]
         return self.memory_reason or self.damage or self._gone() or failed or slow or dropped
 
@@ -250,6 +251,7 @@ class BestEffort:
                 self.diverged = self.diverged or not self.damage
             except Exception as error:  # noqa: BLE001 - the caller raises or logs it
                 defects.append(error)
+                self.diverged = True
             self._forget(key, action)
         if waiting and not failed:  # the disk takes writes again, also that of the next purge
             self._errors["writing"] = self._errors["once"] = ""

@@ -6,6 +6,7 @@ import pytest
 from attrs import evolve
 
 from ringfence.errors import SetupError
+from ringfence.features.setup import find
 from ringfence.features.setup.find import drivers_from, find_asterisk, inspect, reload_command
 from ringfence.host.console import Server, is_console, servers
 
@@ -32,6 +33,7 @@ def process(proc: Path, pid: int, command: str, parent: int = 1, network: str = 
     )
     (folder / "cmdline").write_bytes(command.encode().replace(b" ", b"\0") + b"\0")
     (folder / "ns/net").symlink_to(network)
+    (folder / "ns/user").symlink_to(proc / "self/ns/user")
     root = proc.parent / "root"
     (root / "usr/sbin").mkdir(parents=True, exist_ok=True)
     (root / "usr/sbin/asterisk (deleted)").touch()
@@ -45,6 +47,7 @@ def _proc(tmp_path: Path) -> Path:
     proc = tmp_path / "proc"
     (proc / "self/ns").mkdir(parents=True)
     (proc / "self/ns/net").symlink_to("net:[1]")
+    (proc / "self/ns/user").touch()
     return proc
 
 
@@ -92,6 +95,14 @@ def test_without_an_asterisk_or_with_two_there_is_an_error(proc: Path) -> None:
     process(proc, 10, "asterisk")
     process(proc, 20, "asterisk -C /opt/x.conf")
     with pytest.raises(SetupError, match=r"several Asterisks run here: process 10 .*, process 20 "):
+        find_asterisk(proc)
+
+
+def test_an_asterisk_of_a_local_user_is_named(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Setup uses none, and the message names its process and states why."""
+    monkeypatch.setattr(find, "likely_servers", lambda *_: [])
+    process(proc, 10, "asterisk -C /home/alice/asterisk.conf")
+    with pytest.raises(SetupError, match=r"visible here, only process 10 \(.*\) of a user that is neither"):
         find_asterisk(proc)
 
 

@@ -26,6 +26,7 @@ from ringfence.host.console import (
     likely_servers,
     names_of,
     owner_of,
+    servers,
 )
 from ringfence.host.console_tables import Trunk, identifies_from, peers_from, settings_from
 from ringfence.host.file_changes import FileState
@@ -93,9 +94,11 @@ def find_asterisk(proc: Path = PROC) -> FoundAsterisk:
     """
     found = likely_servers(FOLDER, proc)
     if not found:
+        others = names_of(servers(proc))
+        only = f", only {others} of a user that is neither asterisk nor the owner of an Asterisk folder"
         raise SetupError(
-            "no running Asterisk is visible here; fix: start it (systemctl start asterisk), or run this "
-            "as root on its host"
+            f"no running Asterisk is visible here{only if others else ''}; fix: start it (systemctl start "
+            "asterisk), or run this as root on its host"
         )
     if len(found) > 1:
         raise SetupError(
